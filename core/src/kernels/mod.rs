@@ -1,0 +1,1 @@
+//! Kernels on contiguous slices: what the CPU engines run.
