@@ -4,6 +4,11 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+use crate::DType;
+use crate::kernels::Array;
+use crate::pointwise::{Block, Erased};
+use crate::primitive::FusedOperation;
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
@@ -43,6 +48,17 @@ pub trait Scalar:
     fn from_f64(value: f64) -> Self;
     /// The same value in double precision.
     fn to_f64(self) -> f64;
+    /// Applies the function for this element type.
+    #[doc(hidden)]
+    fn apply(self, single: impl Fn(f32) -> f32, double: impl Fn(f64) -> f64) -> Self;
+    /// As a tensor's element type.
+    const DTYPE: DType;
+    /// Evaluates a fused operation on elements of this type.
+    #[doc(hidden)]
+    fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self>;
+    /// Evaluates a block of a pointwise function on elements of this type.
+    #[doc(hidden)]
+    fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>);
 }
 
 impl Scalar for f32 {
@@ -57,6 +73,17 @@ impl Scalar for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+    #[inline(always)]
+    fn apply(self, single: impl Fn(f32) -> f32, _: impl Fn(f64) -> f64) -> Self {
+        single(self)
+    }
+    fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>) {
+        function.block_f32(block);
+    }
+    const DTYPE: DType = DType::F32;
+    fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
+        operation.evaluate_f32(inputs)
+    }
 }
 
 impl Scalar for f64 {
@@ -70,5 +97,16 @@ impl Scalar for f64 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
+    }
+    #[inline(always)]
+    fn apply(self, _: impl Fn(f32) -> f32, double: impl Fn(f64) -> f64) -> Self {
+        double(self)
+    }
+    fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>) {
+        function.block_f64(block);
+    }
+    const DTYPE: DType = DType::F64;
+    fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
+        operation.evaluate_f64(inputs)
     }
 }

@@ -1,1 +1,373 @@
-//! Placeholder.
+//! The autograd engine: derivatives of any order, in pure Rust.
+//!
+//! The `autograd` crate (2.0.0-rc3) serves as a graph engine alone: every node is one of this workspace's primitives,
+//! with its own shape rule, kernel and derivative. An [`AgTensor`] is a node with its graph and its shape. Work inside a
+//! graph of your own with [`AgTensor::from_node`], or let [`run`] make one:
+//!
+//! ```
+//! use image_losses_autograd::run;
+//! use image_losses_core::{Differentiable, Tensor};
+//!
+//! // d/dx Σ x³ at 2, and the derivative of that.
+//! let [first, second] = run(|session| {
+//!     let x = session.input(vec![2.0f64], &[1])?;
+//!     let cube = x.mul(&x)?.mul(&x)?;
+//!     let first = Differentiable::gradients(&cube, &[&x], true)?.remove(0).unwrap();
+//!     let second = Differentiable::gradients(&first, &[&x], false)?.remove(0).unwrap();
+//!     let values = session.evaluate(&[&first, &second])?;
+//!     Ok::<_, image_losses_core::Error>([values[0][0], values[1][0]])
+//! })?;
+//! assert_eq!((first, second), (12.0, 12.0)); // 3x², 6x
+//! # Ok::<(), image_losses_core::Error>(())
+//! ```
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use autograd as ag;
+use autograd::ndarray::{ArrayD, ArrayViewD, IxDyn};
+use image_losses_core::kernels::{self, Array};
+use image_losses_core::{Differentiable, Error, Primitive, PrimitiveTensor, Result, Scalar, Tensor, vjp};
+
+const ENGINE: &str = "autograd";
+
+/// The graph of an `autograd` context.
+// The type stands in a private module; the context's `Deref` names it.
+pub type Graph<F> = <ag::Context<'static, 'static, F> as Deref>::Target;
+
+/// An element type of this engine: `f32` or `f64`.
+pub trait Element: Scalar + ag::Float {}
+impl<F: Scalar + ag::Float> Element for F {}
+
+/// A tensor of the autograd engine: a node, its graph, its shape.
+#[derive(Clone)]
+pub struct AgTensor<'g, F: Element> {
+    node: ag::Tensor<'g, F>,
+    graph: &'g Graph<F>,
+    shape: Rc<[usize]>,
+}
+
+impl<F: Element> std::fmt::Debug for AgTensor<'_, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgTensor").field("node", &self.node.id()).field("shape", &self.shape).finish()
+    }
+}
+
+impl<'g, F: Element> AgTensor<'g, F> {
+    /// A node of your own graph, with the shape its value will have. A value of another shape is an error of the
+    /// evaluation.
+    pub fn from_node(node: ag::Tensor<'g, F>, graph: &'g Graph<F>, shape: &[usize]) -> Self {
+        AgTensor { node, graph, shape: shape.into() }
+    }
+
+    /// The node, for your own graph.
+    pub fn node(&self) -> ag::Tensor<'g, F> {
+        self.node
+    }
+
+    /// The same node seen through an identity.
+    fn pass(&self, differentiable: bool) -> Self {
+        let node = ag::Tensor::builder(self.graph)
+            .append_input(self.node, false)
+            .set_differentiable(differentiable)
+            .build(Pass);
+        AgTensor { node, graph: self.graph, shape: Rc::clone(&self.shape) }
+    }
+}
+
+/// A node that computes a primitive.
+struct Node {
+    primitive: Primitive,
+    inputs: Vec<Rc<[usize]>>,
+    shape: Rc<[usize]>,
+}
+
+thread_local! {
+    /// What went wrong while the crate asked our nodes for derivatives: its interface has no way to say so.
+    static DERIVATIVE_ERROR: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+impl<F: Element> ag::op::Op<F> for Node {
+    fn compute(&self, context: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
+        let views: Vec<ArrayViewD<'_, F>> = (0..context.num_inputs()).map(|i| context.input(i)).collect();
+        for (view, expected) in views.iter().zip(&self.inputs) {
+            if view.shape() != &expected[..] {
+                return Err(ag::op::OpError::IncompatibleShape(format!(
+                    "{}: the graph was built for shape {expected:?}, got {:?}",
+                    self.primitive.name(),
+                    view.shape()
+                )));
+            }
+        }
+        if let (Primitive::Reshape(shape), [view]) = (&self.primitive, &views[..])
+            && let Ok(view) = view.clone().into_shape(IxDyn(shape))
+        {
+            context.append_output_view(view);
+            return Ok(());
+        }
+        let elements: Vec<Cow<'_, [F]>> = views.iter().map(row_major).collect();
+        let arrays: Vec<Array<'_, F>> =
+            self.inputs.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
+        let out = kernels::evaluate(&self.primitive, &arrays, &self.shape);
+        let out = ArrayD::from_shape_vec(IxDyn(&self.shape), out)
+            .map_err(|error| ag::op::OpError::NdArrayError(self.primitive.name().to_owned(), error))?;
+        drop(elements);
+        context.append_output(out);
+        Ok(())
+    }
+
+    fn grad(&self, context: &mut ag::op::GradientContext<F>) {
+        let graph: &Graph<F> = context.graph();
+        let tensor = |node, shape: &Rc<[usize]>| AgTensor { node, graph, shape: Rc::clone(shape) };
+        let inputs: Vec<_> =
+            context.inputs().iter().zip(&self.inputs).map(|(&node, shape)| tensor(node, shape)).collect();
+        let gradient = tensor(context.output_grad(), &self.shape);
+        match vjp(&self.primitive, &inputs, &gradient) {
+            Ok(gradients) => {
+                for gradient in gradients {
+                    context.append_input_grad(gradient.map(|tensor| tensor.node));
+                }
+            }
+            Err(error) => {
+                DERIVATIVE_ERROR.with(|slot| {
+                    slot.borrow_mut().get_or_insert(error);
+                });
+                for _ in &inputs {
+                    context.append_input_grad(None);
+                }
+            }
+        }
+    }
+}
+
+/// The elements in row-major order; copied only where the view's layout is another.
+fn row_major<'v, F: Element>(view: &'v ArrayViewD<'_, F>) -> Cow<'v, [F]> {
+    match view.as_slice() {
+        Some(slice) => Cow::Borrowed(slice),
+        None => Cow::Owned(view.iter().copied().collect()),
+    }
+}
+
+/// A node that holds its value.
+struct Constant<F>(ArrayD<F>);
+
+impl<F: Element> ag::op::Op<F> for Constant<F> {
+    fn compute(&self, context: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
+        context.append_output(self.0.clone());
+        Ok(())
+    }
+    fn grad(&self, _: &mut ag::op::GradientContext<F>) {}
+}
+
+/// An identity: marked not differentiable it detaches; over a detached node it is a leaf.
+struct Pass;
+
+impl<F: Element> ag::op::Op<F> for Pass {
+    fn compute(&self, context: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
+        let view = context.input(0);
+        context.append_output_view(view);
+        Ok(())
+    }
+    fn grad(&self, context: &mut ag::op::GradientContext<F>) {
+        context.append_input_grad(None);
+    }
+}
+
+impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
+    type Context = &'g Graph<F>;
+    type Element = F;
+
+    fn primitive_context(&self) -> &'g Graph<F> {
+        self.graph
+    }
+    fn extents(&self) -> &[usize] {
+        &self.shape
+    }
+    fn from_elements(graph: &&'g Graph<F>, elements: Vec<F>, shape: &[usize]) -> Self {
+        // The trait's contract gives as many elements as the shape has; were it broken, the evaluation refuses.
+        let array = ArrayD::from_shape_vec(IxDyn(shape), elements).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0])));
+        let node = ag::Tensor::builder(*graph).set_differentiable(false).build(Constant(array));
+        AgTensor { node, graph, shape: shape.into() }
+    }
+    fn detached(&self) -> Self {
+        self.pass(false)
+    }
+    fn apply(primitive: Primitive, inputs: &[&Self]) -> Result<Self> {
+        let extents: Vec<&[usize]> = inputs.iter().map(|input| &input.shape[..]).collect();
+        let shape: Rc<[usize]> = primitive.output_shape(&extents)?.into();
+        let Some(first) = inputs.first() else {
+            return Err(Error::InputCount { operation: primitive.name(), expected: 1, got: 0 });
+        };
+        let mut builder = ag::Tensor::builder(first.graph);
+        for input in inputs {
+            builder = builder.append_input(input.node, false);
+        }
+        let shapes = inputs.iter().map(|input| Rc::clone(&input.shape)).collect();
+        let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape) });
+        Ok(AgTensor { node, graph: first.graph, shape })
+    }
+}
+
+impl<F: Element> Differentiable for AgTensor<'_, F> {
+    fn leaf(&self) -> Result<Self> {
+        Ok(self.pass(false).pass(true))
+    }
+
+    fn gradients(output: &Self, inputs: &[&Self], _create_graph: bool) -> Result<Vec<Option<Self>>> {
+        // The crate panics on inputs that the output does not reach: follow its own links first.
+        let wanted: HashSet<usize> = inputs.iter().map(|input| input.node.id()).collect();
+        let mut reached = HashSet::new();
+        let mut seen = HashSet::new();
+        let mut pending = vec![output.node];
+        while let Some(node) = pending.pop() {
+            if !node.is_differentiable() || !seen.insert(node.id()) {
+                continue;
+            }
+            if wanted.contains(&node.id()) {
+                reached.insert(node.id());
+            }
+            pending.extend((0..node.num_backprop_inputs()).map(|i| node.get_backprop_input(i)));
+        }
+        let live: Vec<ag::Tensor<'_, F>> =
+            inputs.iter().filter(|input| reached.contains(&input.node.id())).map(|input| input.node).collect();
+        if live.is_empty() {
+            return Ok(vec![None; inputs.len()]);
+        }
+        // A full reduction may have any number of axes; the crate seeds the output with ones of its shape.
+        let output = output.sum_all()?;
+        let mut gradients = ag::tensor_ops::grad(&[output.node], &live).into_iter();
+        if let Some(error) = DERIVATIVE_ERROR.with(|slot| slot.borrow_mut().take()) {
+            return Err(error);
+        }
+        Ok(inputs
+            .iter()
+            .map(|input| {
+                let node = reached.contains(&input.node.id()).then(|| gradients.next()).flatten()?;
+                Some(AgTensor { node, graph: input.graph, shape: Rc::clone(&input.shape) })
+            })
+            .collect())
+    }
+}
+
+/// A graph with the inputs that it will be fed.
+pub struct Session<'g, F: Element> {
+    context: &'g ag::Context<'g, 'g, F>,
+    feeds: RefCell<Vec<(ag::Tensor<'g, F>, ArrayD<F>)>>,
+}
+
+impl<F: Element> std::fmt::Debug for Session<'_, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("inputs", &self.feeds.borrow().len()).finish()
+    }
+}
+
+impl<'g, F: Element> Session<'g, F> {
+    /// The graph, to make constants on.
+    pub fn graph(&self) -> &'g Graph<F> {
+        self.context
+    }
+
+    /// An input that gradients can be asked for. The values are fed by reference, never copied again.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where the values do not fill the shape.
+    pub fn input(&self, values: Vec<F>, shape: &[usize]) -> Result<AgTensor<'g, F>> {
+        let got = values.len();
+        let array = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| Error::Length {
+            operation: "input",
+            shape: shape.to_vec(),
+            expected: kernels::count(shape),
+            got,
+        })?;
+        let extents: Vec<isize> = shape.iter().map(|&extent| extent as isize).collect();
+        // Fed by node, never looked up by name: one name serves all.
+        let node = self.context.placeholder("image-losses input", &extents);
+        self.feeds.borrow_mut().push((node, array));
+        Ok(AgTensor { node, graph: self.context, shape: shape.into() })
+    }
+
+    /// The values of several tensors in one evaluation; intermediates are shared. A second call computes all again.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] where a node fails.
+    pub fn evaluate(&self, tensors: &[&AgTensor<'g, F>]) -> Result<Vec<Vec<F>>> {
+        // The crate panics when a node is asked for twice: ask once and copy.
+        let mut unique: Vec<ag::Tensor<'g, F>> = Vec::new();
+        let positions: Vec<usize> = tensors
+            .iter()
+            .map(|tensor| {
+                unique.iter().position(|known| known.id() == tensor.node.id()).unwrap_or_else(|| {
+                    unique.push(tensor.node);
+                    unique.len() - 1
+                })
+            })
+            .collect();
+        let feeds = self.feeds.borrow();
+        let mut evaluator = self.context.evaluator();
+        evaluator.extend(&unique);
+        for (node, array) in feeds.iter() {
+            evaluator.feed(*node, array.view());
+        }
+        let values = evaluator
+            .run()
+            .into_iter()
+            .map(|value| value.map(|array| row_major(&array.view()).into_owned()))
+            .collect::<Result<Vec<Vec<F>>, _>>()
+            .map_err(|error| Error::Engine { engine: ENGINE, message: error.to_string() })?;
+        Ok(positions.into_iter().map(|position| values[position].clone()).collect())
+    }
+}
+
+/// Runs `body` with a graph of its own.
+pub fn run<F: Element, R>(body: impl for<'g> FnOnce(&Session<'g, F>) -> R) -> R {
+    ag::run(|context: &mut ag::Context<'_, '_, F>| {
+        let context: &ag::Context<'_, '_, F> = context;
+        body(&Session { context, feeds: RefCell::new(Vec::new()) })
+    })
+}
+
+/// Values with their shape.
+pub type Values<F> = (Vec<F>, Vec<usize>);
+
+/// The value of a function of tensors and its gradient with respect to each, in one evaluation.
+///
+/// A value with several elements is differentiated through its sum. An input without influence has a gradient of
+/// zeros.
+///
+/// ```
+/// use image_losses_autograd::differentiate;
+/// use image_losses_core::Tensor;
+///
+/// let x = (vec![1.0f64, 2.0], vec![2]);
+/// let (value, gradients) = differentiate(&[x], |inputs| inputs[0].mul(&inputs[0])?.sum_all())?;
+/// assert_eq!((value, gradients), (vec![5.0], vec![vec![2.0, 4.0]]));
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Length`] where values do not fill their shape, and those of `function`.
+pub fn differentiate<F: Element>(
+    inputs: &[Values<F>],
+    function: impl for<'g> Fn(&[AgTensor<'g, F>]) -> Result<AgTensor<'g, F>>,
+) -> Result<(Vec<F>, Vec<Vec<F>>)> {
+    run(|session| {
+        let tensors =
+            inputs.iter().map(|(values, shape)| session.input(values.clone(), shape)).collect::<Result<Vec<_>>>()?;
+        let value = function(&tensors)?;
+        let gradients = Differentiable::gradients(&value, &tensors.iter().collect::<Vec<_>>(), false)?;
+        let wanted: Vec<&AgTensor<'_, F>> = [&value].into_iter().chain(gradients.iter().flatten()).collect();
+        let mut results = session.evaluate(&wanted)?.into_iter();
+        let value = results.next().unwrap_or_default();
+        let gradients = gradients
+            .iter()
+            .zip(inputs)
+            .map(|(gradient, (values, _))| {
+                gradient.as_ref().and_then(|_| results.next()).unwrap_or_else(|| vec![F::ZERO; values.len()])
+            })
+            .collect();
+        Ok((value, gradients))
+    })
+}

@@ -1,1 +1,541 @@
-//! Placeholder.
+//! The tch engine: libtorch's tensors, on any device, with its automatic differentiation.
+//!
+//! Pass `tch::Tensor`s and get one back, ready for `backward()`:
+//!
+//! ```
+//! use image_losses_tch::TchLoss;
+//! # use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # #[derive(Clone, Debug)]
+//! # struct Squared;
+//! # impl Pointwise<2> for Squared {
+//! #     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E { (x - y).square() }
+//! # }
+//! # impl PointwiseLoss<2> for Squared {
+//! #     const NAME: &'static str = "Squared";
+//! #     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+//! #     fn function(&self) -> Function { Function::new(self.clone()) }
+//! #     fn reducer(&self) -> Reducer { Reducer::default() }
+//! # }
+//! # let criterion = Squared;
+//! let prediction = tch::Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).reshape([1, 1, 2, 2]).set_requires_grad(true);
+//! let target = tch::Tensor::zeros_like(&prediction);
+//! let loss = criterion.call([&prediction, &target], None)?;
+//! loss.backward();
+//! assert_eq!(loss.double_value(&[]), 7.5); // mean of 1, 4, 9, 16
+//! assert_eq!(prediction.grad().double_value(&[0, 0, 1, 1]), 2.0); // 2·4/4
+//! # Ok::<(), image_losses_core::Error>(())
+//! ```
+//!
+//! Half-precision inputs are computed and reduced in single precision; the result is cast back.
+
+use std::sync::Arc;
+
+use image_losses_core::{
+    Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, Loss, Pool2d, Result, Shape, Tensor, Unary,
+};
+use tch::{Device, Kind, TchError};
+
+const ENGINE: &str = "tch";
+
+/// A tensor of the tch engine. Wrapping shares the storage; nothing is copied.
+#[derive(Debug)]
+pub struct TchTensor {
+    tensor: tch::Tensor,
+    dtype: DType,
+}
+
+impl Clone for TchTensor {
+    fn clone(&self) -> Self {
+        TchTensor { tensor: self.tensor.shallow_clone(), dtype: self.dtype }
+    }
+}
+
+impl TchTensor {
+    /// Shares a tensor.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for an element type that is not floating.
+    pub fn new(tensor: &tch::Tensor) -> Result<Self> {
+        Self::own(tensor.shallow_clone())
+    }
+
+    /// Takes a tensor.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for an element type that is not floating.
+    pub fn own(tensor: tch::Tensor) -> Result<Self> {
+        let dtype = match tensor.kind() {
+            Kind::Half => DType::F16,
+            Kind::BFloat16 => DType::BF16,
+            Kind::Float => DType::F32,
+            Kind::Double => DType::F64,
+            kind => {
+                return Err(Error::option("TchTensor", "kind", "Half, BFloat16, Float or Double", format!("{kind:?}")));
+            }
+        };
+        Ok(TchTensor { tensor, dtype })
+    }
+
+    /// The tensor, with its gradient history.
+    pub fn tensor(&self) -> &tch::Tensor {
+        &self.tensor
+    }
+
+    /// The tensor, with its gradient history.
+    pub fn into_tensor(self) -> tch::Tensor {
+        self.tensor
+    }
+
+    /// The result of an operation that keeps the element type.
+    fn same(&self, result: Result<tch::Tensor, TchError>) -> Result<Self> {
+        Ok(TchTensor { tensor: result.map_err(engine)?, dtype: self.dtype })
+    }
+
+    /// The element type a half-precision tensor is reduced in.
+    fn is_half(&self) -> bool {
+        matches!(self.dtype, DType::F16 | DType::BF16)
+    }
+}
+
+/// libtorch's words as an error of ours.
+fn engine(error: TchError) -> Error {
+    // Its message carries a C++ stack trace after the first line.
+    let text = error.to_string();
+    let message = text.lines().next().unwrap_or_default().to_owned();
+    Error::Engine { engine: ENGINE, message }
+}
+
+/// Extents as libtorch takes them.
+fn extents(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&extent| extent as i64).collect()
+}
+
+/// The shape that two tensors broadcast to must exist: libtorch's own message names no operation of ours.
+fn broadcastable(operation: &'static str, left: &TchTensor, right: &TchTensor) -> Result<()> {
+    let (a, b) = (left.tensor.size(), right.tensor.size());
+    let fits = a.iter().rev().zip(b.iter().rev()).all(|(&a, &b)| a == b || a == 1 || b == 1);
+    if fits { Ok(()) } else { Err(Error::Broadcast { operation, left: left.shape(), right: right.shape() }) }
+}
+
+/// Refuses axes that are not there, or are named twice.
+fn check_axes(operation: &'static str, axes: &[usize], shape: &[usize]) -> Result<()> {
+    let fine = axes.iter().enumerate().all(|(i, &axis)| axis < shape.len() && !axes[..i].contains(&axis));
+    if fine {
+        return Ok(());
+    }
+    Err(Error::ShapeRule {
+        operation,
+        argument: "input",
+        expected: format!("the axes {axes:?}, each once"),
+        got: shape.to_vec(),
+    })
+}
+
+impl Tensor for TchTensor {
+    type Context = (Kind, Device);
+
+    fn context(&self) -> Self::Context {
+        (self.tensor.kind(), self.tensor.device())
+    }
+    fn shape(&self) -> Shape {
+        self.tensor.size().into_iter().map(|extent| extent as usize).collect()
+    }
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+    fn constant(&(kind, device): &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
+        check_length("constant", values.len(), shape)?;
+        let tensor = tch::Tensor::f_from_slice(values).map_err(engine)?;
+        let tensor = tensor.f_to_kind(kind).and_then(|t| t.f_to_device(device)).map_err(engine)?;
+        Self::own(tensor.f_reshape(extents(shape)).map_err(engine)?)
+    }
+    fn shared_constant(&(kind, device): &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
+        check_length("constant", values.len(), shape)?;
+        let tensor = tch::Tensor::f_from_slice(values).map_err(engine)?;
+        let tensor = tensor.f_to_kind(kind).and_then(|t| t.f_to_device(device)).map_err(engine)?;
+        Self::own(tensor.f_reshape(extents(shape)).map_err(engine)?)
+    }
+    fn detach(&self) -> Self {
+        TchTensor { tensor: self.tensor.detach(), dtype: self.dtype }
+    }
+    fn add(&self, other: &Self) -> Result<Self> {
+        broadcastable("add", self, other)?;
+        Self::own(self.tensor.f_add(&other.tensor).map_err(engine)?)
+    }
+    fn sub(&self, other: &Self) -> Result<Self> {
+        broadcastable("sub", self, other)?;
+        Self::own(self.tensor.f_sub(&other.tensor).map_err(engine)?)
+    }
+    fn mul(&self, other: &Self) -> Result<Self> {
+        broadcastable("mul", self, other)?;
+        Self::own(self.tensor.f_mul(&other.tensor).map_err(engine)?)
+    }
+    fn div(&self, other: &Self) -> Result<Self> {
+        broadcastable("div", self, other)?;
+        Self::own(self.tensor.f_div(&other.tensor).map_err(engine)?)
+    }
+    fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
+        let scaled = if scale == 1.0 {
+            Ok(self.tensor.shallow_clone())
+        } else if scale == -1.0 {
+            self.tensor.f_neg()
+        } else {
+            self.tensor.f_mul_scalar(scale)
+        };
+        let scaled = scaled.map_err(engine)?;
+        self.same(if shift == 0.0 { Ok(scaled) } else { scaled.f_add_scalar(shift) })
+    }
+    fn unary(&self, function: Unary) -> Result<Self> {
+        let x = &self.tensor;
+        self.same(match function {
+            Unary::Abs => x.f_abs(),
+            Unary::Sign => x.f_sign(),
+            Unary::Square => x.f_square(),
+            Unary::Sqrt => x.f_sqrt(),
+            Unary::Exp => x.f_exp(),
+            Unary::Ln => x.f_log(),
+            Unary::Tanh => x.f_tanh(),
+            Unary::Sigmoid => x.f_sigmoid(),
+            Unary::Softplus => x.f_softplus(),
+            Unary::Relu => x.f_relu(),
+        })
+    }
+    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
+        broadcastable("if_not_positive", self, then)?;
+        broadcastable("if_not_positive", self, otherwise)?;
+        let condition = self.tensor.f_le(0.0).map_err(engine)?;
+        Self::own(then.tensor.f_where_self(&condition, &otherwise.tensor).map_err(engine)?)
+    }
+    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
+        broadcastable("if_zero", self, then)?;
+        broadcastable("if_zero", self, otherwise)?;
+        let condition = self.tensor.f_eq(0.0).map_err(engine)?;
+        Self::own(then.tensor.f_where_self(&condition, &otherwise.tensor).map_err(engine)?)
+    }
+    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        check_axes("sum", axes, &self.shape())?;
+        // libtorch reads "no axes" as "all axes".
+        if axes.is_empty() {
+            return Ok(self.clone());
+        }
+        self.same(self.tensor.f_sum_dim_intlist(extents(axes), keep, None::<Kind>))
+    }
+    fn sum_all(&self) -> Result<Self> {
+        self.same(self.tensor.f_sum(None::<Kind>))
+    }
+    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        check_axes("norm", axes, &self.shape())?;
+        self.same(self.tensor.f_norm_scalaropt_dim(2.0, extents(axes), keep))
+    }
+    fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
+        self.tensor
+            .f_broadcast_to(extents(shape))
+            .map_err(|_| Error::Broadcast { operation: "broadcast_to", left: self.shape(), right: shape.to_vec() })
+            .and_then(Self::own)
+    }
+    fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        let wanted = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        if wanted != Some(self.tensor.numel()) {
+            return Err(Error::ShapeMismatch {
+                operation: "reshape",
+                argument: "input",
+                expected: shape.to_vec(),
+                got: self.shape(),
+            });
+        }
+        self.same(self.tensor.f_reshape(extents(shape)))
+    }
+    fn permute(&self, order: &[usize]) -> Result<Self> {
+        let shape = self.shape();
+        check_axes("permute", order, &shape)?;
+        if order.len() != shape.len() {
+            return Err(Error::ShapeRule {
+                operation: "permute",
+                argument: "input",
+                expected: format!("axes that {order:?} permutes"),
+                got: shape,
+            });
+        }
+        self.same(self.tensor.f_permute(extents(order)))
+    }
+    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
+        let shape = self.shape();
+        match shape.get(axis) {
+            Some(&extent) if start.checked_add(length).is_some_and(|end| end <= extent) => {}
+            _ => {
+                return Err(Error::ShapeRule {
+                    operation: "narrow",
+                    argument: "input",
+                    expected: format!("elements {start} to {start} + {length} on axis {axis}"),
+                    got: shape,
+                });
+            }
+        }
+        self.same(self.tensor.f_narrow(axis as i64, start as i64, length as i64))
+    }
+    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
+        let rank = self.rank();
+        check_axes("pad", &[axis], &self.shape())?;
+        // libtorch lists pairs from the last axis on.
+        let mut pairs = vec![0; 2 * (rank - axis)];
+        let last = pairs.len() - 2;
+        pairs[last] = before as i64;
+        pairs[last + 1] = after as i64;
+        self.same(self.tensor.f_constant_pad_nd(pairs))
+    }
+    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
+        let Some(first) = tensors.first() else {
+            return Err(Error::InputCount { operation: "concatenate", expected: 1, got: 0 });
+        };
+        let expected = first.shape();
+        check_axes("concatenate", &[axis], &expected)?;
+        for tensor in tensors {
+            let mut shape = tensor.shape();
+            if shape.len() == expected.len() {
+                shape[axis] = expected[axis];
+            }
+            if shape != expected {
+                return Err(Error::ShapeMismatch {
+                    operation: "concatenate",
+                    argument: "input",
+                    expected,
+                    got: tensor.shape(),
+                });
+            }
+        }
+        let tensors: Vec<&tch::Tensor> = tensors.iter().map(|tensor| &tensor.tensor).collect();
+        first.same(tch::Tensor::f_cat(&tensors, axis as i64))
+    }
+    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
+        let turned = |shape: Shape, transpose: bool| {
+            let mut shape = shape;
+            let rank = shape.len();
+            if transpose && rank >= 2 {
+                shape.swap(rank - 2, rank - 1);
+            }
+            shape
+        };
+        let (left, right) = (turned(self.shape(), transpose_self), turned(other.shape(), transpose_other));
+        let rank = left.len();
+        if rank < 2 {
+            return Err(Error::ShapeRule {
+                operation: "matmul",
+                argument: "left",
+                expected: "rank at least 2".into(),
+                got: left,
+            });
+        }
+        if right.len() != rank || right[..rank - 2] != left[..rank - 2] || right[rank - 2] != left[rank - 1] {
+            let mut expected = left[..rank - 1].to_vec();
+            expected[rank - 2] = left[rank - 1];
+            expected.push(right.last().copied().unwrap_or(1));
+            return Err(Error::ShapeMismatch {
+                operation: "matmul",
+                argument: "right",
+                expected: turned(expected, transpose_other),
+                got: other.shape(),
+            });
+        }
+        let side = |tensor: &tch::Tensor, transpose: bool| {
+            if transpose { tensor.f_transpose(-2, -1) } else { Ok(tensor.shallow_clone()) }.map_err(engine)
+        };
+        let (left, right) = (side(&self.tensor, transpose_self)?, side(&other.tensor, transpose_other)?);
+        self.same(left.f_matmul(&right))
+    }
+    fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
+        self.conv2d(weight, None, geometry)
+    }
+    fn conv2d(&self, weight: &Self, bias: Option<&Self>, geometry: Conv2d) -> Result<Self> {
+        let out = geometry.output_shape(&self.shape(), &weight.shape())?;
+        if let Some(bias) = bias
+            && bias.shape() != [out[1]]
+        {
+            return Err(Error::ShapeMismatch {
+                operation: "conv2d",
+                argument: "bias",
+                expected: vec![out[1]],
+                got: bias.shape(),
+            });
+        }
+        self.same(self.tensor.f_conv2d(
+            &weight.tensor,
+            bias.map(|bias| &bias.tensor),
+            extents(&geometry.stride),
+            extents(&geometry.padding),
+            extents(&geometry.dilation),
+            geometry.groups as i64,
+        ))
+    }
+    fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
+        pool.output_shape(&self.shape())?;
+        self.same(self.tensor.f_max_pool2d(
+            extents(&pool.size),
+            extents(&pool.stride),
+            extents(&pool.padding),
+            [1, 1],
+            pool.ceil_mode,
+        ))
+    }
+    fn map_reduce(
+        function: &Function,
+        inputs: &[&Self],
+        weight: Option<&Self>,
+        scale: f64,
+        extent: Extent,
+    ) -> Result<Self> {
+        if inputs.len() != function.arity() {
+            return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: inputs.len() });
+        }
+        // Sums of half-precision tensors are computed in single precision; maps keep their type.
+        let wide: Vec<Self>;
+        let mut inputs = inputs;
+        let views: Vec<&Self>;
+        if extent == Extent::Sum && inputs.iter().any(|input| input.is_half()) {
+            wide = inputs.iter().map(|input| input.accumulator()).collect::<Result<_>>()?;
+            views = wide.iter().collect();
+            inputs = &views;
+        }
+        let mut map = function.tape().evaluate(inputs)?;
+        if let Some(weight) = weight {
+            map = if map.is_half() { map.mul(&weight.cast_like(&map)?)? } else { map.mul(weight)? };
+        }
+        if extent == Extent::Sum {
+            map = map.sum_all()?;
+        }
+        map.scale(scale)
+    }
+    fn full(&(kind, device): &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
+        Self::own(tch::Tensor::f_full(extents(shape), value, (kind, device)).map_err(engine)?)
+    }
+    fn leaky_relu(&self, slope: f64) -> Result<Self> {
+        // tch's own `leaky_relu` has no slope argument.
+        self.if_not_positive(&self.scale(slope)?, self)
+    }
+    fn softmax(&self) -> Result<Self> {
+        self.same(self.tensor.f_softmax(-1, None::<Kind>))
+    }
+    fn avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
+        Pool2d { size, stride: size, padding: [0; 2], ceil_mode: false }.output_shape(&self.shape())?;
+        self.same(self.tensor.f_avg_pool2d(extents(&size), extents(&size), [0, 0], false, true, None::<i64>))
+    }
+    fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
+        check_image("adaptive_avg_pool2d", self, size)?;
+        self.same(self.tensor.f_adaptive_avg_pool2d(extents(&size)))
+    }
+    fn resize(&self, size: [usize; 2], interpolation: Interpolation) -> Result<Self> {
+        check_image("resize", self, size)?;
+        let target = extents(&size);
+        self.same(match interpolation {
+            Interpolation::Nearest => self.tensor.f_upsample_nearest2d(target, None::<f64>, None::<f64>),
+            Interpolation::Bilinear { align_corners } => {
+                self.tensor.f_upsample_bilinear2d(target, align_corners, None::<f64>, None::<f64>)
+            }
+            Interpolation::Bicubic { align_corners } => {
+                self.tensor.f_upsample_bicubic2d(target, align_corners, None::<f64>, None::<f64>)
+            }
+        })
+    }
+    fn accumulator(&self) -> Result<Self> {
+        if self.is_half() { Self::own(self.tensor.f_to_kind(Kind::Float).map_err(engine)?) } else { Ok(self.clone()) }
+    }
+    fn cast_like(&self, other: &Self) -> Result<Self> {
+        if self.dtype == other.dtype {
+            return Ok(self.clone());
+        }
+        Self::own(self.tensor.f_to_kind(other.tensor.kind()).map_err(engine)?)
+    }
+}
+
+/// Refuses what is no image, or an extent of 0.
+fn check_image(operation: &'static str, tensor: &TchTensor, size: [usize; 2]) -> Result<()> {
+    let shape = tensor.shape();
+    if shape.len() == 4 && !shape[2..].contains(&0) && !size.contains(&0) {
+        return Ok(());
+    }
+    Err(Error::ShapeRule {
+        operation,
+        argument: "input",
+        expected: "rank 4 (N, C, H, W) and extents above 0, before and after".into(),
+        got: shape,
+    })
+}
+
+/// Refuses a number of values that does not fill the shape.
+fn check_length(operation: &'static str, got: usize, shape: &[usize]) -> Result<()> {
+    let expected = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).unwrap_or(usize::MAX);
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Length { operation, shape: shape.to_vec(), expected, got })
+}
+
+impl Differentiable for TchTensor {
+    fn leaf(&self) -> Result<Self> {
+        Ok(TchTensor { tensor: self.tensor.detach().set_requires_grad(true), dtype: self.dtype })
+    }
+
+    fn gradients(output: &Self, inputs: &[&Self], create_graph: bool) -> Result<Vec<Option<Self>>> {
+        // Without a history there is nothing to differentiate; libtorch raises there.
+        if !output.tensor.requires_grad() {
+            return Ok(vec![None; inputs.len()]);
+        }
+        let output = output.sum_all()?;
+        let tracked: Vec<&tch::Tensor> =
+            inputs.iter().filter(|input| input.tensor.requires_grad()).map(|input| &input.tensor).collect();
+        if tracked.is_empty() {
+            return Ok(vec![None; inputs.len()]);
+        }
+        let mut gradients =
+            tch::Tensor::f_run_backward(&[&output.tensor], &tracked, true, create_graph).map_err(engine)?.into_iter();
+        inputs
+            .iter()
+            .map(|input| {
+                if !input.tensor.requires_grad() {
+                    return Ok(None);
+                }
+                gradients.next().filter(tch::Tensor::defined).map(Self::own).transpose()
+            })
+            .collect()
+    }
+}
+
+/// Calls a loss on `tch` tensors.
+pub trait TchLoss<const K: usize> {
+    /// The loss of `inputs`, weighted by `weight`: a tensor with history, ready for `backward()`.
+    ///
+    /// # Errors
+    /// Shape errors as for [`Loss::forward`]; [`Error::InvalidOption`] for tensors that are not floating;
+    /// [`Error::Engine`] where libtorch fails (tensors on different devices).
+    fn call(&self, inputs: [&tch::Tensor; K], weight: Option<&tch::Tensor>) -> Result<tch::Tensor>;
+}
+
+impl<const K: usize, L: Loss<K>> TchLoss<K> for L {
+    fn call(&self, inputs: [&tch::Tensor; K], weight: Option<&tch::Tensor>) -> Result<tch::Tensor> {
+        let wrapped = inputs.into_iter().map(TchTensor::new).collect::<Result<Vec<_>>>()?;
+        let weight = weight.map(TchTensor::new).transpose()?;
+        let inputs = std::array::from_fn(|k| &wrapped[k]);
+        Ok(self.forward(inputs, weight.as_ref())?.into_tensor())
+    }
+}
+
+/// The value of a function of tensors and its gradient with respect to each, detached from one another's history.
+///
+/// A value with several elements is differentiated through its sum. An input without influence has a gradient of
+/// zeros.
+///
+/// # Errors
+/// [`Error::InvalidOption`] for tensors that are not floating, and those of `function`.
+pub fn differentiate(
+    inputs: &[&tch::Tensor],
+    function: impl Fn(&[TchTensor]) -> Result<TchTensor>,
+) -> Result<(tch::Tensor, Vec<tch::Tensor>)> {
+    let leaves = inputs.iter().map(|input| TchTensor::new(input)?.leaf()).collect::<Result<Vec<_>>>()?;
+    let value = function(&leaves)?;
+    let gradients = Differentiable::gradients(&value, &leaves.iter().collect::<Vec<_>>(), false)?;
+    let gradients = gradients
+        .into_iter()
+        .zip(inputs)
+        .map(|(gradient, input)| gradient.map_or_else(|| input.zeros_like(), TchTensor::into_tensor))
+        .collect();
+    Ok((value.into_tensor().detach(), gradients))
+}

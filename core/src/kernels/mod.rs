@@ -1,1 +1,115 @@
 //! Kernels on contiguous slices: what the CPU engines run.
+
+pub(crate) mod broadcast;
+pub mod conv;
+pub mod isa;
+pub mod map;
+pub mod matmul;
+pub mod pool;
+
+use crate::primitive::{Arithmetic, Primitive};
+use crate::{Extent, Scalar};
+
+/// A tensor's shape and its elements, row-major.
+#[derive(Clone, Copy, Debug)]
+pub struct Array<'a, F> {
+    /// The extents.
+    pub shape: &'a [usize],
+    /// The elements; as many as the extents' product.
+    pub data: &'a [F],
+}
+
+/// The number of elements of a shape.
+pub fn count(shape: &[usize]) -> usize {
+    shape.iter().product()
+}
+
+/// The sum of a slice, in double precision over fixed blocks.
+pub fn sum<F: Scalar>(values: &[F]) -> f64 {
+    let blocks: Vec<f64> = values.chunks(4096).map(|block| map::lanes(block.len(), |i| block[i])).collect();
+    map::pairwise_sum(&blocks)
+}
+
+/// The first four extents: primitives with images have checked the rank.
+fn extents4(shape: &[usize]) -> [usize; 4] {
+    std::array::from_fn(|axis| shape[axis])
+}
+
+/// Computes a primitive on arrays whose shapes [`Primitive::output_shape`] has accepted; `shape` is what it returned.
+pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape: &[usize]) -> Vec<F> {
+    let pooled = |pool| pool::max_pool2d_indices(pool, inputs[0].data, extents4(inputs[0].shape));
+    match primitive {
+        Primitive::Arithmetic(operation) => {
+            let (a, b) = (inputs[0], inputs[1]);
+            match operation {
+                Arithmetic::Add => broadcast::binary(a, b, shape, |a, b| a + b),
+                Arithmetic::Sub => broadcast::binary(a, b, shape, |a, b| a - b),
+                Arithmetic::Mul => broadcast::binary(a, b, shape, |a, b| a * b),
+                Arithmetic::Div => broadcast::binary(a, b, shape, |a, b| a / b),
+            }
+        }
+        Primitive::Affine { scale, shift } => {
+            let (scale, shift) = (F::from_f64(*scale), F::from_f64(*shift));
+            inputs[0].data.iter().map(|&x| x * scale + shift).collect()
+        }
+        Primitive::Map { function, partial, scale, extent } => {
+            let (arguments, multipliers) = inputs.split_at(function.arity());
+            match extent {
+                Extent::Map => map::Map::new(function, arguments, multipliers, shape, *scale).values(partial),
+                Extent::Sum => {
+                    // The accepted shape is that of the sum; the map's is the arguments' broadcast.
+                    let full = arguments.iter().fold(Vec::new(), |full, input| {
+                        broadcast::broadcast_shape("pointwise", &full, input.shape).unwrap_or(full)
+                    });
+                    let map = map::Map::new(function, arguments, multipliers, &full, *scale);
+                    vec![F::from_f64(map.sum(partial))]
+                }
+            }
+        }
+        Primitive::SumTo(shape) => broadcast::sum_to(inputs[0], shape),
+        Primitive::BroadcastTo(shape) => broadcast::expand(inputs[0], shape),
+        Primitive::Reshape(_) => inputs[0].data.to_vec(),
+        Primitive::Permute(order) => broadcast::permute(inputs[0], order),
+        Primitive::Narrow { axis, start, length } => broadcast::narrow(inputs[0], *axis, *start, *length),
+        Primitive::Pad { axis, before, after } => broadcast::pad(inputs[0], *axis, *before, *after),
+        Primitive::Concatenate { axis } => broadcast::concatenate(inputs, *axis),
+        Primitive::Linear { axis, map } => broadcast::linear(inputs[0], *axis, map),
+        Primitive::MatMul { transpose_left, transpose_right } => {
+            let rank = shape.len();
+            let inner = inputs[0].shape[if *transpose_left { rank - 2 } else { rank - 1 }];
+            matmul::matmul(
+                count(&shape[..rank - 2]),
+                shape[rank - 2],
+                inner,
+                shape[rank - 1],
+                inputs[0].data,
+                *transpose_left,
+                inputs[1].data,
+                *transpose_right,
+            )
+        }
+        Primitive::Convolve(geometry) => {
+            conv::conv2d(geometry, inputs[0].data, extents4(inputs[0].shape), inputs[1].data, extents4(inputs[1].shape))
+        }
+        Primitive::ConvolveInputGradient { geometry, extents } => conv::conv2d_input_gradient(
+            geometry,
+            inputs[0].data,
+            extents4(inputs[0].shape),
+            inputs[1].data,
+            extents4(inputs[1].shape),
+            *extents,
+        ),
+        Primitive::ConvolveWeightGradient { geometry, extents } => conv::conv2d_weight_gradient(
+            geometry,
+            inputs[0].data,
+            extents4(inputs[0].shape),
+            inputs[1].data,
+            extents4(inputs[1].shape),
+            *extents,
+        ),
+        Primitive::MaxPool(pool) => pool::gather(inputs[0].data, &pooled(pool)),
+        Primitive::MaxPoolScatter(pool) => pool::scatter_add(inputs[1].data, &pooled(pool), inputs[0].data.len()),
+        Primitive::MaxPoolGather(pool) => pool::gather(inputs[1].data, &pooled(pool)),
+        Primitive::Fused(operation) => F::evaluate_fused(&**operation, inputs),
+    }
+}

@@ -1,0 +1,208 @@
+//! Broadcasting, its adjoint, and moving elements about.
+
+use super::{Array, count, sum};
+use crate::{Error, LinearMap, Result, Scalar, Shape};
+
+/// The shape two shapes broadcast to, by NumPy's rule.
+///
+/// # Errors
+/// [`Error::Broadcast`] where extents differ and neither is 1.
+pub(crate) fn broadcast_shape(operation: &'static str, left: &[usize], right: &[usize]) -> Result<Shape> {
+    let rank = left.len().max(right.len());
+    let extent = |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    (0..rank)
+        .map(|axis| match (extent(left, axis), extent(right, axis)) {
+            (a, b) if a == b => Ok(a),
+            (1, b) => Ok(b),
+            (a, 1) => Ok(a),
+            _ => Err(Error::Broadcast { operation, left: left.to_vec(), right: right.to_vec() }),
+        })
+        .collect()
+}
+
+/// Row-major strides.
+fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis] * shape[axis];
+    }
+    strides
+}
+
+/// Strides of `shape` read as if it were `target`: 0 along repeated axes.
+fn repeated_strides(shape: &[usize], target: &[usize]) -> Vec<usize> {
+    let own = strides(shape);
+    let new = target.len() - shape.len();
+    (0..target.len()).map(|axis| if axis < new || shape[axis - new] == 1 { 0 } else { own[axis - new] }).collect()
+}
+
+/// Calls `visit` with the offset of every element of `shape`, row by row of the last axis: (offset, stride, length).
+fn rows(shape: &[usize], strides: &[usize], mut visit: impl FnMut(usize, usize, usize)) {
+    if shape.contains(&0) {
+        return;
+    }
+    let Some((&length, outer)) = shape.split_last() else { return visit(0, 1, 1) };
+    let stride = strides[outer.len()];
+    let mut index = vec![0; outer.len()];
+    let mut offset = 0;
+    loop {
+        visit(offset, stride, length);
+        let mut axis = outer.len();
+        loop {
+            if axis == 0 {
+                return;
+            }
+            axis -= 1;
+            index[axis] += 1;
+            offset += strides[axis];
+            if index[axis] < outer[axis] {
+                break;
+            }
+            offset -= strides[axis] * outer[axis];
+            index[axis] = 0;
+        }
+    }
+}
+
+/// The array with the given strides, row-major in `shape`.
+fn gather<F: Scalar>(data: &[F], shape: &[usize], strides: &[usize]) -> Vec<F> {
+    let mut out = Vec::with_capacity(count(shape));
+    rows(shape, strides, |offset, stride, length| match stride {
+        1 => out.extend_from_slice(&data[offset..offset + length]),
+        0 => out.extend(std::iter::repeat_n(data[offset], length)),
+        _ => out.extend((0..length).map(|i| data[offset + i * stride])),
+    });
+    out
+}
+
+/// Repeated to `shape`.
+pub(super) fn expand<F: Scalar>(array: Array<'_, F>, shape: &[usize]) -> Vec<F> {
+    gather(array.data, shape, &repeated_strides(array.shape, shape))
+}
+
+/// Summed down to `shape`, the adjoint of [`expand`]; in double precision, in a fixed order.
+pub(super) fn sum_to<F: Scalar>(array: Array<'_, F>, shape: &[usize]) -> Vec<F> {
+    let total = count(shape);
+    if total == 1 {
+        return vec![F::from_f64(sum(array.data))];
+    }
+    // Trailing axes summed alone are contiguous: one block sum per output.
+    let kept = array.shape.len() - shape.len();
+    let repeated = |axis: usize| axis < kept || (shape[axis - kept] == 1 && array.shape[axis] != 1);
+    let split = (0..array.shape.len()).rev().take_while(|&axis| repeated(axis) || array.shape[axis] == 1).count();
+    let leading = array.shape.len() - split;
+    if split > 0 && (0..leading).all(|axis| !repeated(axis)) {
+        let length = count(&array.shape[leading..]);
+        if length == 0 {
+            return vec![F::ZERO; total];
+        }
+        return array.data.chunks(length).map(|row| F::from_f64(sum(row))).collect();
+    }
+    let mut sums = vec![0.0; total];
+    let mut read = 0;
+    rows(array.shape, &repeated_strides(shape, array.shape), |offset, stride, length| {
+        for (i, value) in array.data[read..read + length].iter().enumerate() {
+            sums[offset + i * stride] += value.to_f64();
+        }
+        read += length;
+    });
+    sums.into_iter().map(F::from_f64).collect()
+}
+
+/// `combine` of two arrays that broadcast to `shape`.
+pub(super) fn binary<F: Scalar>(
+    a: Array<'_, F>,
+    b: Array<'_, F>,
+    shape: &[usize],
+    combine: impl Fn(F, F) -> F,
+) -> Vec<F> {
+    if a.shape == b.shape {
+        return a.data.iter().zip(b.data).map(|(&a, &b)| combine(a, b)).collect();
+    }
+    if let ([b], true) = (b.data, a.shape == shape) {
+        return a.data.iter().map(|&a| combine(a, *b)).collect();
+    }
+    if let ([a], true) = (a.data, b.shape == shape) {
+        return b.data.iter().map(|&b| combine(*a, b)).collect();
+    }
+    let mut out = expand(a, shape);
+    let mut write = 0;
+    rows(shape, &repeated_strides(b.shape, shape), |offset, stride, length| {
+        for (i, out) in out[write..write + length].iter_mut().enumerate() {
+            *out = combine(*out, b.data[offset + i * stride]);
+        }
+        write += length;
+    });
+    out
+}
+
+/// Axes in another order.
+pub(super) fn permute<F: Scalar>(array: Array<'_, F>, order: &[usize]) -> Vec<F> {
+    let own = strides(array.shape);
+    let shape: Shape = order.iter().map(|&axis| array.shape[axis]).collect();
+    let moved: Vec<usize> = order.iter().map(|&axis| own[axis]).collect();
+    gather(array.data, &shape, &moved)
+}
+
+/// The product of the extents before and after `axis`.
+fn around(shape: &[usize], axis: usize) -> (usize, usize) {
+    (count(&shape[..axis]), count(&shape[axis + 1..]))
+}
+
+/// A part of one axis.
+pub(super) fn narrow<F: Scalar>(array: Array<'_, F>, axis: usize, start: usize, length: usize) -> Vec<F> {
+    let (outer, inner) = around(array.shape, axis);
+    let extent = array.shape[axis];
+    let mut out = Vec::with_capacity(outer * length * inner);
+    for o in 0..outer {
+        out.extend_from_slice(&array.data[(o * extent + start) * inner..][..length * inner]);
+    }
+    out
+}
+
+/// Zeros before and after along one axis.
+pub(super) fn pad<F: Scalar>(array: Array<'_, F>, axis: usize, before: usize, after: usize) -> Vec<F> {
+    let (outer, inner) = around(array.shape, axis);
+    let extent = array.shape[axis];
+    let padded = before + extent + after;
+    let mut out = vec![F::ZERO; outer * padded * inner];
+    for o in 0..outer {
+        let row = &array.data[o * extent * inner..][..extent * inner];
+        out[(o * padded + before) * inner..][..extent * inner].copy_from_slice(row);
+    }
+    out
+}
+
+/// Joined along one axis.
+pub(super) fn concatenate<F: Scalar>(arrays: &[Array<'_, F>], axis: usize) -> Vec<F> {
+    let mut out = Vec::with_capacity(arrays.iter().map(|array| array.data.len()).sum());
+    let Some(first) = arrays.first() else { return out };
+    let (outer, inner) = around(first.shape, axis);
+    for o in 0..outer {
+        for array in arrays {
+            let length = array.shape[axis] * inner;
+            out.extend_from_slice(&array.data[o * length..][..length]);
+        }
+    }
+    out
+}
+
+/// A sparse linear map along one axis.
+pub(super) fn linear<F: Scalar>(array: Array<'_, F>, axis: usize, map: &LinearMap) -> Vec<F> {
+    let (outer, inner) = around(array.shape, axis);
+    let (from, to) = (map.inputs(), map.outputs());
+    let mut out = vec![F::ZERO; outer * to * inner];
+    for o in 0..outer {
+        let source = &array.data[o * from * inner..][..from * inner];
+        for i in 0..to {
+            let target = &mut out[(o * to + i) * inner..][..inner];
+            for &(j, weight) in map.row(i) {
+                let weight = F::from_f64(weight);
+                for (target, &value) in target.iter_mut().zip(&source[j * inner..][..inner]) {
+                    *target += weight * value;
+                }
+            }
+        }
+    }
+    out
+}

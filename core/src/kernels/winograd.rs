@@ -1,0 +1,171 @@
+//! The frozen 3×3 convolution: stride 1, padding 1, `f32`, by Winograd's F(4×4, 3×3).
+//!
+//! A network that is never trained convolves with the same weights again and again, so these are prepared once
+//! ([`WinogradWeights`]); the convolution then takes a quarter of the direct one's multiplications. Any extents, batch and
+//! numbers of channels; AVX-512, AVX2 with FMA or plain arrays, chosen at run time.
+//!
+//! [`conv3x3`] and [`conv3x3_input_gradient`] work on planes. A whole network that should not leave the layout between
+//! its layers is a [`FrozenNetwork`](super::frozen::FrozenNetwork).
+//!
+//! Rounding: the transforms lose about as much again as a direct convolution in `f32` does (see the tests).
+#![allow(unsafe_code)]
+
+use std::sync::{Arc, OnceLock};
+
+use lanes::Instructions;
+use layout::{Buffer, Layout};
+
+use engine::{Backward, Convolution, Forward, Prepared};
+
+pub(crate) mod engine;
+pub(crate) mod lanes;
+pub(crate) mod layout;
+pub(crate) mod transform;
+
+/// The weights of a frozen 3×3 convolution, prepared when first used, for either direction.
+///
+/// Cloning shares them.
+#[derive(Clone)]
+pub struct WinogradWeights {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    outputs: usize,
+    inputs: usize,
+    weight: Vec<f32>,
+    forward: OnceLock<Prepared>,
+    backward: OnceLock<Prepared>,
+}
+
+impl std::fmt::Debug for WinogradWeights {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("WinogradWeights").field("shape", &self.shape()).finish_non_exhaustive()
+    }
+}
+
+impl WinogradWeights {
+    /// From a weight (`outputs`, `inputs`, 3, 3).
+    ///
+    /// # Panics
+    /// If the weight has another number of elements.
+    pub fn new(outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
+        assert_eq!(weight.len(), outputs * inputs * 9, "a weight of shape ({outputs}, {inputs}, 3, 3)");
+        let shared = Shared { outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() };
+        WinogradWeights { shared: Arc::new(shared) }
+    }
+
+    /// The weight's shape (O, I, 3, 3).
+    pub fn shape(&self) -> [usize; 4] {
+        [self.shared.outputs, self.shared.inputs, 3, 3]
+    }
+
+    /// The weight as it was given.
+    pub fn weight(&self) -> &[f32] {
+        &self.shared.weight
+    }
+
+    fn kernel(&self, output: usize, input: usize) -> [f32; 9] {
+        let start = (output * self.shared.inputs + input) * 9;
+        std::array::from_fn(|tap| self.shared.weight[start + tap])
+    }
+
+    /// For the convolution.
+    pub(crate) fn forward(&self) -> &Prepared {
+        let Shared { outputs, inputs, forward, .. } = &*self.shared;
+        forward.get_or_init(|| Prepared::new(*outputs, *inputs, |output, input| self.kernel(output, input)))
+    }
+
+    /// For its input gradient: channels exchanged, kernels turned by half a turn.
+    pub(crate) fn backward(&self) -> &Prepared {
+        let Shared { outputs, inputs, backward, .. } = &*self.shared;
+        backward.get_or_init(|| {
+            Prepared::new(*inputs, *outputs, |input, output| {
+                let mut kernel = self.kernel(output, input);
+                kernel.reverse();
+                kernel
+            })
+        })
+    }
+}
+
+/// The convolution of `input` (N, I, H, W) at stride 1 and padding 1, plus `bias` if any, followed by a ReLU if asked:
+/// (N, O, H, W).
+///
+/// # Panics
+/// If the input or the bias is shorter than its shape; callers check shapes first.
+///
+/// ```
+/// use image_losses_core::kernels::winograd::{WinogradWeights, conv3x3};
+/// let weights = WinogradWeights::new(1, 1, vec![1.0; 9]);
+/// let sums = conv3x3(&weights, &[1.0, 2.0, 3.0, 4.0], [1, 1, 2, 2], Some(&[0.5]), false);
+/// assert!(sums.iter().all(|sum| (sum - 10.5).abs() < 1e-5));
+/// ```
+pub fn conv3x3(
+    weights: &WinogradWeights,
+    input: &[f32],
+    input_shape: [usize; 4],
+    bias: Option<&[f32]>,
+    relu: bool,
+) -> Vec<f32> {
+    debug_assert_eq!(input_shape[1], weights.shared.inputs, "conv3x3: input channels");
+    conv3x3_with(Instructions::detect(), weights, input, input_shape, bias, relu)
+}
+
+/// The gradient of [`conv3x3`] (without ReLU) with respect to its input: `grad_output` (N, O, H, W) carried back to
+/// (N, I, H, W).
+///
+/// # Panics
+/// If the gradient is shorter than its shape; callers check shapes first.
+pub fn conv3x3_input_gradient(weights: &WinogradWeights, grad_output: &[f32], grad_shape: [usize; 4]) -> Vec<f32> {
+    debug_assert_eq!(grad_shape[1], weights.shared.outputs, "conv3x3_input_gradient: output channels");
+    conv3x3_input_gradient_with(Instructions::detect(), weights, grad_output, grad_shape)
+}
+
+fn conv3x3_with(
+    instructions: Instructions,
+    weights: &WinogradWeights,
+    input: &[f32],
+    input_shape: [usize; 4],
+    bias: Option<&[f32]>,
+    relu: bool,
+) -> Vec<f32> {
+    let (from, to) = layouts(input_shape, weights.shared.outputs);
+    let source = laid_out(input, from);
+    let mut padded_bias = vec![0.0; to.lanes()];
+    if let Some(bias) = bias {
+        padded_bias[..to.channels].copy_from_slice(&bias[..to.channels]);
+    }
+    let mut target = Buffer::new(to.len());
+    let finish = Forward::new(&mut target, to, &padded_bias, relu, None);
+    Convolution::new(&source, from, weights.forward(), instructions).run(&finish, &mut Buffer::default());
+    to.to_planes(&target, to.batch, |_| 1.0)
+}
+
+fn conv3x3_input_gradient_with(
+    instructions: Instructions,
+    weights: &WinogradWeights,
+    grad_output: &[f32],
+    grad_shape: [usize; 4],
+) -> Vec<f32> {
+    let (from, to) = layouts(grad_shape, weights.shared.inputs);
+    let source = laid_out(grad_output, from);
+    let mut target = Buffer::new(to.len());
+    let finish = Backward::new(&mut target, to, None);
+    Convolution::new(&source, from, weights.backward(), instructions).run(&finish, &mut Buffer::default());
+    to.to_planes(&target, to.batch, |_| 1.0)
+}
+
+fn layouts(shape: [usize; 4], channels: usize) -> (Layout, Layout) {
+    (Layout::new(shape), Layout { channels, ..Layout::new(shape) })
+}
+
+fn laid_out(planes: &[f32], layout: Layout) -> Buffer {
+    let len = layout.batch * layout.channels * layout.height * layout.width;
+    let mut buffer = Buffer::new(layout.len());
+    layout.fill_from_planes(&planes[..len], 0, |_| [1.0, 0.0], &mut buffer);
+    buffer
+}
+
+#[cfg(test)]
+mod tests;

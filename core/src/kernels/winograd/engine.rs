@@ -1,0 +1,569 @@
+//! The convolution itself: tiles to points, products of points, points to outputs.
+//!
+//! In both schedules one task transforms a tile's output as soon as its products are done. Where the transformed weights
+//! are small, a task takes a *block* of tiles through all three steps, with points and products in the second-level
+//! cache. Where they are large, all tiles of a *group* are transformed first, and a task owns 32 output channels, whose
+//! weights it transforms on the way: reading 36 points for each kernel of 9 taps from memory would take longer.
+//!
+//! An output is the same sum in the same order in either schedule: products over at most [`DEPTH`] channels, then these
+//! added. (One long sum would lose more to rounding than a direct convolution does.)
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::lanes::{Instructions, LANES, Lanes, Task};
+use super::layout::{Buffer, Layout};
+use super::transform::{OUTPUTS, TILE_POINTS, Transform, taps_exact};
+use crate::kernels::matmul::SharedMut;
+
+/// Output channels that share a block of weights.
+const BLOCK: usize = 2 * LANES;
+/// Input channels summed at a time.
+const DEPTH: usize = 64;
+/// Pairs of channels from which on weights are transformed on the way.
+const LARGE: usize = 256 * 512;
+/// Tiles of a group.
+const GROUP: usize = 128;
+/// Elements of a block's points: half of a usual second-level cache.
+const CACHED: usize = 1 << 17;
+/// Elements between arrays of points, so that these do not compete for the same cache lines.
+const SKEW: usize = 3 * LANES;
+
+thread_local! {
+    static SCRATCH: RefCell<Buffer> = RefCell::default();
+}
+
+/// The weights of one correlation, as its tasks read them: for each block of 32 output channels (16 in a last, half one)
+/// either the points or the taps, each an array over input channels, output channels innermost.
+pub(crate) struct Prepared {
+    inputs: usize,
+    outputs: usize,
+    transformed: bool,
+    data: Buffer,
+}
+
+impl Prepared {
+    /// Prepares `kernel(output, input)`, nine taps each.
+    pub(crate) fn new(outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
+        let transformed = inputs * outputs < LARGE;
+        let values = if transformed { TILE_POINTS } else { 9 };
+        let mut data = Buffer::new(outputs.next_multiple_of(LANES) * inputs * values);
+        data.par_chunks_mut((BLOCK * inputs * values).max(1)).enumerate().for_each(|(block, data)| {
+            let width = vectors(outputs, block) * LANES;
+            for output in 0..width.min(outputs - block * BLOCK) {
+                for input in 0..inputs {
+                    let kernel = kernel(block * BLOCK + output, input);
+                    if transformed {
+                        for (point, value) in taps_exact(&kernel).into_iter().enumerate() {
+                            data[(point * inputs + input) * width + output] = value as f32;
+                        }
+                    } else {
+                        for (tap, value) in kernel.into_iter().enumerate() {
+                            data[(input * 9 + tap) * width + output] = value;
+                        }
+                    }
+                }
+            }
+        });
+        Prepared { inputs, outputs, transformed, data }
+    }
+
+    /// Blocks of output channels.
+    fn blocks(&self) -> usize {
+        self.outputs.div_ceil(BLOCK)
+    }
+
+    /// Where a block's weights begin.
+    fn block(&self, index: usize) -> &[f32] {
+        &self.data[index * BLOCK * self.inputs * if self.transformed { TILE_POINTS } else { 9 }..]
+    }
+}
+
+/// Vectors of a block of output channels.
+fn vectors(outputs: usize, block: usize) -> usize {
+    (outputs - block * BLOCK).div_ceil(LANES).min(2)
+}
+
+/// What becomes of a finished output.
+pub(crate) trait Finish: Sync {
+    /// Takes 16 channels of a pixel.
+    ///
+    /// # Safety
+    /// The pixel and the channels lie inside the output, and no other task writes them.
+    unsafe fn put<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize);
+}
+
+/// A layer's output: bias, optionally ReLU, and which elements passed it.
+pub(crate) struct Forward<'a> {
+    output: SharedMut<'a, f32>,
+    layout: Layout,
+    bias: &'a [f32],
+    relu: bool,
+    mask: Option<SharedMut<'a, u16>>,
+    mask_samples: usize,
+}
+
+impl<'a> Forward<'a> {
+    /// Writes to `output`; `bias` is as long as the layout has lanes. `mask` takes a bit for each element of the first
+    /// `mask_samples` images that is positive, where `relu` is set.
+    pub(crate) fn new(
+        output: &'a mut [f32],
+        layout: Layout,
+        bias: &'a [f32],
+        relu: bool,
+        mask: Option<(&'a mut [u16], usize)>,
+    ) -> Self {
+        assert!(output.len() >= layout.len() && bias.len() == layout.lanes());
+        let mask_samples = mask.as_ref().map_or(0, |(_, samples)| *samples);
+        let mask = mask.map(|(mask, samples)| {
+            assert!(mask.len() >= layout.vectors(samples));
+            SharedMut::new(mask)
+        });
+        Forward { output: SharedMut::new(output), layout, bias, relu, mask, mask_samples }
+    }
+}
+
+impl Finish for Forward<'_> {
+    #[inline(always)]
+    unsafe fn put<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: `new` checked that the arrays hold the layout; the caller vouches for the position.
+        unsafe {
+            let mut value = value.add(L::load(self.bias.as_ptr().add(channel)));
+            if self.relu {
+                let zero = L::splat(0.0);
+                if let Some(mask) = self.mask.filter(|_| sample < self.mask_samples) {
+                    *mask.start().add(self.layout.vector(sample, y, x) + channel / LANES) = value.greater(zero);
+                }
+                // In this order a NaN stays a NaN.
+                value = zero.max(value);
+            }
+            store(value, &self.output, &self.layout, self.layout.at(sample, y, x) + channel);
+        }
+    }
+}
+
+/// A layer's input gradient, where the layer below let its elements pass.
+pub(crate) struct Backward<'a> {
+    output: SharedMut<'a, f32>,
+    layout: Layout,
+    mask: Option<&'a [u16]>,
+}
+
+impl<'a> Backward<'a> {
+    /// Writes to `output`, keeping what `mask` has a bit for.
+    pub(crate) fn new(output: &'a mut [f32], layout: Layout, mask: Option<&'a [u16]>) -> Self {
+        assert!(output.len() >= layout.len());
+        assert!(mask.is_none_or(|mask| mask.len() >= layout.vectors(layout.batch)));
+        Backward { output: SharedMut::new(output), layout, mask }
+    }
+}
+
+impl Finish for Backward<'_> {
+    #[inline(always)]
+    unsafe fn put<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: `new` checked that the arrays hold the layout; the caller vouches for the position.
+        unsafe {
+            let value = match self.mask {
+                Some(mask) => {
+                    value.keep(*mask.get_unchecked(self.layout.vector(sample, y, x) + channel / LANES))
+                }
+                None => value,
+            };
+            store(value, &self.output, &self.layout, self.layout.at(sample, y, x) + channel);
+        }
+    }
+}
+
+/// # Safety
+/// 16 elements from `index`, a multiple of 16, lie inside the output, and no other task writes them.
+#[inline(always)]
+unsafe fn store<L: Lanes>(value: L, output: &SharedMut<'_, f32>, layout: &Layout, index: usize) {
+    // SAFETY: the caller vouches for the elements; outputs that are streamed to begin on a cache line, being `Buffer`s.
+    unsafe {
+        let target = output.start().add(index);
+        if layout.is_streamed() { value.stream(target) } else { value.store(target) }
+    }
+}
+
+/// A stride-1 correlation with padding 1.
+pub(crate) struct Convolution<'a> {
+    input: &'a [f32],
+    layout: Layout,
+    weights: &'a Prepared,
+    instructions: Instructions,
+}
+
+impl<'a> Convolution<'a> {
+    /// Of an input whose border is zero.
+    pub(crate) fn new(input: &'a [f32], layout: Layout, weights: &'a Prepared, instructions: Instructions) -> Self {
+        assert!(input.len() >= layout.len() && layout.channels == weights.inputs);
+        Convolution { input, layout, weights, instructions }
+    }
+
+    /// Hands every output to `finish`, whose layout must be that of the output. `shared` is scratch.
+    pub(crate) fn run(&self, finish: &impl Finish, shared: &mut Buffer) {
+        if self.tiles() == 0 || self.weights.outputs == 0 {
+            return;
+        }
+        let block = (CACHED / (TILE_POINTS * self.layout.lanes()) / 8 * 8).clamp(8, 64);
+        if self.weights.transformed && self.tiles().div_ceil(block) >= 4 {
+            self.run_blocks(finish, block);
+        } else {
+            self.run_groups(finish, shared);
+        }
+    }
+
+    fn tiles(&self) -> usize {
+        self.layout.batch * self.tiles_down() * self.tiles_across()
+    }
+
+    fn tiles_down(&self) -> usize {
+        self.layout.height.div_ceil(OUTPUTS)
+    }
+
+    fn tiles_across(&self) -> usize {
+        self.layout.width.div_ceil(OUTPUTS)
+    }
+
+    /// A tile's sample and first output pixel.
+    #[inline(always)]
+    fn tile(&self, index: usize) -> (usize, usize, usize) {
+        let (row, column) = (index / self.tiles_across(), index % self.tiles_across());
+        (row / self.tiles_down(), row % self.tiles_down() * OUTPUTS, column * OUTPUTS)
+    }
+
+    /// Elements between a tile's points, for `tiles` tiles.
+    fn point_stride(&self, tiles: usize) -> usize {
+        tiles.next_multiple_of(8) * self.layout.lanes() + SKEW
+    }
+
+    fn run_blocks(&self, finish: &impl Finish, block: usize) {
+        let [points, products] = [self.point_stride(block), block * BLOCK + LANES];
+        (0..self.tiles().div_ceil(block)).into_par_iter().for_each(|index| {
+            with_scratch(TILE_POINTS * (points + products), |scratch| {
+                let (points_at, products_at) = scratch.split_at_mut(TILE_POINTS * points);
+                let task = BlockTask {
+                    convolution: self,
+                    finish,
+                    first: index * block,
+                    tiles: block.min(self.tiles() - index * block),
+                    points: points_at.as_mut_ptr(),
+                    point_stride: points,
+                    products: products_at.as_mut_ptr(),
+                    product_stride: products,
+                };
+                // SAFETY: the scratch holds the points and products of a block, and the tiles are this task's alone.
+                unsafe { self.instructions.run(task) };
+            });
+        });
+    }
+
+    fn run_groups(&self, finish: &impl Finish, shared: &mut Buffer) {
+        let group = GROUP.min(self.tiles());
+        let points = self.point_stride(group);
+        shared.reserve(TILE_POINTS * points);
+        for first in (0..self.tiles()).step_by(group) {
+            let tiles = group.min(self.tiles() - first);
+            let target = SharedMut::new(&mut *shared);
+            (0..tiles.div_ceil(8)).into_par_iter().for_each(|part| {
+                let task = InputTask {
+                    convolution: self,
+                    first: first + part * 8,
+                    tiles: 8.min(tiles - part * 8),
+                    points: target.at(part * 8 * self.layout.lanes()),
+                    point_stride: points,
+                };
+                // SAFETY: `shared` holds the points of a group, and these tiles' points are this task's alone.
+                unsafe { self.instructions.run(task) };
+            });
+            let shared = &*shared;
+            (0..self.weights.blocks()).into_par_iter().with_max_len(1).for_each(|block| {
+                let products = tiles.next_multiple_of(8) * BLOCK + LANES;
+                let weights = DEPTH * BLOCK + SKEW;
+                with_scratch(TILE_POINTS * (products + weights), |scratch| {
+                    let (products_at, weights_at) = scratch.split_at_mut(TILE_POINTS * products);
+                    let task = OutputTask {
+                        convolution: self,
+                        finish,
+                        first,
+                        tiles,
+                        block,
+                        points: shared.as_ptr(),
+                        point_stride: points,
+                        products: products_at.as_mut_ptr(),
+                        product_stride: products,
+                        weights: weights_at.as_mut_ptr(),
+                        weight_stride: weights,
+                    };
+                    // SAFETY: the scratch holds the products of a group and a block's weights; the output channels are
+                    // this task's alone.
+                    unsafe { self.instructions.run(task) };
+                });
+            });
+        }
+    }
+
+    /// The points of `tiles` tiles from `first`, a tile's channels contiguous, a point's tiles one after the other.
+    ///
+    /// # Safety
+    /// The tiles exist, and their points can be written.
+    #[inline(always)]
+    unsafe fn transform_input<L: Lanes>(&self, first: usize, tiles: usize, points: *mut f32, point_stride: usize) {
+        let lanes = self.layout.lanes();
+        // SAFETY: the caller's task runs with the instructions of `L`.
+        let transform = unsafe { Transform::<L>::new() };
+        for index in 0..tiles {
+            let (sample, y, x) = self.tile(first + index);
+            // The tile begins one pixel up and left of its outputs.
+            let start = self.layout.at(sample, y, x) - (self.layout.columns() + 1) * lanes;
+            for channel in (0..lanes).step_by(LANES) {
+                // SAFETY: whole tiles and their border lie inside the layout, which the input holds (checked by `new`).
+                unsafe {
+                    let source = self.input.as_ptr().add(start + channel);
+                    let target = points.add(index * lanes + channel);
+                    transform.input(source, self.layout.columns() * lanes, lanes, target, point_stride);
+                }
+            }
+        }
+    }
+
+    /// The outputs of `tiles` tiles from `first` in a block of channels.
+    ///
+    /// # Safety
+    /// The tiles exist, their products can be read, and their outputs are no other task's.
+    #[inline(always)]
+    unsafe fn transform_output<L: Lanes>(
+        &self,
+        finish: &impl Finish,
+        first: usize,
+        tiles: usize,
+        block: usize,
+        products: *const f32,
+        product_stride: usize,
+    ) {
+        let vectors = vectors(self.weights.outputs, block);
+        // SAFETY: the caller's task runs with the instructions of `L`.
+        let transform = unsafe { Transform::<L>::new() };
+        for index in 0..tiles {
+            let (sample, top, left) = self.tile(first + index);
+            let (height, width) = (OUTPUTS.min(self.layout.height - top), OUTPUTS.min(self.layout.width - left));
+            for vector in 0..vectors {
+                let channel = block * BLOCK + vector * LANES;
+                // SAFETY: the caller vouches for the products; pixels outside the image are left out below.
+                unsafe {
+                    let values = transform.output(products.add((index * vectors + vector) * LANES), product_stride);
+                    if height == OUTPUTS && width == OUTPUTS {
+                        for (y, values) in values.into_iter().enumerate() {
+                            for (x, value) in values.into_iter().enumerate() {
+                                finish.put(value, sample, top + y, left + x, channel);
+                            }
+                        }
+                    } else {
+                        for (y, values) in values.into_iter().enumerate().take(height) {
+                            for (x, value) in values.into_iter().enumerate().take(width) {
+                                finish.put(value, sample, top + y, left + x, channel);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lends this thread's scratch.
+fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.reserve(len);
+        work(&mut scratch[..len]);
+    });
+}
+
+/// The products of one point: `tiles` rows of `depth` channels, `stride` apart, with `depth` rows of weights. Summed over
+/// [`DEPTH`] channels at a time.
+///
+/// # Safety
+/// The rows, rounded up to a multiple of 4, can be read, and as many rows of products written.
+#[inline(always)]
+unsafe fn multiply_point<L: Lanes, const VECTORS: usize>(
+    tiles: usize,
+    depth: usize,
+    points: *const f32,
+    stride: usize,
+    weights: *const f32,
+    products: *mut f32,
+    add: bool,
+) {
+    for start in (0..depth).step_by(DEPTH) {
+        let len = DEPTH.min(depth - start);
+        // SAFETY: the part of the caller's arrays that these channels are.
+        unsafe {
+            let (points, weights) = (points.add(start), weights.add(start * VECTORS * LANES));
+            if add || start > 0 {
+                multiply_part::<L, VECTORS, true>(tiles, len, points, stride, weights, products);
+            } else {
+                multiply_part::<L, VECTORS, false>(tiles, len, points, stride, weights, products);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`multiply_point`].
+#[inline(always)]
+unsafe fn multiply_part<L: Lanes, const VECTORS: usize, const ADD: bool>(
+    tiles: usize,
+    depth: usize,
+    points: *const f32,
+    stride: usize,
+    weights: *const f32,
+    products: *mut f32,
+) {
+    let mut tile = 0;
+    while tile < tiles {
+        // SAFETY: rows of the caller's arrays, at most three past the last tile.
+        unsafe {
+            let (a, c) = (points.add(tile * stride), products.add(tile * VECTORS * LANES));
+            if tiles - tile > 4 {
+                L::product::<8, VECTORS, ADD>(depth, a, stride, weights, c);
+                tile += 8;
+            } else {
+                L::product::<4, VECTORS, ADD>(depth, a, stride, weights, c);
+                tile += 4;
+            }
+        }
+    }
+}
+
+/// A block of tiles, all three steps. The pointers lead to room for the points and products of its tiles, rounded up to
+/// a multiple of 8.
+struct BlockTask<'a, F> {
+    convolution: &'a Convolution<'a>,
+    finish: &'a F,
+    first: usize,
+    tiles: usize,
+    points: *mut f32,
+    point_stride: usize,
+    products: *mut f32,
+    product_stride: usize,
+}
+
+impl<F: Finish> Task for BlockTask<'_, F> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let Convolution { weights, layout, .. } = self.convolution;
+        // SAFETY: the fields' pointers hold what the methods need.
+        unsafe {
+            self.convolution.transform_input::<L>(self.first, self.tiles, self.points, self.point_stride);
+            for block in 0..weights.blocks() {
+                let vectors = vectors(weights.outputs, block);
+                for point in 0..TILE_POINTS {
+                    let a = self.points.add(point * self.point_stride);
+                    let b = weights.block(block)[point * weights.inputs * vectors * LANES..].as_ptr();
+                    let c = self.products.add(point * self.product_stride);
+                    let (tiles, depth, stride) = (self.tiles, weights.inputs, layout.lanes());
+                    if vectors == 2 {
+                        multiply_point::<L, 2>(tiles, depth, a, stride, b, c, false);
+                    } else {
+                        multiply_point::<L, 1>(tiles, depth, a, stride, b, c, false);
+                    }
+                }
+                let (first, tiles) = (self.first, self.tiles);
+                let (products, stride) = (self.products, self.product_stride);
+                self.convolution.transform_output::<L>(self.finish, first, tiles, block, products, stride);
+            }
+        }
+        L::fence();
+    }
+}
+
+/// The first step for some tiles of a group.
+struct InputTask<'a> {
+    convolution: &'a Convolution<'a>,
+    first: usize,
+    tiles: usize,
+    points: *mut f32,
+    point_stride: usize,
+}
+
+impl Task for InputTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the fields' pointer holds the tiles' points.
+        unsafe { self.convolution.transform_input::<L>(self.first, self.tiles, self.points, self.point_stride) };
+    }
+}
+
+/// The second and third step for a group of tiles and a block of output channels.
+struct OutputTask<'a, F> {
+    convolution: &'a Convolution<'a>,
+    finish: &'a F,
+    first: usize,
+    tiles: usize,
+    block: usize,
+    points: *const f32,
+    point_stride: usize,
+    products: *mut f32,
+    product_stride: usize,
+    weights: *mut f32,
+    weight_stride: usize,
+}
+
+impl<F: Finish> OutputTask<'_, F> {
+    /// # Safety
+    /// As [`Task::run`]; the block has `VECTORS` vectors.
+    #[inline(always)]
+    unsafe fn multiply<L: Lanes, const VECTORS: usize>(&self) {
+        let Convolution { weights, layout, .. } = self.convolution;
+        let source = weights.block(self.block).as_ptr();
+        let stride = layout.lanes();
+        // SAFETY: the task runs with the instructions of `L`.
+        let transform = unsafe { Transform::<L>::new() };
+        for start in (0..weights.inputs).step_by(DEPTH) {
+            let depth = DEPTH.min(weights.inputs - start);
+            let width = VECTORS * LANES;
+            if !weights.transformed {
+                for (input, vector) in (0..depth).flat_map(|input| (0..VECTORS).map(move |vector| (input, vector))) {
+                    // SAFETY: the taps lie inside the block's weights, the points inside the scratch.
+                    unsafe {
+                        let taps = source.add((start + input) * 9 * width + vector * LANES);
+                        let target = self.weights.add(input * width + vector * LANES);
+                        transform.taps(taps, width, target, self.weight_stride);
+                    }
+                }
+            }
+            for point in 0..TILE_POINTS {
+                // SAFETY: the fields' pointers hold the group's points and products and this part of the weights.
+                unsafe {
+                    let a = self.points.add(point * self.point_stride + start);
+                    let b = if weights.transformed {
+                        source.add((point * weights.inputs + start) * width)
+                    } else {
+                        self.weights.add(point * self.weight_stride)
+                    };
+                    let c = self.products.add(point * self.product_stride);
+                    multiply_point::<L, VECTORS>(self.tiles, depth, a, stride, b, c, start > 0);
+                }
+            }
+        }
+    }
+}
+
+impl<F: Finish> Task for OutputTask<'_, F> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // SAFETY: the fields' pointers hold what the methods need.
+        unsafe {
+            if vectors(self.convolution.weights.outputs, self.block) == 2 {
+                self.multiply::<L, 2>();
+            } else {
+                self.multiply::<L, 1>();
+            }
+            let (first, tiles) = (self.first, self.tiles);
+            let (products, stride) = (self.products, self.product_stride);
+            self.convolution.transform_output::<L>(self.finish, first, tiles, self.block, products, stride);
+        }
+        L::fence();
+    }
+}

@@ -1,0 +1,571 @@
+//! Sixteen `f32` side by side, in whatever registers the machine has.
+//!
+//! A kernel is written once, generic over [`Lanes`], as a [`Task`]; [`Instructions::run`] enters it through a function
+//! compiled for the instruction set, into which everything inlines.
+
+use crate::kernels::isa::{self, Isa};
+
+/// Lanes of a vector.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen `f32`.
+///
+/// A value comes into being by [`Lanes::load`] and [`Lanes::splat`] alone, whose callers vouch for the processor; the
+/// arithmetic on values may rely on it.
+pub(crate) trait Lanes: Copy {
+    /// # Safety
+    /// The processor has the type's instruction set, and 16 elements can be read from `source`.
+    unsafe fn load(source: *const f32) -> Self;
+    /// # Safety
+    /// The processor has the type's instruction set.
+    unsafe fn splat(value: f32) -> Self;
+    /// # Safety
+    /// 16 elements can be written to `target`.
+    unsafe fn store(self, target: *mut f32);
+    /// Stores past the caches, for results that exceed them. Followed by [`Lanes::fence`] before others may read.
+    ///
+    /// # Safety
+    /// 16 elements can be written to `target`, which is aligned to 64 bytes.
+    unsafe fn stream(self, target: *mut f32);
+    /// Makes streamed stores visible.
+    fn fence();
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other`.
+    fn sub(self, other: Self) -> Self;
+    /// `self * other`.
+    fn mul(self, other: Self) -> Self;
+    /// `self * factor + term`.
+    fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// `term - self * factor`.
+    fn mul_sub_from(self, factor: Self, term: Self) -> Self;
+    /// The larger; `other` where either is a NaN.
+    fn max(self, other: Self) -> Self;
+    /// The magnitude.
+    fn abs(self) -> Self;
+    /// A bit for each lane with `self > other`.
+    fn greater(self, other: Self) -> u16;
+    /// A bit for each lane with `self == other`.
+    fn equal(self, other: Self) -> u16;
+    /// Zero in each lane whose bit is clear.
+    fn keep(self, mask: u16) -> Self;
+    /// `c (+)= a b` for a small block: `ROWS` (a multiple of 4) rows of `a`, `a_stride` apart and `depth` long; `b` has
+    /// `depth` rows of `16 * VECTORS`, one after the other; so has `c`, `ROWS` of them. With `ADD` the product is
+    /// added to `c`.
+    ///
+    /// # Safety
+    /// The processor has the type's instruction set; the blocks can be read and `c` written.
+    unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+        depth: usize,
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+        c: *mut f32,
+    );
+
+    /// The sum of the lanes, in order.
+    fn sum(self) -> f64 {
+        let mut lanes = [0.0_f32; LANES];
+        // SAFETY: the array has 16 elements.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes.iter().map(|&lane| f64::from(lane)).sum()
+    }
+}
+
+/// A piece of work over [`Lanes`]; implement `run` with `#[inline(always)]`.
+pub(crate) trait Task {
+    /// Does the work.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `L`, and whatever the task's own fields demand.
+    unsafe fn run<L: Lanes>(self);
+}
+
+/// The instruction set of the lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Instructions {
+    /// Plain arrays, for the compiler to vectorise.
+    Portable,
+    /// Two registers of eight, with fused multiply-add.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// One register.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Instructions {
+    /// What [`isa::detect`] chose, as far as the lanes know it.
+    pub(crate) fn detect() -> Self {
+        Self::of(isa::detect())
+    }
+
+    /// The lanes for `isa`, or the best below it that the machine has.
+    pub(crate) fn of(isa: Isa) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            let isa = isa.min(isa::available());
+            if isa == Isa::Avx512 {
+                return Instructions::Avx512;
+            }
+            if isa == Isa::Avx2 && is_x86_feature_detected!("fma") {
+                return Instructions::Avx2;
+            }
+        }
+        let _ = isa;
+        Instructions::Portable
+    }
+
+    /// Runs a task with these lanes.
+    ///
+    /// # Safety
+    /// What the task's [`Task::run`] demands beyond the processor, which `self` vouches for.
+    pub(crate) unsafe fn run(self, task: impl Task) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
+            unsafe fn avx512(task: impl Task) {
+                // SAFETY: this function is compiled for the instructions, and its caller passes on the rest.
+                unsafe { task.run::<x86::Avx512>() }
+            }
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2(task: impl Task) {
+                // SAFETY: as above.
+                unsafe { task.run::<x86::Avx2>() }
+            }
+            match self {
+                // SAFETY: the variant exists where `of` found the instructions; the rest is the caller's word.
+                Instructions::Avx512 => return unsafe { avx512(task) },
+                // SAFETY: as above.
+                Instructions::Avx2 => return unsafe { avx2(task) },
+                Instructions::Portable => {}
+            }
+        }
+        // SAFETY: arrays need no instruction set; the rest is the caller's word.
+        unsafe { task.run::<Portable>() }
+    }
+}
+
+/// Sixteen elements of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; LANES]);
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Portable(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+
+    #[inline(always)]
+    fn bits(self, other: Self, f: impl Fn(&f32, &f32) -> bool) -> u16 {
+        (0..LANES).fold(0, |bits, lane| bits | u16::from(f(&self.0[lane], &other.0[lane])) << lane)
+    }
+}
+
+impl Lanes for Portable {
+    #[inline(always)]
+    unsafe fn load(source: *const f32) -> Self {
+        // SAFETY: the caller vouches for 16 elements.
+        Portable(unsafe { source.cast::<[f32; LANES]>().read() })
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Portable([value; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, target: *mut f32) {
+        // SAFETY: the caller vouches for 16 elements.
+        unsafe { target.cast::<[f32; LANES]>().write(self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn stream(self, target: *mut f32) {
+        // SAFETY: the caller vouches for 16 elements.
+        unsafe { self.store(target) };
+    }
+
+    #[inline(always)]
+    fn fence() {}
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        self.mul(factor).add(term)
+    }
+
+    #[inline(always)]
+    fn mul_sub_from(self, factor: Self, term: Self) -> Self {
+        term.sub(self.mul(factor))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Portable(self.0.map(f32::abs))
+    }
+
+    #[inline(always)]
+    fn greater(self, other: Self) -> u16 {
+        self.bits(other, f32::gt)
+    }
+
+    #[inline(always)]
+    fn equal(self, other: Self) -> u16 {
+        self.bits(other, f32::eq)
+    }
+
+    #[inline(always)]
+    fn keep(self, mask: u16) -> Self {
+        Portable(std::array::from_fn(|lane| if mask >> lane & 1 == 1 { self.0[lane] } else { 0.0 }))
+    }
+
+    #[inline(always)]
+    unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+        depth: usize,
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+        c: *mut f32,
+    ) {
+        // Two rows at a time: eight registers of four.
+        for row in (0..ROWS).step_by(2) {
+            for vector in 0..VECTORS {
+                let mut sums = [[0.0_f32; LANES]; 2];
+                for step in 0..depth {
+                    // SAFETY: `step` < `depth` and `vector` < `VECTORS` stay inside the caller's `b`; likewise in `a`.
+                    let (b, left) = unsafe {
+                        let b = b.add((step * VECTORS + vector) * LANES).cast::<[f32; LANES]>().read();
+                        (b, [*a.add(row * a_stride + step), *a.add((row + 1) * a_stride + step)])
+                    };
+                    for (sums, left) in sums.iter_mut().zip(left) {
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum += left * b;
+                        }
+                    }
+                }
+                for (index, sums) in sums.into_iter().enumerate() {
+                    // SAFETY: row and vector lie inside the caller's `c`.
+                    unsafe {
+                        let target = c.add(((row + index) * VECTORS + vector) * LANES);
+                        let sums = Portable(sums);
+                        if ADD { sums.add(Portable::load(target)) } else { sums }.store(target);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Lanes;
+
+    /// One register of sixteen.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    impl Lanes for Avx512 {
+        #[inline(always)]
+        unsafe fn load(source: *const f32) -> Self {
+            // SAFETY: the caller vouches for the processor and 16 elements.
+            unsafe { Avx512(_mm512_loadu_ps(source)) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller vouches for the processor.
+            unsafe { Avx512(_mm512_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, target: *mut f32) {
+            // SAFETY: the caller vouches for 16 elements, the value for the processor.
+            unsafe { _mm512_storeu_ps(target, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn stream(self, target: *mut f32) {
+            // SAFETY: the caller vouches for 16 aligned elements, the value for the processor.
+            unsafe { _mm512_stream_ps(target, self.0) }
+        }
+
+        #[inline(always)]
+        fn fence() {
+            // SAFETY: every x86-64 processor has the instruction.
+            #[allow(unused_unsafe)]
+            unsafe {
+                _mm_sfence()
+            }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_add_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_sub_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_mul_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_fmadd_ps(self.0, factor.0, term.0)) }
+        }
+
+        #[inline(always)]
+        fn mul_sub_from(self, factor: Self, term: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_fnmadd_ps(self.0, factor.0, term.0)) }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_max_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn abs(self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_abs_ps(self.0)) }
+        }
+
+        #[inline(always)]
+        fn greater(self, other: Self) -> u16 {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(self.0, other.0) }
+        }
+
+        #[inline(always)]
+        fn equal(self, other: Self) -> u16 {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
+        }
+
+        #[inline(always)]
+        fn keep(self, mask: u16) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_maskz_mov_ps(mask, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+            depth: usize,
+            a: *const f32,
+            a_stride: usize,
+            b: *const f32,
+            c: *mut f32,
+        ) {
+            // SAFETY: the caller vouches for the processor and the blocks; every offset stays inside them.
+            unsafe {
+                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+                let mut b = b;
+                for step in 0..depth {
+                    let right: [__m512; VECTORS] = std::array::from_fn(|vector| _mm512_loadu_ps(b.add(16 * vector)));
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let left = _mm512_set1_ps(*a.add(row * a_stride + step));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = _mm512_fmadd_ps(left, right, *sum);
+                        }
+                    }
+                    b = b.add(16 * VECTORS);
+                }
+                for (row, sums) in sums.into_iter().enumerate() {
+                    for (vector, sum) in sums.into_iter().enumerate() {
+                        let target = c.add(16 * (row * VECTORS + vector));
+                        let sum = if ADD { _mm512_add_ps(sum, _mm512_loadu_ps(target)) } else { sum };
+                        _mm512_storeu_ps(target, sum);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Two registers of eight.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    impl Lanes for Avx2 {
+        #[inline(always)]
+        unsafe fn load(source: *const f32) -> Self {
+            // SAFETY: the caller vouches for the processor and 16 elements.
+            unsafe { Avx2(_mm256_loadu_ps(source), _mm256_loadu_ps(source.add(8))) }
+        }
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            // SAFETY: the caller vouches for the processor.
+            unsafe { Avx2(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, target: *mut f32) {
+            // SAFETY: the caller vouches for 16 elements, the value for the processor.
+            unsafe {
+                _mm256_storeu_ps(target, self.0);
+                _mm256_storeu_ps(target.add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn stream(self, target: *mut f32) {
+            // SAFETY: the caller vouches for 16 aligned elements, the value for the processor.
+            unsafe {
+                _mm256_stream_ps(target, self.0);
+                _mm256_stream_ps(target.add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        fn fence() {
+            // SAFETY: every x86-64 processor has the instruction.
+            #[allow(unused_unsafe)]
+            unsafe {
+                _mm_sfence()
+            }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx2(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx2(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx2(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, term: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx2(_mm256_fmadd_ps(self.0, factor.0, term.0), _mm256_fmadd_ps(self.1, factor.1, term.1)) }
+        }
+
+        #[inline(always)]
+        fn mul_sub_from(self, factor: Self, term: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx2(_mm256_fnmadd_ps(self.0, factor.0, term.0), _mm256_fnmadd_ps(self.1, factor.1, term.1)) }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx2(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn abs(self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe {
+                let magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX));
+                Avx2(_mm256_and_ps(self.0, magnitude), _mm256_and_ps(self.1, magnitude))
+            }
+        }
+
+        #[inline(always)]
+        fn greater(self, other: Self) -> u16 {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe {
+                let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.0, other.0));
+                let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(self.1, other.1));
+                (low | high << 8) as u16
+            }
+        }
+
+        #[inline(always)]
+        fn equal(self, other: Self) -> u16 {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe {
+                let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0));
+                let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.1, other.1));
+                (low | high << 8) as u16
+            }
+        }
+
+        #[inline(always)]
+        fn keep(self, mask: u16) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe {
+                let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+                let widen = |byte: u16| {
+                    let set = _mm256_and_si256(_mm256_set1_epi32(i32::from(byte)), bit);
+                    _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bit))
+                };
+                Avx2(_mm256_and_ps(self.0, widen(mask & 255)), _mm256_and_ps(self.1, widen(mask >> 8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+            depth: usize,
+            a: *const f32,
+            a_stride: usize,
+            b: *const f32,
+            c: *mut f32,
+        ) {
+            // Four rows of sixteen at a time: eight sums, four operands at most in flight.
+            for (row, vector) in (0..ROWS).step_by(4).flat_map(|row| (0..VECTORS).map(move |vector| (row, vector))) {
+                // SAFETY: the caller vouches for the processor and the blocks; every offset stays inside them.
+                unsafe {
+                    let (a, mut b) = (a.add(row * a_stride), b.add(16 * vector));
+                    let mut sums = [[_mm256_setzero_ps(); 2]; 4];
+                    for step in 0..depth {
+                        let right = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+                        for (row, sums) in sums.iter_mut().enumerate() {
+                            let left = _mm256_set1_ps(*a.add(row * a_stride + step));
+                            for (sum, right) in sums.iter_mut().zip(right) {
+                                *sum = _mm256_fmadd_ps(left, right, *sum);
+                            }
+                        }
+                        b = b.add(16 * VECTORS);
+                    }
+                    for (index, [low, high]) in sums.into_iter().enumerate() {
+                        let target = c.add(16 * ((row + index) * VECTORS + vector));
+                        let sums = Avx2(low, high);
+                        if ADD { sums.add(Avx2::load(target)) } else { sums }.store(target);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use super::super::matmul::test_support::{on_threads, values};
+use super::*;
+use crate::Conv2d;
+use crate::kernels::conv::{conv2d, conv2d_input_gradient};
+use crate::kernels::isa::Isa;
+
+/// Batch, input channels, output channels, height, width.
+const CASES: [[usize; 5]; 12] = [
+    [1, 1, 1, 1, 1],
+    [1, 3, 64, 17, 23],
+    [2, 5, 7, 4, 9],
+    [3, 5, 64, 8, 8],
+    [2, 64, 64, 13, 30],
+    [1, 64, 3, 20, 20],
+    [1, 130, 48, 9, 5],
+    [2, 16, 33, 2, 50],
+    [1, 64, 80, 40, 41],
+    [1, 256, 512, 6, 7],
+    [1, 520, 270, 5, 3],
+    [5, 20, 17, 3, 3],
+];
+
+fn instructions() -> Vec<Instructions> {
+    let mut all: Vec<_> = [Isa::Portable, Isa::Avx2, Isa::Avx512].into_iter().map(Instructions::of).collect();
+    all.dedup();
+    all
+}
+
+/// Root mean square difference, relative to the root mean square.
+fn relative_error(got: &[f32], expected: &[f64]) -> f64 {
+    assert_eq!(got.len(), expected.len());
+    let difference: f64 = got.iter().zip(expected).map(|(&got, expected)| (f64::from(got) - expected).powi(2)).sum();
+    (difference / expected.iter().map(|value| value * value).sum::<f64>()).sqrt()
+}
+
+fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
+
+#[test]
+fn rounds_at_most_twice_as_much_as_direct_convolution() {
+    let geometry = Conv2d::padded(1);
+    for [batch, inputs, outputs, height, width] in CASES {
+        let (is, ws, os) =
+            ([batch, inputs, height, width], [outputs, inputs, 3, 3], [batch, outputs, height, width]);
+        let input = values::<f32>(is.iter().product(), 1);
+        let weight = values::<f32>(ws.iter().product(), 2);
+        let grad = values::<f32>(os.iter().product(), 3);
+        let expected = conv2d(&geometry, &wide(&input), is, &wide(&weight), ws);
+        let expected_gradient = conv2d_input_gradient(&geometry, &wide(&grad), os, &wide(&weight), ws, [height, width]);
+        let direct = relative_error(&conv2d(&geometry, &input, is, &weight, ws), &expected);
+        let direct_gradient = relative_error(
+            &conv2d_input_gradient(&geometry, &grad, os, &weight, ws, [height, width]),
+            &expected_gradient,
+        );
+        let weights = WinogradWeights::new(outputs, inputs, weight);
+        for instructions in instructions() {
+            let ours = relative_error(&conv3x3_with(instructions, &weights, &input, is, None, false), &expected);
+            let ours_gradient =
+                relative_error(&conv3x3_input_gradient_with(instructions, &weights, &grad, os), &expected_gradient);
+            println!("{is:?} {outputs} {instructions:?}: {ours:.2e} {direct:.2e} {:.2}  {ours_gradient:.2e} {direct_gradient:.2e} {:.2}", ours/direct, ours_gradient/direct_gradient);
+        }
+    }
+}

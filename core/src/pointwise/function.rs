@@ -1,0 +1,305 @@
+//! The pointwise function, as its author writes it and as the engines hold it.
+
+use std::fmt::Debug;
+use std::sync::{Arc, OnceLock};
+
+use super::element::{Dual, Element, Number};
+use super::tape::Tape;
+use super::tower::Pool;
+use crate::kernels::isa::{self, Isa, Kernel};
+use crate::{Error, Result, Scalar, Unary};
+
+/// A function of `K` numbers, applied to `K` tensors element by element.
+///
+/// Most losses are one such function followed by a weighted reduction. Write it once over [`Element`]; the value, the
+/// partial derivatives of any order, the fused CPU kernel and the composition of tensor operations all come from it.
+/// Mark `value` `#[inline(always)]`, so that the kernels become vector code.
+///
+/// ```
+/// use image_losses_core::{Element, Function, Pointwise};
+///
+/// /// The Cauchy loss ln(1 + ((x − y)/γ)²).
+/// #[derive(Clone, Debug)]
+/// struct Cauchy { gamma: f64 }
+///
+/// impl Pointwise<2> for Cauchy {
+///     #[inline(always)]
+///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+///         (((x - y) / self.gamma).square() + 1.0).ln()
+///     }
+/// }
+///
+/// let f = Function::new(Cauchy { gamma: 2.0 });
+/// let (x, y) = ([3.0f64], [1.0f64]);
+/// assert_eq!(f.at(&[], &[&x[..], &y])?, vec![2f64.ln()]); // d = 2 = γ
+/// assert_eq!(f.at(&[0], &[&x[..], &y])?, vec![0.5]); // 2d/(γ² + d²)
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+pub trait Pointwise<const K: usize>: Clone + Debug + Send + Sync + 'static {
+    /// The function's value.
+    fn value<E: Element>(&self, inputs: [E; K]) -> E;
+}
+
+/// A pointwise function whose type is erased: what tensors and graph nodes hold. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Function(Arc<dyn Erased>);
+
+/// What is left of a function without its type: evaluation of a block of elements, and the recorded form.
+#[doc(hidden)]
+pub trait Erased: Debug + Send + Sync {
+    fn arity(&self) -> usize;
+    fn tape(&self) -> &Tape;
+    fn block_f32(&self, block: Block<'_, f32>);
+    fn block_f64(&self, block: Block<'_, f64>);
+}
+
+/// The evaluation of a block of elements.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Block<'a, F> {
+    pub isa: Isa,
+    /// The inputs differentiated by; empty for the value.
+    pub partial: &'a [usize],
+    /// One slice per input, each at least as long as `out`.
+    pub inputs: &'a [&'a [F]],
+    /// Receives the derivative.
+    pub out: &'a mut [F],
+    /// Receives the value beside a first derivative.
+    pub value: Option<&'a mut [F]>,
+}
+
+#[derive(Debug)]
+struct Holder<P, const K: usize> {
+    function: P,
+    tape: OnceLock<Tape>,
+}
+
+impl Function {
+    /// Erases a function's type.
+    pub fn new<const K: usize, P: Pointwise<K>>(function: P) -> Self {
+        Function(Arc::new(Holder::<P, K> { function, tape: OnceLock::new() }))
+    }
+
+    /// The function behind a tensor's unary operation.
+    pub fn unary(operation: Unary) -> Self {
+        // One type for each, so that no choice is left inside the loops; each erased once.
+        macro_rules! table {
+            ($($variant:ident => $method:ident),*) => {
+                match operation {
+                    $(Unary::$variant => {
+                        #[derive(Clone, Copy, Debug)]
+                        struct $variant;
+                        impl Pointwise<1> for $variant {
+                            #[inline(always)]
+                            fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+                                x.$method()
+                            }
+                        }
+                        static FUNCTION: OnceLock<Function> = OnceLock::new();
+                        FUNCTION.get_or_init(|| Function::new($variant)).clone()
+                    })*
+                }
+            };
+        }
+        table!(Abs => abs, Sign => sign, Square => square, Sqrt => sqrt, Exp => exp, Ln => ln, Tanh => tanh,
+            Sigmoid => sigmoid, Softplus => softplus, Relu => relu)
+    }
+
+    /// The number of inputs.
+    pub fn arity(&self) -> usize {
+        self.0.arity()
+    }
+
+    /// The function as tensor operations.
+    pub fn tape(&self) -> &Tape {
+        self.0.tape()
+    }
+
+    /// The partial derivative by the inputs listed in `partial` (none: the value) at every position of the inputs,
+    /// up to the length of the shortest.
+    ///
+    /// # Errors
+    /// [`Error::InputCount`] for another number of inputs than [`arity`](Function::arity), or a position in `partial`
+    /// beyond it.
+    pub fn at<F: Scalar>(&self, partial: &[usize], inputs: &[&[F]]) -> Result<Vec<F>> {
+        let (arity, got) = (self.arity(), inputs.len());
+        if got != arity || partial.iter().any(|&input| input >= arity) {
+            return Err(Error::InputCount { operation: "pointwise", expected: arity, got });
+        }
+        let mut out = vec![F::ZERO; inputs.iter().map(|input| input.len()).min().unwrap_or(0)];
+        self.block(Block { isa: isa::detect(), partial, inputs, out: &mut out, value: None });
+        Ok(out)
+    }
+
+    /// Evaluates a block of elements.
+    pub(crate) fn block<F: Scalar>(&self, block: Block<'_, F>) {
+        F::evaluate_block(&*self.0, block);
+    }
+}
+
+impl<P: Pointwise<K>, const K: usize> Erased for Holder<P, K> {
+    fn arity(&self) -> usize {
+        K
+    }
+    fn tape(&self) -> &Tape {
+        self.tape.get_or_init(|| Tape::record(K, |inputs| self.function.value(std::array::from_fn(|k| inputs[k]))))
+    }
+    fn block_f32(&self, block: Block<'_, f32>) {
+        evaluate(&self.function, block);
+    }
+    fn block_f64(&self, block: Block<'_, f64>) {
+        evaluate(&self.function, block);
+    }
+}
+
+/// Chooses the loop for the derivative asked for.
+fn evaluate<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, block: Block<'_, F>) {
+    let Block { isa, partial, inputs, out, value } = block;
+    let n = out.len();
+    let inputs: [&[F]; K] = std::array::from_fn(|k| &inputs[k][..n]);
+    match partial {
+        [] => isa::run(isa, ValueLoop { function, inputs, out }),
+        [i] => {
+            // The direction is a constant in each arm, so that terms it does not reach vanish.
+            match (i, value) {
+                (0, None) if K > 0 => isa::run(isa, FirstLoop::<'_, K, 0, P, F> { function, inputs, out }),
+                (1, None) if K > 1 => isa::run(isa, FirstLoop::<'_, K, 1, P, F> { function, inputs, out }),
+                (0, Some(value)) if K > 0 => {
+                    isa::run(isa, BothLoop::<'_, K, 0, P, F> { function, inputs, out, value });
+                }
+                (1, Some(value)) if K > 1 => {
+                    isa::run(isa, BothLoop::<'_, K, 1, P, F> { function, inputs, out, value });
+                }
+                (_, value) => {
+                    if let Some(value) = value {
+                        isa::run(isa, ValueLoop { function, inputs, out: value });
+                    }
+                    isa::run(isa, AnyFirstLoop { function, input: *i, inputs, out });
+                }
+            }
+        }
+        [i, j] => isa::run(isa, SecondLoop { function, directions: [*i, *j], inputs, out }),
+        _ => tower_loop(function, partial, inputs, out),
+    }
+}
+
+/// The function itself.
+struct ValueLoop<'a, const K: usize, P, F> {
+    function: &'a P,
+    inputs: [&'a [F]; K],
+    out: &'a mut [F],
+}
+
+impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for ValueLoop<'_, K, P, F> {
+    #[inline(always)]
+    fn run(self) {
+        for (l, out) in self.out.iter_mut().enumerate() {
+            *out = self.function.value(std::array::from_fn(|k| Number(self.inputs[k][l]))).0;
+        }
+    }
+}
+
+/// The derivative by input `I`.
+struct FirstLoop<'a, const K: usize, const I: usize, P, F> {
+    function: &'a P,
+    inputs: [&'a [F]; K],
+    out: &'a mut [F],
+}
+
+impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for FirstLoop<'_, K, I, P, F> {
+    #[inline(always)]
+    fn run(self) {
+        for (l, out) in self.out.iter_mut().enumerate() {
+            *out = first(self.function, I, self.inputs, l).derivative.0;
+        }
+    }
+}
+
+/// The function and its derivative by input `I`.
+struct BothLoop<'a, const K: usize, const I: usize, P, F> {
+    function: &'a P,
+    inputs: [&'a [F]; K],
+    out: &'a mut [F],
+    value: &'a mut [F],
+}
+
+impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for BothLoop<'_, K, I, P, F> {
+    #[inline(always)]
+    fn run(self) {
+        for (l, (out, value)) in self.out.iter_mut().zip(self.value).enumerate() {
+            let dual = first(self.function, I, self.inputs, l);
+            *out = dual.derivative.0;
+            *value = dual.value.0;
+        }
+    }
+}
+
+/// The derivative by an input chosen at run time.
+struct AnyFirstLoop<'a, const K: usize, P, F> {
+    function: &'a P,
+    input: usize,
+    inputs: [&'a [F]; K],
+    out: &'a mut [F],
+}
+
+impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for AnyFirstLoop<'_, K, P, F> {
+    #[inline(always)]
+    fn run(self) {
+        for (l, out) in self.out.iter_mut().enumerate() {
+            *out = first(self.function, self.input, self.inputs, l).derivative.0;
+        }
+    }
+}
+
+/// Value and derivative by one input at one element.
+#[inline(always)]
+fn first<const K: usize, P: Pointwise<K>, F: Scalar>(
+    function: &P,
+    input: usize,
+    inputs: [&[F]; K],
+    l: usize,
+) -> Dual<Number<F>> {
+    function.value(std::array::from_fn(|k| Dual {
+        value: Number(inputs[k][l]),
+        derivative: Number(if k == input { F::ONE } else { F::ZERO }),
+    }))
+}
+
+/// The second derivative by two inputs.
+struct SecondLoop<'a, const K: usize, P, F> {
+    function: &'a P,
+    directions: [usize; 2],
+    inputs: [&'a [F]; K],
+    out: &'a mut [F],
+}
+
+impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P, F> {
+    #[inline(always)]
+    fn run(self) {
+        let seed = |k: usize, direction: usize| Number(if k == direction { F::ONE } else { F::ZERO });
+        let [i, j] = self.directions;
+        let seeds: [(Number<F>, Number<F>); K] = std::array::from_fn(|k| (seed(k, i), seed(k, j)));
+        for (l, out) in self.out.iter_mut().enumerate() {
+            let dual = self.function.value(std::array::from_fn(|k| Dual {
+                value: Dual { value: Number(self.inputs[k][l]), derivative: seeds[k].0 },
+                derivative: Dual { value: seeds[k].1, derivative: Number(F::ZERO) },
+            }));
+            *out = dual.derivative.derivative.0;
+        }
+    }
+}
+
+/// Any order, one element at a time.
+fn tower_loop<const K: usize, P: Pointwise<K>, F: Scalar>(
+    function: &P,
+    partial: &[usize],
+    inputs: [&[F]; K],
+    out: &mut [F],
+) {
+    let seeds: [Vec<bool>; K] = std::array::from_fn(|k| partial.iter().map(|&direction| direction == k).collect());
+    let mut pool = Pool::default();
+    for (l, out) in out.iter_mut().enumerate() {
+        *out = function.value(std::array::from_fn(|k| pool.input(inputs[k][l], &seeds[k]))).top();
+        pool.clear();
+    }
+}

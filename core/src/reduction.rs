@@ -1,0 +1,347 @@
+//! Weighting and reducing: the last step of every loss, in one place.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernels::map::Map;
+use crate::kernels::{Array, count};
+use crate::{Element, Error, Extent, Function, Pointwise, Result, Scalar, Tensor};
+
+/// Added to a sum of weights before dividing by it, as MMagic does.
+const EPSILON: f64 = 1e-12;
+
+/// What becomes of the unreduced map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Reduction {
+    /// The (weighted) map itself.
+    None,
+    /// Its mean; with a weight, Σ w·d / (Σ w + 1e-12), w counted once per element of d.
+    #[default]
+    Mean,
+    /// Its sum.
+    Sum,
+}
+
+/// A reduction with its options.
+///
+/// With d the unreduced map, w the weight, λ the `loss_weight`:
+///
+/// | `reduction` | without weight | with weight |
+/// |---|---|---|
+/// | `none` | λ·d | λ·w·d |
+/// | `sum` | λ·Σ d | λ·Σ w·d |
+/// | `mean` | λ·mean d | λ·Σ w·d / (Σ w + 1e-12) |
+/// | `mean`, `sample_wise` | λ·mean d | λ/N · Σₙ [Σ wₙ·dₙ / (Σ wₙ + 1e-12)] |
+///
+/// A weight of shape (N, 1, …) counts once for every channel of d. Where the weights sum to zero the result is exactly
+/// 0 with zero gradient, in every element type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reducer {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+    /// None, mean or sum.
+    pub reduction: Reduction,
+    /// Average each sample by its own weights first; acts with `mean` and a weight.
+    pub sample_wise: bool,
+}
+
+impl Default for Reducer {
+    fn default() -> Self {
+        Reducer { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+/// An input of a pointwise loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// Its name, as MMagic's argument.
+    pub name: &'static str,
+    /// It has one channel, (N, 1, …), that all channels of the others share.
+    pub per_pixel: bool,
+}
+
+impl Input {
+    /// An input of the full shape.
+    pub const fn full(name: &'static str) -> Self {
+        Input { name, per_pixel: false }
+    }
+
+    /// An input with one channel.
+    pub const fn per_pixel(name: &'static str) -> Self {
+        Input { name, per_pixel: true }
+    }
+}
+
+/// A loss of `K` tensors and an optional weight, on any engine.
+pub trait Loss<const K: usize> {
+    /// The loss of `inputs`, weighted by `weight` (its shape and meaning are the loss's own).
+    ///
+    /// # Errors
+    /// Shape errors where the tensors do not fit each other.
+    fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T>;
+}
+
+/// A loss that is a pointwise function of `K` tensors and a weighted reduction.
+///
+/// The author gives the function and the reduction; weights, every engine, the fused kernels and gradients follow:
+/// [`Loss`] is implemented for every pointwise loss.
+///
+/// ```
+/// use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+///
+/// /// ln(1 + (x − y)²)
+/// #[derive(Clone, Debug)]
+/// struct Cauchy;
+///
+/// impl Pointwise<2> for Cauchy {
+///     #[inline(always)]
+///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+///         ((x - y).square() + 1.0).ln()
+///     }
+/// }
+///
+/// impl PointwiseLoss<2> for Cauchy {
+///     const NAME: &'static str = "CauchyLoss";
+///     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+///     fn function(&self) -> Function { Function::new(self.clone()) }
+///     fn reducer(&self) -> Reducer { Reducer::default() }
+/// }
+/// ```
+pub trait PointwiseLoss<const K: usize> {
+    /// Its name, as a configuration writes it.
+    const NAME: &'static str;
+    /// Its inputs.
+    const INPUTS: [Input; K];
+    /// The function of one element of each input.
+    fn function(&self) -> Function;
+    /// How the map is reduced.
+    fn reducer(&self) -> Reducer;
+
+    /// The value and the gradients of a mean or a sum, in closed form: one fused pass over CPU slices, no engine.
+    ///
+    /// `wanted` says for which inputs a gradient is computed; each comes in its input's shape.
+    ///
+    /// # Errors
+    /// Shape errors as for [`Loss::forward`]; [`Error::InvalidOption`] for the reduction `none`, which has no single
+    /// value.
+    fn value_and_gradients<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; K],
+        weight: Option<Array<'_, F>>,
+        wanted: [bool; K],
+    ) -> Result<(F, [Option<Vec<F>>; K])> {
+        let shapes = inputs.map(|input| input.shape);
+        let shape = check_inputs(Self::NAME, &Self::INPUTS, &shapes)?;
+        if let Some(weight) = weight {
+            check_weight(Self::NAME, shape, weight.shape)?;
+        }
+        let function = self.function();
+        let reducer = self.reducer();
+        if reducer.reduction == Reduction::None {
+            return Err(Error::option(Self::NAME, "reduction", "mean or sum for a value with gradients", "none"));
+        }
+        let positions: Vec<usize> = (0..K).filter(|&input| wanted[input]).collect();
+        let repeats = |weight: &Array<'_, F>| count(shape) as f64 / count(weight.shape) as f64;
+        let inverse = |sum: f64| if sum == 0.0 { 0.0 } else { 1.0 / (sum + EPSILON) };
+        let mut samples = Vec::new();
+        let mut sample_shape = vec![1; shape.len()];
+        let scale = match (reducer.reduction, &weight) {
+            (Reduction::Mean, None) => reducer.loss_weight / count(shape) as f64,
+            (Reduction::Mean, Some(weight)) if reducer.sample_wise => {
+                sample_shape[0] = shape[0];
+                let repeats = repeats(weight);
+                samples = weight
+                    .data
+                    .chunks(count(&weight.shape[1..]))
+                    .map(|sample| F::from_f64(inverse(crate::kernels::sum(sample) * repeats)))
+                    .collect();
+                reducer.loss_weight / shape[0] as f64
+            }
+            (Reduction::Mean, Some(weight)) => {
+                reducer.loss_weight * inverse(crate::kernels::sum(weight.data) * repeats(weight))
+            }
+            _ => reducer.loss_weight,
+        };
+        let mut multipliers: Vec<Array<'_, F>> = weight.into_iter().collect();
+        if !samples.is_empty() {
+            multipliers.push(Array { shape: &sample_shape, data: &samples });
+        }
+        let map = Map::new(&function, &inputs, &multipliers, shape, scale);
+        let (value, gradients) = map.sum_and_gradients(&positions);
+        let mut by_input = [const { None }; K];
+        for (input, gradient) in positions.into_iter().zip(gradients) {
+            by_input[input] = Some(gradient);
+        }
+        Ok((F::from_f64(value), by_input))
+    }
+}
+
+impl<const K: usize, L: PointwiseLoss<K>> Loss<K> for L {
+    fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T> {
+        self.reducer().reduce(Self::NAME, &self.function(), &Self::INPUTS, &inputs, weight)
+    }
+}
+
+impl Reducer {
+    /// Checks the shapes, maps, weighs and reduces.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] where full inputs differ, [`Error::ShapeRule`] for a rank under 2,
+    /// [`Error::WeightShape`] for a weight that is neither (N, 1, …) nor (N, C, …), [`Error::Empty`] for no elements.
+    pub fn reduce<T: Tensor>(
+        &self,
+        operation: &'static str,
+        function: &Function,
+        names: &[Input],
+        inputs: &[&T],
+        weight: Option<&T>,
+    ) -> Result<T> {
+        let shapes: Vec<_> = inputs.iter().map(|input| input.shape()).collect();
+        let views: Vec<&[usize]> = shapes.iter().map(Vec::as_slice).collect();
+        let shape = check_inputs(operation, names, &views)?;
+        let weight_shape = weight.map(Tensor::shape);
+        if let Some(weight_shape) = &weight_shape {
+            check_weight(operation, shape, weight_shape)?;
+        }
+        let scale = self.loss_weight;
+        let sum = |weight: Option<&T>, scale: f64| T::map_reduce(function, inputs, weight, scale, Extent::Sum);
+        let result = match (self.reduction, weight) {
+            (Reduction::None, weight) => T::map_reduce(function, inputs, weight, scale, Extent::Map),
+            (Reduction::Sum, weight) => sum(weight, scale),
+            (Reduction::Mean, None) => sum(None, scale / count(shape) as f64),
+            (Reduction::Mean, Some(weight)) => {
+                let weight = weight.accumulator()?;
+                let repeats = count(shape) as f64 / weight.elements() as f64;
+                if self.sample_wise {
+                    let axes: Vec<usize> = (1..shape.len()).collect();
+                    let total = weight.sum(&axes, true)?.scale(repeats)?;
+                    sum(Some(&weighted_mean(&weight, &total)?), scale / shape[0] as f64)
+                } else {
+                    let total = weight.sum_all()?.scale(repeats)?;
+                    let value = sum(Some(&weight), scale)?;
+                    weighted_mean(&value.reshape(&total.shape())?, &total)
+                }
+            }
+        }?;
+        match inputs.first() {
+            Some(first) => result.cast_like(first),
+            None => Ok(result),
+        }
+    }
+}
+
+/// `sum` / (`total` + 1e-12), and exactly 0 where `total` is 0: the division that ends every weighted mean.
+///
+/// # Errors
+/// [`Error::Broadcast`] where the shapes do not fit.
+pub fn weighted_mean<T: Tensor>(sum: &T, total: &T) -> Result<T> {
+    T::pointwise(&Function::new(GuardedRatio), &[sum, total])
+}
+
+/// a/(b + 1e-12), 0 where b = 0.
+#[derive(Clone, Copy, Debug)]
+struct GuardedRatio;
+
+impl Pointwise<2> for GuardedRatio {
+    #[inline(always)]
+    fn value<E: Element>(&self, [sum, total]: [E; 2]) -> E {
+        // The divisor is replaced before dividing: no infinity arises in the branch that is not taken.
+        let one = total.constant(1.0);
+        total.if_zero(total.constant(0.0), sum / total.if_zero(one, total + EPSILON))
+    }
+}
+
+/// Refuses shapes that do not fit; returns the full one.
+fn check_inputs<'a>(operation: &'static str, names: &[Input], shapes: &[&'a [usize]]) -> Result<&'a [usize]> {
+    if names.len() != shapes.len() {
+        return Err(Error::InputCount { operation, expected: names.len(), got: shapes.len() });
+    }
+    let mut full: Option<&[usize]> = None;
+    for (input, &shape) in names.iter().zip(shapes) {
+        if shape.len() < 2 {
+            return Err(Error::ShapeRule {
+                operation,
+                argument: input.name,
+                expected: "rank at least 2 (batch, channels, …)".into(),
+                got: shape.to_vec(),
+            });
+        }
+        match full {
+            _ if input.per_pixel => {}
+            None => full = Some(shape),
+            Some(expected) if expected == shape => {}
+            Some(expected) => {
+                return Err(Error::ShapeMismatch {
+                    operation,
+                    argument: input.name,
+                    expected: expected.to_vec(),
+                    got: shape.to_vec(),
+                });
+            }
+        }
+    }
+    let full = full.ok_or(Error::InputCount { operation, expected: 1, got: 0 })?;
+    for (input, &shape) in names.iter().zip(shapes) {
+        if input.per_pixel && shape != per_pixel(full) {
+            return Err(Error::ShapeMismatch {
+                operation,
+                argument: input.name,
+                expected: per_pixel(full),
+                got: shape.to_vec(),
+            });
+        }
+    }
+    if count(full) == 0 {
+        return Err(Error::Empty { operation, argument: names[0].name, got: full.to_vec() });
+    }
+    Ok(full)
+}
+
+/// The shape with one channel.
+fn per_pixel(shape: &[usize]) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    shape[1] = 1;
+    shape
+}
+
+/// Refuses a weight that is neither per pixel nor per element.
+fn check_weight(operation: &'static str, shape: &[usize], weight: &[usize]) -> Result<()> {
+    let per_pixel = per_pixel(shape);
+    if weight == shape || weight == per_pixel {
+        return Ok(());
+    }
+    Err(Error::WeightShape { operation, per_pixel, per_element: shape.to_vec(), got: weight.to_vec() })
+}
+
+/// The number, if it is finite.
+///
+/// # Errors
+/// [`Error::InvalidOption`] otherwise.
+pub fn finite(owner: &'static str, option: &'static str, value: f64) -> Result<f64> {
+    if value.is_finite() { Ok(value) } else { Err(Error::option(owner, option, "finite", value)) }
+}
+
+/// The number, if it is finite and not negative.
+///
+/// # Errors
+/// [`Error::InvalidOption`] otherwise.
+pub fn not_negative(owner: &'static str, option: &'static str, value: f64) -> Result<f64> {
+    if value.is_finite() && value >= 0.0 {
+        Ok(value)
+    } else {
+        Err(Error::option(owner, option, "finite and at least 0", value))
+    }
+}
+
+/// The number, if it is finite and positive.
+///
+/// # Errors
+/// [`Error::InvalidOption`] otherwise.
+pub fn positive(owner: &'static str, option: &'static str, value: f64) -> Result<f64> {
+    if value.is_finite() && value > 0.0 {
+        Ok(value)
+    } else {
+        Err(Error::option(owner, option, "finite and above 0", value))
+    }
+}
