@@ -159,6 +159,14 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// Another error, with its place in the configuration.
+    #[error("{path}: {error}")]
+    At {
+        /// Where in the document, as `losses.0`.
+        path: String,
+        /// What is wrong there.
+        error: Box<Error>,
+    },
     /// A file that is not what its format says (truncated, hostile, another format).
     #[error("{}: {message}", path.display())]
     Format {
@@ -195,6 +203,11 @@ impl Error {
     /// An [`Error::Io`] from the operating system's error.
     pub fn io(path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
         Error::Io { path: path.into(), message: error.to_string() }
+    }
+
+    /// The same with its place in a configuration.
+    pub fn at(self, path: impl Into<String>) -> Self {
+        Error::At { path: path.into(), error: Box::new(self) }
     }
 
     /// An [`Error::InvalidOption`].

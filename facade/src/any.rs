@@ -1,0 +1,414 @@
+//! One tensor type for all enabled engines: what losses built from data are evaluated with.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use image_losses_core::{
+    Conv2d, DType, Differentiable, Error, Extent, Function, FusedOperation, Interpolation, LinearMap, Pool2d, Result,
+    Shape, Tensor, Unary,
+};
+
+/// A tensor of any enabled engine.
+///
+/// Losses built from a configuration are evaluated with this type, so that one compiled loss serves every engine; each
+/// operation is passed on. Operands of one operation must come from one engine and have one element type. Convert
+/// with `From`, and back by matching.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AnyTensor<'g> {
+    /// ndarray, single precision.
+    #[cfg(feature = "ndarray")]
+    NdF32(image_losses_ndarray::NdTensor<'g, f32>),
+    /// ndarray, double precision.
+    #[cfg(feature = "ndarray")]
+    NdF64(image_losses_ndarray::NdTensor<'g, f64>),
+    /// autograd, single precision.
+    #[cfg(feature = "autograd")]
+    AgF32(image_losses_autograd::AgTensor<'g, f32>),
+    /// autograd, double precision.
+    #[cfg(feature = "autograd")]
+    AgF64(image_losses_autograd::AgTensor<'g, f64>),
+    /// tch.
+    #[cfg(feature = "tch")]
+    Tch(image_losses_tch::TchTensor),
+    /// No engine: there is no such value.
+    #[doc(hidden)]
+    Never(Never, PhantomData<&'g ()>),
+}
+
+/// What an [`AnyTensor`] is made from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum AnyContext<'g> {
+    /// ndarray, single precision.
+    #[cfg(feature = "ndarray")]
+    NdF32,
+    /// ndarray, double precision.
+    #[cfg(feature = "ndarray")]
+    NdF64,
+    /// An autograd graph, single precision.
+    #[cfg(feature = "autograd")]
+    AgF32(GraphRef<'g, f32>),
+    /// An autograd graph, double precision.
+    #[cfg(feature = "autograd")]
+    AgF64(GraphRef<'g, f64>),
+    /// tch: element type and device.
+    #[cfg(feature = "tch")]
+    Tch(<image_losses_tch::TchTensor as Tensor>::Context),
+    /// No engine: there is no such value.
+    #[doc(hidden)]
+    Never(Never, PhantomData<&'g ()>),
+}
+
+/// A reference to an autograd graph, which has no `Debug` of its own.
+#[cfg(feature = "autograd")]
+#[derive(Clone, Copy)]
+pub struct GraphRef<'g, F: image_losses_autograd::Element>(pub &'g image_losses_autograd::Graph<F>);
+
+#[cfg(feature = "autograd")]
+impl<F: image_losses_autograd::Element> std::fmt::Debug for GraphRef<'_, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GraphRef")
+    }
+}
+
+/// A type without values.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub enum Never {}
+
+#[cfg(feature = "ndarray")]
+impl<'g> From<image_losses_ndarray::NdTensor<'g, f32>> for AnyTensor<'g> {
+    fn from(tensor: image_losses_ndarray::NdTensor<'g, f32>) -> Self {
+        AnyTensor::NdF32(tensor)
+    }
+}
+#[cfg(feature = "ndarray")]
+impl<'g> From<image_losses_ndarray::NdTensor<'g, f64>> for AnyTensor<'g> {
+    fn from(tensor: image_losses_ndarray::NdTensor<'g, f64>) -> Self {
+        AnyTensor::NdF64(tensor)
+    }
+}
+#[cfg(feature = "autograd")]
+impl<'g> From<image_losses_autograd::AgTensor<'g, f32>> for AnyTensor<'g> {
+    fn from(tensor: image_losses_autograd::AgTensor<'g, f32>) -> Self {
+        AnyTensor::AgF32(tensor)
+    }
+}
+#[cfg(feature = "autograd")]
+impl<'g> From<image_losses_autograd::AgTensor<'g, f64>> for AnyTensor<'g> {
+    fn from(tensor: image_losses_autograd::AgTensor<'g, f64>) -> Self {
+        AnyTensor::AgF64(tensor)
+    }
+}
+#[cfg(feature = "tch")]
+impl From<image_losses_tch::TchTensor> for AnyTensor<'_> {
+    fn from(tensor: image_losses_tch::TchTensor) -> Self {
+        AnyTensor::Tch(tensor)
+    }
+}
+
+/// Operands of different engines or element types met in one operation.
+fn mixed() -> Error {
+    Error::Unsupported { operation: "an operation on tensors of different engines or element types", engine: "any" }
+}
+
+/// Does `$body` with the engine's tensor; `$wrap` names the variant again.
+macro_rules! each {
+    ($self:expr, $tensor:ident, $wrap:ident => $body:expr) => {
+        match $self {
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF32($tensor) => {
+                #[allow(unused)]
+                use AnyTensor::NdF32 as $wrap;
+                $body
+            }
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF64($tensor) => {
+                #[allow(unused)]
+                use AnyTensor::NdF64 as $wrap;
+                $body
+            }
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF32($tensor) => {
+                #[allow(unused)]
+                use AnyTensor::AgF32 as $wrap;
+                $body
+            }
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF64($tensor) => {
+                #[allow(unused)]
+                use AnyTensor::AgF64 as $wrap;
+                $body
+            }
+            #[cfg(feature = "tch")]
+            AnyTensor::Tch($tensor) => {
+                #[allow(unused)]
+                use AnyTensor::Tch as $wrap;
+                $body
+            }
+            AnyTensor::Never(never, _) => match *never {},
+        }
+    };
+}
+
+/// As `each!`, with further tensors of the same engine: `$others` becomes a vector of references to them.
+macro_rules! together {
+    ($first:expr, $list:expr, $tensor:ident, $others:ident, $wrap:ident => $body:expr) => {{
+        let list: &[&AnyTensor<'_>] = $list;
+        each!($first, $tensor, $wrap => {
+            let $others = list
+                .iter()
+                .map(|other| match other {
+                    $wrap(other) => Ok(other),
+                    #[allow(unreachable_patterns)]
+                    _ => Err(mixed()),
+                })
+                .collect::<Result<Vec<_>>>()?;
+            $body
+        })
+    }};
+}
+
+/// Calls a constructor of the tensor type behind an [`AnyContext`].
+macro_rules! construct {
+    ($context:expr, $method:ident($($argument:expr),*)) => {
+        match $context {
+            #[cfg(feature = "ndarray")]
+            AnyContext::NdF32 => {
+                image_losses_ndarray::NdTensor::<f32>::$method(&(), $($argument),*).map(AnyTensor::NdF32)
+            }
+            #[cfg(feature = "ndarray")]
+            AnyContext::NdF64 => {
+                image_losses_ndarray::NdTensor::<f64>::$method(&(), $($argument),*).map(AnyTensor::NdF64)
+            }
+            #[cfg(feature = "autograd")]
+            AnyContext::AgF32(graph) => {
+                image_losses_autograd::AgTensor::<f32>::$method(&graph.0, $($argument),*).map(AnyTensor::AgF32)
+            }
+            #[cfg(feature = "autograd")]
+            AnyContext::AgF64(graph) => {
+                image_losses_autograd::AgTensor::<f64>::$method(&graph.0, $($argument),*).map(AnyTensor::AgF64)
+            }
+            #[cfg(feature = "tch")]
+            AnyContext::Tch(context) => {
+                image_losses_tch::TchTensor::$method(context, $($argument),*).map(AnyTensor::Tch)
+            }
+            AnyContext::Never(never, _) => match *never {},
+        }
+    };
+}
+
+impl AnyTensor<'_> {
+    /// The engine's name.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF32(_) | AnyTensor::NdF64(_) => "ndarray",
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF32(_) | AnyTensor::AgF64(_) => "autograd",
+            #[cfg(feature = "tch")]
+            AnyTensor::Tch(_) => "tch",
+            AnyTensor::Never(never, _) => match *never {},
+        }
+    }
+}
+
+impl<'g> Tensor for AnyTensor<'g> {
+    type Context = AnyContext<'g>;
+
+    fn context(&self) -> Self::Context {
+        match self {
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF32(_) => AnyContext::NdF32,
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF64(_) => AnyContext::NdF64,
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF32(tensor) => AnyContext::AgF32(GraphRef(tensor.context())),
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF64(tensor) => AnyContext::AgF64(GraphRef(tensor.context())),
+            #[cfg(feature = "tch")]
+            AnyTensor::Tch(tensor) => AnyContext::Tch(tensor.context()),
+            AnyTensor::Never(never, _) => match *never {},
+        }
+    }
+    fn shape(&self) -> Shape {
+        each!(self, tensor, Wrap => tensor.shape())
+    }
+    fn dtype(&self) -> DType {
+        each!(self, tensor, Wrap => tensor.dtype())
+    }
+    fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
+        construct!(context, constant(values, shape))
+    }
+    fn shared_constant(context: &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
+        construct!(context, shared_constant(values, shape))
+    }
+    fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
+        construct!(context, full(value, shape))
+    }
+    fn detach(&self) -> Self {
+        each!(self, tensor, Wrap => Wrap(tensor.detach()))
+    }
+    fn add(&self, other: &Self) -> Result<Self> {
+        together!(self, &[other], tensor, others, Wrap => tensor.add(others[0]).map(Wrap))
+    }
+    fn sub(&self, other: &Self) -> Result<Self> {
+        together!(self, &[other], tensor, others, Wrap => tensor.sub(others[0]).map(Wrap))
+    }
+    fn mul(&self, other: &Self) -> Result<Self> {
+        together!(self, &[other], tensor, others, Wrap => tensor.mul(others[0]).map(Wrap))
+    }
+    fn div(&self, other: &Self) -> Result<Self> {
+        together!(self, &[other], tensor, others, Wrap => tensor.div(others[0]).map(Wrap))
+    }
+    fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.affine(scale, shift).map(Wrap))
+    }
+    fn unary(&self, function: Unary) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.unary(function).map(Wrap))
+    }
+    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
+        together!(self, &[then, otherwise], tensor, others, Wrap => tensor.if_not_positive(others[0], others[1]).map(Wrap))
+    }
+    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
+        together!(self, &[then, otherwise], tensor, others, Wrap => tensor.if_zero(others[0], others[1]).map(Wrap))
+    }
+    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        each!(self, tensor, Wrap => Tensor::sum(tensor, axes, keep).map(Wrap))
+    }
+    fn sum_all(&self) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.sum_all().map(Wrap))
+    }
+    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.norm(axes, keep).map(Wrap))
+    }
+    fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.broadcast_to(shape).map(Wrap))
+    }
+    fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.reshape(shape).map(Wrap))
+    }
+    fn permute(&self, order: &[usize]) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.permute(order).map(Wrap))
+    }
+    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.narrow(axis, start, length).map(Wrap))
+    }
+    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.pad(axis, before, after).map(Wrap))
+    }
+    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
+        let Some(first) = tensors.first() else {
+            return Err(Error::InputCount { operation: "concatenate", expected: 1, got: 0 });
+        };
+        together!(first, tensors, _first, others, Wrap => Tensor::concatenate(&others, axis).map(Wrap))
+    }
+    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
+        together!(self, &[other], tensor, others, Wrap => {
+            tensor.matmul(others[0], transpose_self, transpose_other).map(Wrap)
+        })
+    }
+    fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
+        together!(self, &[weight], tensor, others, Wrap => tensor.convolve(others[0], geometry).map(Wrap))
+    }
+    fn conv2d(&self, weight: &Self, bias: Option<&Self>, geometry: Conv2d) -> Result<Self> {
+        match bias {
+            None => self.convolve(weight, geometry),
+            Some(bias) => together!(self, &[weight, bias], tensor, others, Wrap => {
+                tensor.conv2d(others[0], Some(others[1]), geometry).map(Wrap)
+            }),
+        }
+    }
+    fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.max_pool2d(pool).map(Wrap))
+    }
+    fn map_reduce(
+        function: &Function,
+        inputs: &[&Self],
+        weight: Option<&Self>,
+        scale: f64,
+        extent: Extent,
+    ) -> Result<Self> {
+        let Some(first) = inputs.first() else {
+            return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: 0 });
+        };
+        let all: Vec<&Self> = inputs.iter().copied().chain(weight).collect();
+        together!(first, &all, _first, others, Wrap => {
+            let (inputs, weight) = others.split_at(inputs.len());
+            Tensor::map_reduce(function, inputs, weight.first().copied(), scale, extent).map(Wrap)
+        })
+    }
+    fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.linear(axis, map).map(Wrap))
+    }
+    fn fused(operation: &Arc<dyn FusedOperation>, inputs: &[&Self]) -> Option<Result<Self>> {
+        let first = inputs.first()?;
+        let run = || {
+            together!(first, inputs, _first, others, Wrap => {
+                Ok(Tensor::fused(operation, &others).map(|result| result.map(Wrap)))
+            })
+        };
+        run().unwrap_or_else(|error| Some(Err(error)))
+    }
+    fn leaky_relu(&self, slope: f64) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.leaky_relu(slope).map(Wrap))
+    }
+    fn avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.avg_pool2d(size).map(Wrap))
+    }
+    fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.adaptive_avg_pool2d(size).map(Wrap))
+    }
+    fn resize(&self, size: [usize; 2], interpolation: Interpolation) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.resize(size, interpolation).map(Wrap))
+    }
+    fn softmax(&self) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.softmax().map(Wrap))
+    }
+    fn accumulator(&self) -> Result<Self> {
+        each!(self, tensor, Wrap => tensor.accumulator().map(Wrap))
+    }
+    fn cast_like(&self, other: &Self) -> Result<Self> {
+        together!(self, &[other], tensor, others, Wrap => tensor.cast_like(others[0]).map(Wrap))
+    }
+}
+
+impl Differentiable for AnyTensor<'_> {
+    fn leaf(&self) -> Result<Self> {
+        match self {
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF32(tensor) => tensor.leaf().map(AnyTensor::AgF32),
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF64(tensor) => tensor.leaf().map(AnyTensor::AgF64),
+            #[cfg(feature = "tch")]
+            AnyTensor::Tch(tensor) => tensor.leaf().map(AnyTensor::Tch),
+            #[allow(unreachable_patterns)]
+            other => Err(Error::Unsupported { operation: "differentiation", engine: other.engine() }),
+        }
+    }
+
+    fn gradients(output: &Self, inputs: &[&Self], create_graph: bool) -> Result<Vec<Option<Self>>> {
+        #[allow(unused_macros)]
+        macro_rules! arm {
+            ($variant:ident, $output:ident) => {{
+                let inputs = inputs
+                    .iter()
+                    .map(|input| if let AnyTensor::$variant(input) = input { Ok(input) } else { Err(mixed()) })
+                    .collect::<Result<Vec<_>>>()?;
+                let gradients = Differentiable::gradients($output, &inputs, create_graph)?;
+                Ok(gradients.into_iter().map(|gradient| gradient.map(AnyTensor::$variant)).collect())
+            }};
+        }
+        match output {
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF32(output) => arm!(AgF32, output),
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF64(output) => arm!(AgF64, output),
+            #[cfg(feature = "tch")]
+            AnyTensor::Tch(output) => arm!(Tch, output),
+            #[allow(unreachable_patterns)]
+            other => Err(Error::Unsupported { operation: "differentiation", engine: other.engine() }),
+        }
+    }
+}
