@@ -151,6 +151,14 @@ pub enum Error {
         /// The nearest known name, if one is near.
         nearest: Option<String>,
     },
+    /// A configuration lacks something it cannot do without.
+    #[error("{path}: `{key}` is missing")]
+    MissingKey {
+        /// The mapping that lacks it.
+        path: String,
+        /// What it lacks.
+        key: String,
+    },
     /// A configuration that names known things in a way that cannot be.
     #[error("{path}: {message}")]
     Config {

@@ -216,7 +216,7 @@ impl Reducer {
                 if self.sample_wise {
                     let axes: Vec<usize> = (1..shape.len()).collect();
                     let total = weight.sum(&axes, true)?.scale(repeats)?;
-                    sum(Some(&weighted_mean(&weight, &total)?), scale / shape[0] as f64)
+                    sum(Some(&weight.mul(&reciprocal(&total)?)?), scale / shape[0] as f64)
                 } else {
                     let total = weight.sum_all()?.scale(repeats)?;
                     let value = sum(Some(&weight), scale)?;
@@ -236,19 +236,27 @@ impl Reducer {
 /// # Errors
 /// [`Error::Broadcast`] where the shapes do not fit.
 pub fn weighted_mean<T: Tensor>(sum: &T, total: &T) -> Result<T> {
-    T::pointwise(&Function::new(GuardedRatio), &[sum, total])
+    // A product of tensors, not a quotient in one pointwise function: where a sum has overflowed, its own gradient is
+    // still the reciprocal alone.
+    let zero = T::constant(&total.context(), &[0.0], &vec![1; total.rank()])?;
+    total.if_zero(&zero, &sum.mul(&reciprocal(total)?)?)
 }
 
-/// a/(b + 1e-12), 0 where b = 0.
-#[derive(Clone, Copy, Debug)]
-struct GuardedRatio;
+/// 1 / (`total` + 1e-12), and exactly 0 where `total` is 0.
+fn reciprocal<T: Tensor>(total: &T) -> Result<T> {
+    T::pointwise(&Function::new(GuardedReciprocal), &[total])
+}
 
-impl Pointwise<2> for GuardedRatio {
+/// 1/(x + 1e-12), 0 where x = 0.
+#[derive(Clone, Copy, Debug)]
+struct GuardedReciprocal;
+
+impl Pointwise<1> for GuardedReciprocal {
     #[inline(always)]
-    fn value<E: Element>(&self, [sum, total]: [E; 2]) -> E {
+    fn value<E: Element>(&self, [total]: [E; 1]) -> E {
         // The divisor is replaced before dividing: no infinity arises in the branch that is not taken.
         let one = total.constant(1.0);
-        total.if_zero(total.constant(0.0), sum / total.if_zero(one, total + EPSILON))
+        total.if_zero(total.constant(0.0), one / total.if_zero(one, total + EPSILON))
     }
 }
 

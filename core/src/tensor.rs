@@ -425,7 +425,16 @@ pub trait Tensor: Clone + Sized {
                 got: self.shape(),
             });
         }
-        let exp = self.unary(Unary::Exp)?;
+        if self.elements() == 0 {
+            return Ok(self.clone());
+        }
+        // Shifted by each row's maximum, against overflow. The shift cancels, so that no gradient of any order flows
+        // through it.
+        let mut shape = self.shape();
+        let row = std::mem::replace(&mut shape[rank - 1], 1);
+        let rows = self.detach().reshape(&[1, 1, self.elements() / row, row])?;
+        let window = Pool2d { size: [1, row], stride: [1, row], padding: [0; 2], ceil_mode: false };
+        let exp = self.sub(&rows.max_pool2d(window)?.reshape(&shape)?)?.unary(Unary::Exp)?;
         exp.div(&exp.sum(&[rank - 1], true)?)
     }
 }

@@ -214,6 +214,64 @@ impl AnyTensor<'_> {
     }
 }
 
+impl<'g> AnyTensor<'g> {
+    /// The values, row-major, on an engine that has them at hand. On a graph its session evaluates, many tensors at once
+    /// ([`evaluate`](AnyTensor::evaluate)).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] on a graph, the engine's own.
+    pub fn values(&self) -> Result<Vec<f64>> {
+        match self {
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF32(tensor) => Ok(tensor.array().iter().map(|&value| f64::from(value)).collect()),
+            #[cfg(feature = "ndarray")]
+            AnyTensor::NdF64(tensor) => Ok(tensor.array().iter().copied().collect()),
+            #[cfg(feature = "autograd")]
+            AnyTensor::AgF32(_) | AnyTensor::AgF64(_) => {
+                Err(Error::Unsupported { operation: "reading a value without a session", engine: self.engine() })
+            }
+            #[cfg(feature = "tch")]
+            AnyTensor::Tch(tensor) => tensor.values(),
+            AnyTensor::Never(never, _) => match *never {},
+        }
+    }
+
+    /// The values of several tensors of one autograd session, in one evaluation.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a tensor of another engine or element type, [`Error::Engine`] where a node fails.
+    #[cfg(feature = "autograd")]
+    pub fn evaluate<F: SessionElement>(
+        session: &image_losses_autograd::Session<'g, F>,
+        tensors: &[&AnyTensor<'g>],
+    ) -> Result<Vec<Vec<f64>>> {
+        let nodes = tensors.iter().map(|tensor| F::of(tensor).ok_or_else(mixed)).collect::<Result<Vec<_>>>()?;
+        let values = session.evaluate(&nodes)?;
+        Ok(values.into_iter().map(|values| values.into_iter().map(Into::into).collect()).collect())
+    }
+}
+
+/// An element type of autograd sessions: `f32` or `f64`.
+#[cfg(feature = "autograd")]
+pub trait SessionElement: image_losses_autograd::Element + Into<f64> {
+    /// The tensor, if it is of this element type.
+    fn of<'t, 'g>(tensor: &'t AnyTensor<'g>) -> Option<&'t image_losses_autograd::AgTensor<'g, Self>>;
+}
+
+#[cfg(feature = "autograd")]
+impl SessionElement for f32 {
+    fn of<'t, 'g>(tensor: &'t AnyTensor<'g>) -> Option<&'t image_losses_autograd::AgTensor<'g, f32>> {
+        if let AnyTensor::AgF32(tensor) = tensor { Some(tensor) } else { None }
+    }
+}
+
+#[cfg(feature = "autograd")]
+impl SessionElement for f64 {
+    fn of<'t, 'g>(tensor: &'t AnyTensor<'g>) -> Option<&'t image_losses_autograd::AgTensor<'g, f64>> {
+        if let AnyTensor::AgF64(tensor) = tensor { Some(tensor) } else { None }
+    }
+}
+
 impl<'g> Tensor for AnyTensor<'g> {
     type Context = AnyContext<'g>;
 

@@ -25,6 +25,11 @@ mod any;
 #[cfg(feature = "config")]
 pub mod config;
 
+#[cfg(feature = "config")]
+pub mod objective;
+
+#[cfg(feature = "autograd")]
+pub use any::SessionElement;
 pub use any::{AnyContext, AnyTensor};
 
 /// What most users need: the traits, the engines' tensors and the losses.

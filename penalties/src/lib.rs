@@ -1,1 +1,43 @@
-//! Placeholder.
+//! Penalties on networks: on a critic's gradient, on a generator's path lengths, on the size of scores.
+//!
+//! The first four are built on a gradient of the network's output by its input; their own gradient with respect to the
+//! network's parameters is a second derivative, so they need an engine that is `Differentiable`.
+//!
+//! | loss | value | source |
+//! |---|---|---|
+//! | [`GradientPenaltyLoss`] | mean (‖∂D/∂x̂‖ − 1)² | WGAN-GP, DRAGAN; MMagic |
+//! | [`R1GradientPenalty`] | mean ‖∂D/∂x‖² at real x | Mescheder et al.; MMagic |
+//! | [`R2GradientPenalty`] | mean ‖∂D/∂x‖² at fake x | Mescheder et al. |
+//! | [`GeneratorPathRegularizer`] | mean (ℓ − a)², ℓ the length of ∂(image·noise)/∂w | StyleGAN2; MMagic |
+//! | [`DiscShiftLoss`] | mean s² | ProGAN; MMagic |
+//! | [`DiscShiftLossComps`] | s² | MMagic |
+//!
+//! Networks are closures over tensors. Random values come from a seeded [`Draws`] or are given; state is passed in and
+//! handed back. Over several processes, a [`Communicator`] makes the means those of the whole batch.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod communicator;
+mod disc_shift;
+mod draws;
+mod gradient_penalty;
+mod inner;
+mod interval;
+#[cfg(feature = "mpi")]
+mod mpi_communicator;
+mod path_length;
+mod r1;
+mod r2;
+
+#[cfg(feature = "mpi")]
+pub use ::mpi;
+pub use communicator::{Communicator, Processes, SingleProcess, global_masked_mean};
+pub use disc_shift::{DiscShiftCompsOptions, DiscShiftLoss, DiscShiftLossComps, DiscShiftOptions};
+pub use draws::Draws;
+pub use gradient_penalty::{
+    GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, Interpolation, NormMode, gradient_penalty,
+};
+#[cfg(feature = "mpi")]
+pub use mpi_communicator::MpiCommunicator;
+pub use path_length::{GeneratorPathRegularizer, Noise, PathLength, PathLengthOptions, PathLengthState};
+pub use r1::{R1GradientPenalty, R1Options};
+pub use r2::R2GradientPenalty;

@@ -1,8 +1,8 @@
 """Writes the checkpoints of perceptual/tests/data with PyTorch, and what they hold as expected.json.
 
-    python make_checkpoints.py DIRECTORY
+    python make_checkpoints.py perceptual/tests/data [perceptual/fuzz/corpus]
 
-Needs torch 2.x and safetensors. Each file is a few KB; the expected values are those that torch itself reads back,
+With the second directory, it writes the seeds of the fuzz targets too. Needs torch 2.x and safetensors. Each file is a few KB; the expected values are those that torch itself reads back,
 converted to float32. PyTorch no longer writes the tar format: that file is laid out here as torch's own reader reads
 it, and read back by it.
 """
@@ -179,6 +179,47 @@ def deflate(source, path):
             packed.writestr(member, whole.read(entry), zipfile.ZIP_DEFLATED)
 
 
+def write_corpus(directory, data):
+    """A small file of each format, and the pickles alone of zip files: they are what mutation should meet."""
+
+    def folder(name):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        return directory / name
+
+    def write_pickle(source, path):
+        with zipfile.ZipFile(source) as archive:
+            name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            path.write_bytes(archive.read(name))
+
+    small = collections.OrderedDict(
+        a=torch.ones(2, 3), b=torch.arange(6.0).view(2, 3).t(), c=torch.tensor(1, dtype=torch.float16)
+    )
+    plain = folder("safetensors") / "small"
+    safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in small.items()}, plain)
+    plain.chmod(0o644)
+    zips = folder("zip_pth")
+    torch.save(small, zips / "small.zip")
+    deflate(zips / "small.zip", zips / "deflated.zip")
+    for name, value, options in [
+        ("small", small, {}),
+        ("protocol4", small, {"pickle_protocol": 4}),
+        ("untyped", {"x": torch.ones(2, dtype=torch.uint16)}, {}),
+        ("wrapped", {"state_dict": {"module.p": nn.Parameter(torch.ones(1))}, "size": torch.Size([1])}, {}),
+    ]:
+        whole = io.BytesIO()
+        torch.save(value, whole, **options)
+        write_pickle(whole, zips / f"{name}.pkl")
+    write_pickle(data / "zip_views.pth", zips / "views.pkl")
+    legacy = {"state_dict": small, "epoch": 1}
+    torch.save(legacy, folder("legacy_pth") / "small", _use_new_zipfile_serialization=False)
+    write_tar(folder("tar_pth") / "small", {"a": torch.ones(2, 3)})
+    scripts = folder("torchscript")
+    save_script(torch.jit.trace(nn.Linear(1, 1), torch.ones(1)), scripts / "small.zip")
+    write_pickle(scripts / "small.zip", scripts / "small.pkl")
+    write_pickle(data / "traced.pt", scripts / "traced.pkl")
+    write_pickle(data / "scripted.pt", scripts / "scripted.pkl")
+
+
 def main():
     directory = pathlib.Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
@@ -248,6 +289,9 @@ def main():
     torch.save({"a": torch.ones(1)}, directory / "refused_big_endian.pth")
     torch.save({"a": torch.ones(1)}, directory / "refused_big_endian_legacy.pth", **old)
     sys.byteorder = byteorder
+
+    if len(sys.argv) > 2:
+        write_corpus(pathlib.Path(sys.argv[2]), directory)
 
     text = json.dumps(expected, separators=(",", ":"))
     (directory / "expected.json").write_text(text.replace('"format"', '\n"format"') + "\n")

@@ -1,2 +1,65 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks of image-losses: `cargo xtask --help`.
+//!
+//! Exit codes: 0 where everything asked for succeeded, 1 where a check failed, 2 where the command could not be run
+//! as given.
+
+mod command;
+mod reference;
+mod setup;
+mod test;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Development tasks of image-losses.
+///
+/// Exit codes: 0 success, 1 a check failed, 2 the command could not be run as given.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Compare every loss with the reference values that MMagic computed.
+    Verify(verify::Arguments),
+    /// Run the tests of every crate, on tch too where libtorch is set up.
+    Test(test::Arguments),
+    /// Install what a part of the project needs.
+    #[command(subcommand)]
+    Setup(setup::Part),
+    /// Compute the reference values again, with MMagic itself.
+    Reference(reference::Arguments),
+}
+
+/// How a task ends.
+enum Outcome {
+    /// Everything asked for succeeded.
+    Success,
+    /// A check failed.
+    Failure,
+}
+
+/// Why a task could not be run, in words for the user.
+type Stop = String;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Verify(arguments) => verify::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Setup(part) => setup::run(&part),
+        Task::Reference(arguments) => reference::run(&arguments),
+    };
+    match outcome {
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Failure) => ExitCode::from(1),
+        Err(stop) => {
+            eprintln!("error: {stop}");
+            ExitCode::from(2)
+        }
+    }
+}

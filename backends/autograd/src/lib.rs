@@ -282,7 +282,8 @@ impl<'g, F: Element> Session<'g, F> {
             expected: kernels::count(shape),
             got,
         })?;
-        let extents: Vec<isize> = shape.iter().map(|&extent| extent as isize).collect();
+        // The crate panics on an extent of 0; -1 leaves it open.
+        let extents: Vec<isize> = shape.iter().map(|&extent| if extent == 0 { -1 } else { extent as isize }).collect();
         // Fed by node, never looked up by name: one name serves all.
         let node = self.context.placeholder("image-losses input", &extents);
         self.feeds.borrow_mut().push((node, array));

@@ -35,6 +35,9 @@ use image_losses_core::{
 };
 use tch::{Device, Kind, TchError};
 
+/// The crate beneath, in the version that these tensors are of.
+pub use tch;
+
 const ENGINE: &str = "tch";
 
 /// A tensor of the tch engine. Wrapping shares the storage; nothing is copied.
@@ -84,6 +87,15 @@ impl TchTensor {
     /// The tensor, with its gradient history.
     pub fn into_tensor(self) -> tch::Tensor {
         self.tensor
+    }
+
+    /// A copy of the values, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] where libtorch fails.
+    pub fn values(&self) -> Result<Vec<f64>> {
+        let flat = self.tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).contiguous().view([-1]);
+        Vec::<f64>::try_from(&flat).map_err(engine)
     }
 
     /// The result of an operation that keeps the element type.
@@ -196,7 +208,8 @@ impl Tensor for TchTensor {
             Unary::Ln => x.f_log(),
             Unary::Tanh => x.f_tanh(),
             Unary::Sigmoid => x.f_sigmoid(),
-            Unary::Softplus => x.f_softplus(),
+            // libtorch's `softplus` is the identity above 20, 2e-9 off there.
+            Unary::Softplus => x.f_neg().and_then(|x| x.f_log_sigmoid()).and_then(|x| x.f_neg()),
             Unary::Relu => x.f_relu(),
         })
     }

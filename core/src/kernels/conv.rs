@@ -191,8 +191,8 @@ pub fn conv2d<F: Scalar>(
     weight: &[F],
     weight_shape: [usize; 4],
 ) -> Vec<F> {
-    debug_assert_eq!(input.len(), input_shape.iter().product(), "conv2d: input");
-    debug_assert_eq!(weight.len(), weight_shape.iter().product(), "conv2d: weight");
+    debug_assert_eq!(input.len(), input_shape.iter().product::<usize>(), "conv2d: input");
+    debug_assert_eq!(weight.len(), weight_shape.iter().product::<usize>(), "conv2d: weight");
     let Ok(output) = geometry.output_shape(&input_shape, &weight_shape) else {
         debug_assert!(false, "conv2d: the caller checks {input_shape:?} and {weight_shape:?} against {geometry:?}");
         return Vec::new();
@@ -213,8 +213,8 @@ pub fn conv2d_input_gradient<F: Scalar>(
     weight_shape: [usize; 4],
     input_hw: [usize; 2],
 ) -> Vec<F> {
-    debug_assert_eq!(grad_output.len(), grad_shape.iter().product(), "conv2d_input_gradient: grad_output");
-    debug_assert_eq!(weight.len(), weight_shape.iter().product(), "conv2d_input_gradient: weight");
+    debug_assert_eq!(grad_output.len(), grad_shape.iter().product::<usize>(), "conv2d_input_gradient: grad_output");
+    debug_assert_eq!(weight.len(), weight_shape.iter().product::<usize>(), "conv2d_input_gradient: weight");
     let input_shape = [grad_shape[0], weight_shape[1] * geometry.groups.max(1), input_hw[0], input_hw[1]];
     debug_assert_eq!(geometry.output_shape(&input_shape, &weight_shape).as_deref(), Ok(&grad_shape[..]));
     let plan = Plan::new(geometry, input_shape, grad_shape, [weight_shape[2], weight_shape[3]]);
@@ -257,8 +257,8 @@ pub fn conv2d_weight_gradient<F: Scalar>(
     grad_shape: [usize; 4],
     kernel_hw: [usize; 2],
 ) -> Vec<F> {
-    debug_assert_eq!(input.len(), input_shape.iter().product(), "conv2d_weight_gradient: input");
-    debug_assert_eq!(grad_output.len(), grad_shape.iter().product(), "conv2d_weight_gradient: grad_output");
+    debug_assert_eq!(input.len(), input_shape.iter().product::<usize>(), "conv2d_weight_gradient: input");
+    debug_assert_eq!(grad_output.len(), grad_shape.iter().product::<usize>(), "conv2d_weight_gradient: grad_output");
     let plan = Plan::new(geometry, input_shape, grad_shape, kernel_hw);
     let len = grad_shape[1] * plan.channels * plan.taps();
     if input.is_empty() || grad_output.is_empty() || len == 0 {

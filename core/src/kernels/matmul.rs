@@ -72,6 +72,9 @@ impl<'a, T> SharedMut<'a, T> {
     }
 }
 
+/// The longest part of an inner axis that is summed in one go.
+const PIECE: usize = 64;
+
 /// A matrix inside a slice: element `(row, column)` is `data[row * row_stride + column * column_stride]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a, F> {
@@ -127,30 +130,40 @@ pub(crate) unsafe fn multiply_into<F: Scalar>(
     row_stride: usize,
 ) {
     assert!(a.holds(m, k) && b.holds(k, n), "matmul: a factor is shorter than its shape");
-    // SAFETY: both factors hold their shape (checked above), the caller vouches for the destination, and `gemm` itself
-    // chooses the instruction set at run time.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            destination,
-            1,
-            row_stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            F::ONE,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+    // In pieces of the inner axis, each summed in registers: the rounding error grows with the root of a piece's length
+    // and of their number, not with that of the whole axis.
+    let mut start = 0;
+    loop {
+        let (length, a, b) = (PIECE.min(k - start), a.from(0, start), b.from(start, 0));
+        // SAFETY: both factors hold their shape (checked above), the caller vouches for the destination, and `gemm`
+        // itself chooses the instruction set at run time.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                length,
+                destination,
+                1,
+                row_stride as isize,
+                accumulate || start > 0,
+                a.data.as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.data.as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                F::ONE,
+                scale,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
+        start += length;
+        if start >= k {
+            return;
+        }
     }
 }
 

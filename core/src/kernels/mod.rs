@@ -2,10 +2,12 @@
 
 pub(crate) mod broadcast;
 pub mod conv;
+pub mod frozen;
 pub mod isa;
 pub mod map;
 pub mod matmul;
 pub mod pool;
+pub mod winograd;
 
 use crate::primitive::{Arithmetic, Primitive};
 use crate::{Extent, Scalar};

@@ -7,7 +7,8 @@
 //! [`conv3x3`] and [`conv3x3_input_gradient`] work on planes. A whole network that should not leave the layout between
 //! its layers is a [`FrozenNetwork`](super::frozen::FrozenNetwork).
 //!
-//! Rounding: the transforms lose about as much again as a direct convolution in `f32` does (see the tests).
+//! Rounding: the transforms alone lose some 4e-7 of the result's root mean square, a direct convolution in `f32` 1e-7 to
+//! 4e-7, growing with the channels. Up to 8 input channels the convolution is direct.
 #![allow(unsafe_code)]
 
 use std::sync::{Arc, OnceLock};
@@ -157,7 +158,7 @@ fn conv3x3_input_gradient_with(
 }
 
 fn layouts(shape: [usize; 4], channels: usize) -> (Layout, Layout) {
-    (Layout::new(shape), Layout { channels, ..Layout::new(shape) })
+    (Layout::new(shape), Layout::new(shape).with_channels(channels))
 }
 
 fn laid_out(planes: &[f32], layout: Layout) -> Buffer {

@@ -1,10 +1,12 @@
-//! The field names of a serde structure, and the nearest of several names.
+//! Reading options: the field names of a serde structure, the nearest of several names, and errors by cause and place.
 
+use image_losses_core::{Error, Result as LossResult};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, Visitor};
+use serde_json::Value;
 
 /// The fields that `T` is deserialised from; empty where it is no structure.
-pub(super) fn fields_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+pub(crate) fn fields_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
     let mut fields: &'static [&'static str] = &[];
     // The deserialiser below always fails; what matters is what it was asked for.
     let _ = T::deserialize(Ask { fields: &mut fields });
@@ -37,6 +39,60 @@ impl<'de> Deserializer<'de> for Ask<'_> {
     }
 }
 
+/// A path one step deeper.
+pub(crate) fn join(path: &str, step: &str) -> String {
+    if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") }
+}
+
+/// Refuses a value at a place in a document.
+pub(crate) fn refuse(path: &str, message: impl Into<String>) -> Error {
+    Error::Config { path: path.to_owned(), message: message.into() }
+}
+
+/// Refuses a name that is none of the known ones.
+pub(crate) fn unknown<'a>(
+    path: String,
+    kind: &'static str,
+    name: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Error {
+    Error::UnknownName { path, kind, name: name.to_owned(), nearest: nearest(name, known) }
+}
+
+/// Deserialises options; unknown names, missing fields and values of a wrong type are errors with their place.
+pub(crate) fn read_options<O: DeserializeOwned>(value: Value, path: &str) -> LossResult<O> {
+    let known = fields_of::<O>();
+    if let Value::Object(map) = &value
+        && !known.is_empty()
+        && let Some(name) = map.keys().find(|name| !known.contains(&name.as_str()))
+    {
+        return Err(unknown(join(path, name), "field", name, known.iter().copied()));
+    }
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let inner = error.path().to_string();
+        // List positions are written as steps like the others: `losses.0`, not `losses[0]`.
+        let inner = inner.replace('[', ".").replace(']', "");
+        let place = if inner == "." { path.to_owned() } else { join(path, &inner) };
+        classify(place, error.into_inner().to_string())
+    })
+}
+
+/// The cause behind serde's words, which name what they speak of in backticks.
+fn classify(path: String, message: String) -> Error {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let Some(name) = quoted.next() else { return Error::Config { path, message } };
+    let kind = match () {
+        () if message.starts_with("missing field") => return Error::MissingKey { path, key: name.to_owned() },
+        () if message.starts_with("unknown field") => "field",
+        () if message.starts_with("unknown variant") => "value",
+        () => return Error::Config { path, message },
+    };
+    // The place of an unknown field is the mapping it stands in, or already the field.
+    let last = path.rsplit('.').next().unwrap_or_default();
+    let path = if kind == "field" && last != name { join(&path, name) } else { path };
+    unknown(path, kind, name, quoted)
+}
+
 /// The known name nearest to `name`, if one is near enough to be a slip.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     known
@@ -63,6 +119,47 @@ mod tests {
     fn fields_are_the_names_in_the_data() {
         assert_eq!(fields_of::<Options>(), ["loss_weight", "toY"]);
         assert_eq!(fields_of::<f64>(), [""; 0]);
+    }
+
+    #[test]
+    fn causes_and_places_are_told_apart() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code)]
+        struct Outer {
+            inner: Inner,
+            #[serde(default)]
+            list: Vec<f64>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        #[allow(dead_code)]
+        struct Inner {
+            mode: Mode,
+        }
+        #[derive(Debug, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Mode {
+            Pixel,
+            Sample,
+        }
+        let read = |text: &str| read_options::<Outer>(serde_json::from_str(text).unwrap(), "a").unwrap_err();
+        let unknown = |path: &str, kind, name: &str, nearest: Option<&str>| Error::UnknownName {
+            path: path.into(),
+            kind,
+            name: name.into(),
+            nearest: nearest.map(Into::into),
+        };
+        assert_eq!(read(r#"{"iner": 1}"#), unknown("a.iner", "field", "iner", Some("inner")));
+        assert_eq!(read(r#"{"inner": {"mod": "pixel"}}"#), unknown("a.inner.mod", "field", "mod", Some("mode")));
+        assert_eq!(
+            read(r#"{"inner": {"mode": "pixle"}}"#),
+            unknown("a.inner.mode", "value", "pixle", Some("pixel"))
+        );
+        assert_eq!(read("{}"), Error::MissingKey { path: "a".into(), key: "inner".into() });
+        assert_eq!(read(r#"{"inner": {}}"#), Error::MissingKey { path: "a.inner".into(), key: "mode".into() });
+        let text = read(r#"{"inner": {"mode": "pixel"}, "list": [1, "x"]}"#);
+        assert!(matches!(text, Error::Config { path, .. } if path == "a.list.1"));
     }
 
     #[test]

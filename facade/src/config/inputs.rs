@@ -26,6 +26,9 @@ pub enum Item<'a, T> {
     Text(String),
     /// Rows of token ids.
     Tokens(Vec<Vec<u32>>),
+    /// The processes that train together.
+    #[cfg(feature = "penalties")]
+    Processes(image_losses_penalties::Processes<'a, T>),
 }
 
 impl<T> Item<'_, T> {
@@ -39,6 +42,8 @@ impl<T> Item<'_, T> {
             Item::Flag(_) => "a switch",
             Item::Text(_) => "a word",
             Item::Tokens(_) => "tokens",
+            #[cfg(feature = "penalties")]
+            Item::Processes(_) => "processes",
         }
     }
 }
@@ -53,11 +58,12 @@ impl<T> fmt::Debug for Item<'_, T> {
 #[derive(Clone, Debug)]
 pub struct Inputs<'a, T> {
     items: BTreeMap<String, Item<'a, T>>,
+    picked: bool,
 }
 
 impl<T> Default for Inputs<'_, T> {
     fn default() -> Self {
-        Inputs { items: BTreeMap::new() }
+        Inputs { items: BTreeMap::new(), picked: false }
     }
 }
 
@@ -107,6 +113,31 @@ impl<'a, T> Inputs<'a, T> {
         self
     }
 
+    /// Adds a word.
+    #[must_use]
+    pub fn text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.insert(name, Item::Text(text.into()));
+        self
+    }
+
+    /// Adds rows of token ids.
+    #[must_use]
+    pub fn tokens(mut self, name: impl Into<String>, tokens: Vec<Vec<u32>>) -> Self {
+        self.insert(name, Item::Tokens(tokens));
+        self
+    }
+
+    /// No arguments yet, to be picked from a training step's outputs.
+    pub(crate) fn picking() -> Self {
+        Inputs { items: BTreeMap::new(), picked: true }
+    }
+
+    /// Whether these are a loss's arguments that `data_info` picked from a training step's outputs; otherwise the loss
+    /// is called directly.
+    pub fn picked(&self) -> bool {
+        self.picked
+    }
+
     /// The item of that name.
     pub fn get(&self, name: &str) -> Option<&Item<'a, T>> {
         self.items.get(name)
@@ -136,13 +167,7 @@ impl<'a, T> Inputs<'a, T> {
         })
     }
 
-    fn optional<R>(
-        &self,
-        operation: &'static str,
-        name: &str,
-        read: impl FnOnce(&Self) -> Result<R>,
-    ) -> Result<Option<R>> {
-        let _ = operation;
+    fn optional<'s, R>(&'s self, name: &str, read: impl FnOnce(&'s Self) -> Result<R>) -> Result<Option<R>> {
         if self.items.contains_key(name) { read(self).map(Some) } else { Ok(None) }
     }
 
@@ -162,7 +187,7 @@ impl<'a, T> Inputs<'a, T> {
     /// # Errors
     /// [`Error::MissingInput`] where the item is no tensor.
     pub fn get_tensor_if_any(&self, operation: &'static str, name: &str) -> Result<Option<&T>> {
-        if self.items.contains_key(name) { self.get_tensor(operation, name).map(Some) } else { Ok(None) }
+        self.optional(name, |inputs| inputs.get_tensor(operation, name))
     }
 
     /// The tensors of that name; one tensor counts as a list of one.
@@ -204,7 +229,7 @@ impl<'a, T> Inputs<'a, T> {
     /// # Errors
     /// [`Error::MissingInput`] where the item is no number.
     pub fn get_number_if_any(&self, operation: &'static str, name: &str) -> Result<Option<f64>> {
-        self.optional(operation, name, |inputs| inputs.get_number(operation, name))
+        self.optional(name, |inputs| inputs.get_number(operation, name))
     }
 
     /// The switch of that name.
@@ -223,7 +248,7 @@ impl<'a, T> Inputs<'a, T> {
     /// # Errors
     /// [`Error::MissingInput`] where the item is no switch.
     pub fn get_flag_if_any(&self, operation: &'static str, name: &str) -> Result<Option<bool>> {
-        self.optional(operation, name, |inputs| inputs.get_flag(operation, name))
+        self.optional(name, |inputs| inputs.get_flag(operation, name))
     }
 
     /// The word of that name.
@@ -234,6 +259,24 @@ impl<'a, T> Inputs<'a, T> {
         self.required(operation, name, "a word", |item| match item {
             Item::Text(text) => Some(text.as_str()),
             _ => None,
+        })
+    }
+
+    /// The processes of that name, if there are any.
+    ///
+    /// # Errors
+    /// [`Error::MissingInput`] where the item is something else.
+    #[cfg(feature = "penalties")]
+    pub fn get_processes_if_any(
+        &self,
+        operation: &'static str,
+        name: &str,
+    ) -> Result<Option<&image_losses_penalties::Processes<'a, T>>> {
+        self.optional(name, |inputs| {
+            inputs.required(operation, name, "processes", |item| match item {
+                Item::Processes(processes) => Some(processes),
+                _ => None,
+            })
         })
     }
 
@@ -257,6 +300,45 @@ pub enum Outcome<T> {
     Value(T),
     /// Several values by name; the ones that are not part of the loss itself (a moving average) among them.
     Values(Vec<(&'static str, T)>),
+    /// Values (a single one has the empty name), and tensors whose values the loss needs in later calls.
+    Carrying {
+        /// The values by name.
+        values: Vec<(&'static str, T)>,
+        /// What to hand to [`Component::remember`](crate::config::Component::remember) once it is evaluated.
+        state: Vec<(&'static str, T)>,
+    },
     /// The loss does not act in this iteration.
     Skipped,
+}
+
+impl<T> Outcome<T> {
+    /// The same with every tensor as another type.
+    pub fn map<U>(self, mut wrap: impl FnMut(T) -> U) -> Outcome<U> {
+        let mut all = |named: Vec<(&'static str, T)>| named.into_iter().map(|(name, t)| (name, wrap(t))).collect();
+        match self {
+            Outcome::Values(values) => Outcome::Values(all(values)),
+            Outcome::Carrying { values, state } => Outcome::Carrying { values: all(values), state: all(state) },
+            Outcome::Skipped => Outcome::Skipped,
+            Outcome::Value(value) => Outcome::Value(wrap(value)),
+        }
+    }
+
+    /// The same values with tensors that the loss needs in later calls.
+    #[must_use]
+    pub fn carrying(self, mut more: Vec<(&'static str, T)>) -> Self {
+        let (values, mut state) = self.into_parts();
+        state.append(&mut more);
+        Outcome::Carrying { values, state }
+    }
+
+    /// The values by name (a single one has the empty name; none where the loss is skipped), and the state to carry.
+    #[allow(clippy::type_complexity)]
+    pub fn into_parts(self) -> (Vec<(&'static str, T)>, Vec<(&'static str, T)>) {
+        match self {
+            Outcome::Value(value) => (vec![("", value)], Vec::new()),
+            Outcome::Values(values) => (values, Vec::new()),
+            Outcome::Carrying { values, state } => (values, state),
+            Outcome::Skipped => (Vec::new(), Vec::new()),
+        }
+    }
 }

@@ -1,9 +1,34 @@
 //! Losses from data: built by MMagic's `type` and field names, fed by named inputs.
+//!
+//! A [`Registry`] builds a [`Component`] from a mapping (JSON, TOML or YAML through [`parse`] and [`read`], or any serde
+//! data as a `serde_json::Value`); [`Inputs`] are its arguments by name, or a training step's outputs, of which its
+//! `data_info` picks. Objectives are made of components: [`objective`](crate::objective).
+//!
+//! A loss of one's own joins in with one [`Entry`]: [`Entry::pointwise`] for a pointwise loss, [`Entry::of`] for anything
+//! that is [`Configurable`]. [`Registry::register`] adds it; with the feature `inventory`, a `Contribution` does from
+//! another crate. [`check`] says what is wrong with a whole document.
 
 mod builtin;
-mod fields;
+pub mod check;
+mod component;
+#[cfg(feature = "inventory")]
+mod contribution;
+mod document;
+pub(crate) mod fields;
 mod inputs;
 mod registry;
+#[cfg(feature = "schema")]
+mod schema;
 
+pub use component::Component;
+pub(crate) use component::check_offered;
+#[cfg(feature = "inventory")]
+pub use contribution::Contribution;
+pub use document::{Syntax, parse, read};
+#[cfg(feature = "inventory")]
+pub use inventory;
 pub use inputs::{Inputs, Item, Network, Outcome};
-pub use registry::{Argument, BuildContext, Configurable, ConfiguredLoss, Entry, Kind, Registry};
+pub(crate) use registry::to_value;
+pub use registry::{Argument, BuildContext, Configurable, Entry, Kind, Registry};
+#[cfg(feature = "schema")]
+pub use schema::schema;

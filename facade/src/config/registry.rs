@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use image_losses_core::{Differentiable, Error, Loss, PointwiseLoss, Result};
@@ -9,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::fields::{fields_of, nearest};
+use super::component::Component;
+use super::fields::{fields_of, join, read_options, refuse, unknown};
 use super::inputs::{Inputs, Outcome};
 use crate::AnyTensor;
 
@@ -31,6 +33,8 @@ pub enum Kind {
     Text,
     /// Token ids.
     Tokens,
+    /// The processes that train together.
+    Processes,
 }
 
 /// An argument of a loss: what its call takes by name.
@@ -42,17 +46,25 @@ pub struct Argument {
     pub kind: Kind,
     /// The loss cannot do without it.
     pub required: bool,
+    /// The output it is taken from where `data_info` does not say.
+    pub output: Option<&'static str>,
 }
 
 impl Argument {
     /// An argument the loss needs.
     pub const fn required(name: &'static str, kind: Kind) -> Self {
-        Argument { name, kind, required: true }
+        Argument { name, kind, required: true, output: None }
     }
 
     /// An argument that may be absent.
     pub const fn optional(name: &'static str, kind: Kind) -> Self {
-        Argument { name, kind, required: false }
+        Argument { name, kind, required: false, output: None }
+    }
+
+    /// The same, taken from this output of the training step where `data_info` does not name another.
+    #[must_use]
+    pub const fn or_output(self, output: &'static str) -> Self {
+        Argument { output: Some(output), ..self }
     }
 }
 
@@ -66,6 +78,11 @@ pub struct BuildContext {
     pub seeded: Option<u64>,
     /// The shapes of a network that is seeded and has many (CLIP), as the checkpoint would tell.
     pub architecture: Option<Value>,
+    /// The seed of random draws (a penalty's α, the noise of path lengths).
+    pub draws: u64,
+    /// The names of the outputs that the training step will offer: with it, a `data_info` that asks for another is
+    /// refused when the loss is built.
+    pub outputs: Option<Vec<String>>,
 }
 
 /// A loss that can be built from data, evaluated by named arguments on any engine.
@@ -75,6 +92,9 @@ pub struct BuildContext {
 pub trait Configurable: Debug + Clone + Send + Sync + 'static {
     /// The options, deserialised from the mapping without `type`.
     type Options: Serialize + DeserializeOwned;
+    /// Where the loss gives several values: their names, and the names of the terms they become in a training step. A
+    /// term whose name contains `loss` counts in the total, another is only logged. Empty for a single value.
+    const TERMS: &'static [(&'static str, &'static str)] = &[];
     /// The arguments of its call.
     fn arguments(&self) -> Vec<Argument>;
     /// Builds it.
@@ -84,34 +104,59 @@ pub trait Configurable: Debug + Clone + Send + Sync + 'static {
     fn build(options: Self::Options, context: &BuildContext) -> Result<Self>;
     /// The options it was built from.
     fn options(&self) -> Self::Options;
-    /// Evaluates it.
+    /// Evaluates it. Tensors whose values later calls need go along as [`Outcome::Carrying`].
     ///
     /// # Errors
     /// [`Error::MissingInput`], shape errors.
     fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>>;
+    /// It acts when the iteration is a multiple of this: for a loss with an option `interval` of its own.
+    fn interval(&self) -> u64 {
+        1
+    }
+    /// Takes over the value of a tensor that an evaluation carried.
+    ///
+    /// # Errors
+    /// As the loss says.
+    fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()> {
+        let _ = (name, values, shape);
+        Ok(())
+    }
+    /// What the loss remembers, to be saved with a training's checkpoint; null where that is nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it cannot be serialised.
+    fn state(&self) -> Result<Value> {
+        Ok(Value::Null)
+    }
+    /// Goes on from a saved state.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where it is not one.
+    fn restore(&mut self, state: Value) -> Result<()> {
+        let _ = state;
+        Ok(())
+    }
 }
 
-/// A built loss whose type is erased.
-pub trait ConfiguredLoss: Debug + Send + Sync {
-    /// The arguments of its call.
+/// A built loss whose type is erased: what a [`Component`] holds.
+pub(crate) trait ErasedLoss: Debug + Send + Sync {
     fn arguments(&self) -> Vec<Argument>;
-    /// Its options as data, without `type`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where they cannot be serialised.
+    fn terms(&self) -> &'static [(&'static str, &'static str)];
     fn options(&self) -> Result<Value>;
-    /// Evaluates it.
-    ///
-    /// # Errors
-    /// [`Error::MissingInput`], shape errors.
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>>;
-    /// A copy.
-    fn boxed_clone(&self) -> Box<dyn ConfiguredLoss>;
+    fn interval(&self) -> u64;
+    fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()>;
+    fn state(&self) -> Result<Value>;
+    fn restore(&mut self, state: Value) -> Result<()>;
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss>;
 }
 
-impl<L: Configurable> ConfiguredLoss for L {
+impl<L: Configurable> ErasedLoss for L {
     fn arguments(&self) -> Vec<Argument> {
         Configurable::arguments(self)
+    }
+    fn terms(&self) -> &'static [(&'static str, &'static str)] {
+        L::TERMS
     }
     fn options(&self) -> Result<Value> {
         to_value(&Configurable::options(self))
@@ -119,50 +164,39 @@ impl<L: Configurable> ConfiguredLoss for L {
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
         Configurable::evaluate(self, inputs)
     }
-    fn boxed_clone(&self) -> Box<dyn ConfiguredLoss> {
+    fn interval(&self) -> u64 {
+        Configurable::interval(self)
+    }
+    fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()> {
+        Configurable::remember(self, name, values, shape)
+    }
+    fn state(&self) -> Result<Value> {
+        Configurable::state(self)
+    }
+    fn restore(&mut self, state: Value) -> Result<()> {
+        Configurable::restore(self, state)
+    }
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
         Box::new(self.clone())
     }
 }
 
-fn to_value<T: Serialize>(options: &T) -> Result<Value> {
-    serde_json::to_value(options).map_err(|error| Error::Config { path: String::new(), message: error.to_string() })
+/// A structure as data.
+pub(crate) fn to_value<T: Serialize>(options: &T) -> Result<Value> {
+    serde_json::to_value(options).map_err(|error| refuse("", error.to_string()))
 }
 
-/// Deserialises options; unknown fields and values of a wrong type are errors with their path.
-fn read_options<O: DeserializeOwned>(value: Value, path: &str) -> Result<O> {
-    let known = fields_of::<O>();
-    if let Value::Object(map) = &value
-        && !known.is_empty()
-    {
-        for name in map.keys() {
-            if !known.contains(&name.as_str()) {
-                return Err(Error::UnknownName {
-                    path: join(path, name),
-                    kind: "field",
-                    name: name.clone(),
-                    nearest: nearest(name, known.iter().copied()),
-                });
-            }
-        }
-    }
-    serde_path_to_error::deserialize(value).map_err(|error| {
-        let inner = error.path().to_string();
-        let path = if inner == "." { path.to_owned() } else { join(path, &inner) };
-        Error::Config { path, message: error.into_inner().to_string() }
-    })
-}
-
-/// A path one step deeper.
-pub(crate) fn join(path: &str, step: &str) -> String {
-    if path.is_empty() { step.to_owned() } else { format!("{path}.{step}") }
-}
+type Build = fn(Value, &str, &BuildContext) -> Result<Box<dyn ErasedLoss>>;
 
 /// What builds the losses of one `type`.
 #[derive(Clone, Copy)]
 pub struct Entry {
     name: &'static str,
+    loss_name: Option<&'static str>,
     fields: fn() -> &'static [&'static str],
-    build: fn(Value, &str, &BuildContext) -> Result<Box<dyn ConfiguredLoss>>,
+    build: Build,
+    #[cfg(feature = "schema")]
+    schema: Option<super::schema::Describe>,
 }
 
 impl Debug for Entry {
@@ -172,16 +206,23 @@ impl Debug for Entry {
 }
 
 impl Entry {
-    /// An entry for a loss over the tensor trait.
-    pub fn of<L: Configurable>(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str, fields: fn() -> &'static [&'static str], build: Build) -> Self {
         Entry {
             name,
-            fields: fields_of::<L::Options>,
-            build: |value, path, context| {
-                let options = read_options::<L::Options>(value, path)?;
-                L::build(options, context).map(|loss| Box::new(loss) as Box<dyn ConfiguredLoss>).map_err(|e| e.at(path))
-            },
+            loss_name: None,
+            fields,
+            build,
+            #[cfg(feature = "schema")]
+            schema: None,
         }
+    }
+
+    /// An entry for a loss over the tensor trait.
+    pub fn of<L: Configurable>(name: &'static str) -> Self {
+        Entry::new(name, fields_of::<L::Options>, |value, path, context| {
+            let options = read_options::<L::Options>(value, path)?;
+            Ok(Box::new(L::build(options, context).map_err(|error| error.at(path))?))
+        })
     }
 
     /// An entry for a pointwise loss, whose options are `O`: nothing more is to be written for it.
@@ -190,15 +231,39 @@ impl Entry {
         L: PointwiseLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
         O: Serialize + DeserializeOwned + 'static,
     {
-        Entry {
-            name: L::NAME,
-            fields: fields_of::<O>,
-            build: |value, path, _| {
-                let options = read_options::<O>(value, path)?;
-                let loss = L::try_from(options).map_err(|error| error.at(path))?;
-                Ok(Box::new(PointwiseEntry::<L, O, K> { loss, options: std::marker::PhantomData }))
-            },
-        }
+        Entry::new(L::NAME, fields_of::<O>, |value, path, _| {
+            let names = L::INPUTS.map(|input| input.name);
+            Adapter::<L, O, K>::build(value, path, L::NAME, names, Some("weight"))
+        })
+    }
+
+    /// An entry for a loss of `K` tensors.
+    pub(crate) fn loss<L, O, const K: usize>() -> Self
+    where
+        L: NamedLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
+        O: Serialize + DeserializeOwned + 'static,
+    {
+        Entry::new(L::NAME, fields_of::<O>, |value, path, _| {
+            Adapter::<L, O, K>::build(value, path, L::NAME, L::INPUTS, L::WEIGHT)
+        })
+    }
+
+    /// The same with the name of its term in a training step. Without it, `L1Loss` names its term `loss_l1`.
+    #[must_use]
+    pub fn named(self, loss_name: &'static str) -> Self {
+        Entry { loss_name: Some(loss_name), ..self }
+    }
+
+    /// The same with the JSON Schema of its options; without it, a schema knows the options' names alone.
+    #[cfg(feature = "schema")]
+    #[must_use]
+    pub fn described<O: schemars::JsonSchema>(self) -> Self {
+        Entry { schema: Some(|generator| generator.subschema_for::<O>()), ..self }
+    }
+
+    #[cfg(feature = "schema")]
+    pub(crate) fn describe(&self) -> Option<super::schema::Describe> {
+        self.schema
     }
 
     /// The `type` it answers to.
@@ -206,50 +271,145 @@ impl Entry {
         self.name
     }
 
+    /// The name of its term in a training step.
+    pub fn loss_name(&self) -> String {
+        self.loss_name.map_or_else(|| default_loss_name(self.name), str::to_owned)
+    }
+
     /// The names of its options.
     pub fn fields(&self) -> &'static [&'static str] {
         (self.fields)()
     }
+
+    pub(crate) fn build_erased(
+        &self,
+        options: Value,
+        path: &str,
+        context: &BuildContext,
+    ) -> Result<Box<dyn ErasedLoss>> {
+        (self.build)(options, path, context)
+    }
 }
 
-/// A pointwise loss as a configured one.
-struct PointwiseEntry<L, O, const K: usize> {
+/// `loss_` and the type in small letters, without what says that it is a loss.
+fn default_loss_name(name: &str) -> String {
+    let stem = ["Comps", "Loss", "_loss"].into_iter().fold(name, |stem, end| stem.strip_suffix(end).unwrap_or(stem));
+    let letters: Vec<char> = stem.chars().collect();
+    let mut text = String::from("loss_");
+    for (i, &letter) in letters.iter().enumerate() {
+        let starts_word = i > 0
+            && letter.is_uppercase()
+            && (!letters[i - 1].is_uppercase() || letters.get(i + 1).is_some_and(|next| next.is_lowercase()))
+            && letters[i - 1] != '_';
+        if starts_word {
+            text.push('_');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}
+
+/// A loss of `K` tensors and perhaps a weight, with the names of its call.
+pub(crate) trait NamedLoss<const K: usize>: Loss<K> {
+    const NAME: &'static str;
+    const INPUTS: [&'static str; K];
+    const WEIGHT: Option<&'static str>;
+}
+
+/// A loss of `K` tensors as a configured one.
+struct Adapter<L, O, const K: usize> {
     loss: L,
-    options: std::marker::PhantomData<fn() -> O>,
+    name: &'static str,
+    inputs: [&'static str; K],
+    weight: Option<&'static str>,
+    options: PhantomData<fn() -> O>,
 }
 
-impl<L: Debug, O, const K: usize> Debug for PointwiseEntry<L, O, K> {
+impl<L, O, const K: usize> Adapter<L, O, K>
+where
+    L: Loss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
+    O: Serialize + DeserializeOwned + 'static,
+{
+    fn build(
+        value: Value,
+        path: &str,
+        name: &'static str,
+        inputs: [&'static str; K],
+        weight: Option<&'static str>,
+    ) -> Result<Box<dyn ErasedLoss>> {
+        let options = read_options::<O>(value, path)?;
+        let loss = L::try_from(options).map_err(|error| error.at(path))?;
+        Ok(Box::new(Adapter { loss, name, inputs, weight, options: PhantomData }))
+    }
+}
+
+impl<L: Debug, O, const K: usize> Debug for Adapter<L, O, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.loss.fmt(f)
     }
 }
 
-impl<L, O, const K: usize> ConfiguredLoss for PointwiseEntry<L, O, K>
+impl<L, O, const K: usize> ErasedLoss for Adapter<L, O, K>
 where
-    L: PointwiseLoss<K> + Into<O> + Debug + Clone + Send + Sync + 'static,
+    L: Loss<K> + Into<O> + Debug + Clone + Send + Sync + 'static,
     O: Serialize + 'static,
 {
     fn arguments(&self) -> Vec<Argument> {
-        let weight = Argument::optional("weight", Kind::Tensor);
-        L::INPUTS.iter().map(|input| Argument::required(input.name, Kind::Tensor)).chain([weight]).collect()
+        let inputs = self.inputs.iter().map(|name| Argument::required(name, Kind::Tensor));
+        inputs.chain(self.weight.map(|name| Argument::optional(name, Kind::Tensor))).collect()
+    }
+    fn terms(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
     }
     fn options(&self) -> Result<Value> {
         to_value(&self.loss.clone().into())
     }
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
         let mut tensors = Vec::with_capacity(K);
-        for input in &L::INPUTS {
-            tensors.push(inputs.get_tensor(L::NAME, input.name)?);
+        for input in self.inputs {
+            tensors.push(inputs.get_tensor(self.name, input)?);
         }
-        let weight = inputs.get_tensor_if_any(L::NAME, "weight")?;
+        let weight = match self.weight {
+            Some(weight) => inputs.get_tensor_if_any(self.name, weight)?,
+            None => None,
+        };
         self.loss.forward(std::array::from_fn(|k| tensors[k]), weight).map(Outcome::Value)
     }
-    fn boxed_clone(&self) -> Box<dyn ConfiguredLoss> {
-        Box::new(PointwiseEntry { loss: self.loss.clone(), options: std::marker::PhantomData })
+    fn interval(&self) -> u64 {
+        1
+    }
+    fn remember(&mut self, _: &str, _: &[f64], _: &[usize]) -> Result<()> {
+        Ok(())
+    }
+    fn state(&self) -> Result<Value> {
+        Ok(Value::Null)
+    }
+    fn restore(&mut self, _: Value) -> Result<()> {
+        Ok(())
+    }
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
+        let Adapter { ref loss, name, inputs, weight, .. } = *self;
+        Box::new(Adapter::<L, O, K> { loss: loss.clone(), name, inputs, weight, options: PhantomData })
     }
 }
 
 /// The known `type`s.
+///
+/// ```
+/// use image_losses::AnyTensor;
+/// use image_losses::config::{BuildContext, Inputs, Outcome, Registry};
+/// use image_losses::ndarray::NdTensor;
+/// use ndarray::array;
+///
+/// let document = serde_json::json!({"type": "L1Loss", "loss_weight": 2.0});
+/// let mut loss = Registry::standard().build(&document, "pixel_loss", &BuildContext::default())?;
+/// let inputs = Inputs::new()
+///     .tensor("pred", AnyTensor::from(NdTensor::new(array![[1.0f64, 2.0]])))
+///     .tensor("target", NdTensor::new(array![[1.0f64, 5.0]]).into());
+/// let Outcome::Value(value) = loss.evaluate(&inputs)? else { unreachable!() };
+/// assert_eq!(value.values()?, [3.0]); // 2 · mean of 0 and 3
+/// # Ok::<(), image_losses::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Registry {
     entries: BTreeMap<&'static str, Entry>,
@@ -267,11 +427,18 @@ impl Registry {
         Registry { entries: BTreeMap::new() }
     }
 
-    /// Every loss of the enabled families.
+    /// Every loss of the enabled families, and those that linked crates contribute (feature `inventory`).
+    ///
+    /// A contribution never replaces a loss of this crate or an earlier contribution; [`register`](Registry::register)
+    /// does.
     pub fn standard() -> Self {
         let mut registry = Registry::empty();
         for entry in super::builtin::entries() {
             registry.register(entry);
+        }
+        #[cfg(feature = "inventory")]
+        for entry in super::contribution::entries() {
+            registry.entries.entry(entry.name).or_insert(entry);
         }
         registry
     }
@@ -287,31 +454,53 @@ impl Registry {
         self.entries.values()
     }
 
-    /// The entry of a type.
+    /// The entry of a type; a module path before it (`mmagic.models.losses.L1Loss`) is passed over.
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name)
+        self.entries.get(name).or_else(|| self.entries.get(name.rsplit('.').next()?))
     }
 
     /// Builds a loss from a mapping with `type` and its options; `path` is its place in the document, for errors.
     ///
+    /// Beside the options of the loss, every mapping may have the fields of a component: `data_info`, `loss_name` and
+    /// `interval` (see [`Component`]).
+    ///
     /// # Errors
-    /// [`Error::Config`] where it is no mapping with a `type`, [`Error::UnknownName`] for an unknown type or field,
-    /// and what building the loss refuses, with its path.
-    pub fn build(&self, value: &Value, path: &str, context: &BuildContext) -> Result<Box<dyn ConfiguredLoss>> {
-        let refuse = |message: &str| Error::Config { path: path.to_owned(), message: message.to_owned() };
-        let Value::Object(map) = value else { return Err(refuse("a loss is a mapping with a `type`")) };
-        let mut map = map.clone();
-        let name = match map.remove("type") {
+    /// [`Error::Config`] where it is no mapping, [`Error::MissingKey`] without a `type`, a required option or a required
+    /// argument in `data_info`, [`Error::UnknownName`] for an unknown type, option, argument or output, and what
+    /// building the loss refuses, with its path.
+    pub fn build(&self, value: &Value, path: &str, context: &BuildContext) -> Result<Component> {
+        let Value::Object(map) = value else { return Err(refuse(path, "a loss is a mapping with a `type`")) };
+        let name = match map.get("type") {
             Some(Value::String(name)) => name,
-            Some(_) => return Err(refuse("`type` must be a word")),
-            None => return Err(refuse("`type` is missing")),
+            Some(_) => return Err(refuse(&join(path, "type"), "a type is a word")),
+            None => return Err(Error::MissingKey { path: path.to_owned(), key: "type".to_owned() }),
         };
-        let entry = self.get(&name).ok_or_else(|| Error::UnknownName {
-            path: join(path, "type"),
-            kind: "type",
-            nearest: nearest(&name, self.entries.keys().copied()),
-            name,
-        })?;
-        (entry.build)(Value::Object(map), path, context)
+        let entry = self
+            .get(name)
+            .ok_or_else(|| unknown(join(path, "type"), "type", name, self.entries.keys().copied()))?;
+        let mut options = map.clone();
+        options.shift_remove("type");
+        Component::build(entry, options, path, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::default_loss_name;
+
+    #[test]
+    fn terms_are_named_after_their_type() {
+        let names = [
+            ("L1Loss", "loss_l1"),
+            ("MSELoss", "loss_mse"),
+            ("MaskedTVLoss", "loss_masked_tv"),
+            ("L1CompositionLoss", "loss_l1_composition"),
+            ("LightCNNFeatureLoss", "loss_light_cnn_feature"),
+            ("GANLossComps", "loss_gan"),
+            ("tv_loss", "loss_tv"),
+        ];
+        for (name, expected) in names {
+            assert_eq!(default_loss_name(name), expected);
+        }
     }
 }

@@ -5,8 +5,12 @@
 //! cache. Where they are large, all tiles of a *group* are transformed first, and a task owns 32 output channels, whose
 //! weights it transforms on the way: reading 36 points for each kernel of 9 taps from memory would take longer.
 //!
-//! An output is the same sum in the same order in either schedule: products over at most [`DEPTH`] channels, then these
-//! added. (One long sum would lose more to rounding than a direct convolution does.)
+//! Up to [`FEW`] input channels there is little to save, and a third way is as fast and rounds less: the windows of a row
+//! gathered, times the taps.
+//!
+//! An output is the same sum in the same order in either schedule: products over 16 channels, then these added.
+
+#![allow(clippy::needless_range_loop)]
 
 use std::cell::RefCell;
 
@@ -19,14 +23,16 @@ use crate::kernels::matmul::SharedMut;
 
 /// Output channels that share a block of weights.
 const BLOCK: usize = 2 * LANES;
-/// Input channels summed at a time.
-const DEPTH: usize = 64;
+/// Input channels whose weights are transformed at a time; a multiple of what a product sums at a time.
+const CHUNK: usize = 64;
 /// Pairs of channels from which on weights are transformed on the way.
 const LARGE: usize = 256 * 512;
+/// Input channels up to which the convolution is direct.
+const FEW: usize = 8;
 /// Tiles of a group.
 const GROUP: usize = 128;
-/// Elements of a block's points: half of a usual second-level cache.
-const CACHED: usize = 1 << 17;
+/// Tiles of a block: with 64 to 256 channels its points take 150 to 600 KB of the second-level cache.
+const TILES: usize = 16;
 /// Elements between arrays of points, so that these do not compete for the same cache lines.
 const SKEW: usize = 3 * LANES;
 
@@ -35,38 +41,74 @@ thread_local! {
 }
 
 /// The weights of one correlation, as its tasks read them: for each block of 32 output channels (16 in a last, half one)
-/// either the points or the taps, each an array over input channels, output channels innermost.
+/// an array of what `form` says, output channels innermost.
 pub(crate) struct Prepared {
     inputs: usize,
     outputs: usize,
-    transformed: bool,
+    form: Form,
     data: Buffer,
+}
+
+/// What weights are prepared as, by the numbers of channels alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// For each point, input channels.
+    Points,
+    /// For each input channel, taps.
+    Taps,
+    /// For each tap, input channels.
+    Direct,
+}
+
+impl Form {
+    fn of(outputs: usize, inputs: usize) -> Self {
+        if inputs <= FEW {
+            Form::Direct
+        } else if inputs * outputs < LARGE {
+            Form::Points
+        } else {
+            Form::Taps
+        }
+    }
+
+    /// Values for a pair of channels.
+    fn values(self) -> usize {
+        if self == Form::Points { TILE_POINTS } else { 9 }
+    }
 }
 
 impl Prepared {
     /// Prepares `kernel(output, input)`, nine taps each.
     pub(crate) fn new(outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
-        let transformed = inputs * outputs < LARGE;
-        let values = if transformed { TILE_POINTS } else { 9 };
-        let mut data = Buffer::new(outputs.next_multiple_of(LANES) * inputs * values);
-        data.par_chunks_mut((BLOCK * inputs * values).max(1)).enumerate().for_each(|(block, data)| {
+        let form = Form::of(outputs, inputs);
+        let mut data = Buffer::new(outputs.next_multiple_of(LANES) * inputs * form.values());
+        data.par_chunks_mut((BLOCK * inputs * form.values()).max(1)).enumerate().for_each(|(block, data)| {
             let width = vectors(outputs, block) * LANES;
             for output in 0..width.min(outputs - block * BLOCK) {
                 for input in 0..inputs {
                     let kernel = kernel(block * BLOCK + output, input);
-                    if transformed {
-                        for (point, value) in taps_exact(&kernel).into_iter().enumerate() {
-                            data[(point * inputs + input) * width + output] = value as f32;
+                    let mut put = |index: usize, value: f32| data[index * width + output] = value;
+                    match form {
+                        Form::Points => {
+                            for (point, value) in taps_exact(&kernel).into_iter().enumerate() {
+                                put(point * inputs + input, value as f32);
+                            }
                         }
-                    } else {
-                        for (tap, value) in kernel.into_iter().enumerate() {
-                            data[(input * 9 + tap) * width + output] = value;
+                        Form::Taps => {
+                            for (tap, value) in kernel.into_iter().enumerate() {
+                                put(input * 9 + tap, value);
+                            }
+                        }
+                        Form::Direct => {
+                            for (tap, value) in kernel.into_iter().enumerate() {
+                                put(tap * inputs + input, value);
+                            }
                         }
                     }
                 }
             }
         });
-        Prepared { inputs, outputs, transformed, data }
+        Prepared { inputs, outputs, form, data }
     }
 
     /// Blocks of output channels.
@@ -76,7 +118,7 @@ impl Prepared {
 
     /// Where a block's weights begin.
     fn block(&self, index: usize) -> &[f32] {
-        &self.data[index * BLOCK * self.inputs * if self.transformed { TILE_POINTS } else { 9 }..]
+        &self.data[index * BLOCK * self.inputs * self.form.values()..]
     }
 }
 
@@ -86,7 +128,7 @@ fn vectors(outputs: usize, block: usize) -> usize {
 }
 
 /// What becomes of a finished output.
-pub(crate) trait Finish: Sync {
+pub(crate) trait Finish: Copy + Sync {
     /// Takes 16 channels of a pixel.
     ///
     /// # Safety
@@ -94,10 +136,38 @@ pub(crate) trait Finish: Sync {
     unsafe fn put<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize);
 }
 
-/// A layer's output: bias, optionally ReLU, and which elements passed it.
-pub(crate) struct Forward<'a> {
-    output: SharedMut<'a, f32>,
+/// Where outputs go.
+#[derive(Clone, Copy)]
+struct Output<'a> {
+    data: SharedMut<'a, f32>,
     layout: Layout,
+    streamed: bool,
+}
+
+impl<'a> Output<'a> {
+    fn new(data: &'a mut [f32], layout: Layout) -> Self {
+        assert!(data.len() >= layout.len());
+        // Streamed stores need whole lines.
+        let streamed = layout.is_streamed() && data.as_ptr().addr().is_multiple_of(LANES * size_of::<f32>());
+        Output { data: SharedMut::new(data), layout, streamed }
+    }
+
+    /// # Safety
+    /// The pixel and the channels lie inside the layout, and no other task writes them.
+    #[inline(always)]
+    unsafe fn store<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the data hold the layout (checked by `new`); a pixel's lanes begin on whole lines if the data do.
+        unsafe {
+            let target = self.data.start().add(self.layout.at(sample, y, x) + channel);
+            if self.streamed { value.stream(target) } else { value.store(target) }
+        }
+    }
+}
+
+/// A layer's output: bias, optionally ReLU, and which elements passed it.
+#[derive(Clone, Copy)]
+pub(crate) struct Forward<'a> {
+    output: Output<'a>,
     bias: &'a [f32],
     relu: bool,
     mask: Option<SharedMut<'a, u16>>,
@@ -114,13 +184,13 @@ impl<'a> Forward<'a> {
         relu: bool,
         mask: Option<(&'a mut [u16], usize)>,
     ) -> Self {
-        assert!(output.len() >= layout.len() && bias.len() == layout.lanes());
+        assert_eq!(bias.len(), layout.lanes());
         let mask_samples = mask.as_ref().map_or(0, |(_, samples)| *samples);
         let mask = mask.map(|(mask, samples)| {
             assert!(mask.len() >= layout.vectors(samples));
             SharedMut::new(mask)
         });
-        Forward { output: SharedMut::new(output), layout, bias, relu, mask, mask_samples }
+        Forward { output: Output::new(output, layout), bias, relu, mask, mask_samples }
     }
 }
 
@@ -133,29 +203,28 @@ impl Finish for Forward<'_> {
             if self.relu {
                 let zero = L::splat(0.0);
                 if let Some(mask) = self.mask.filter(|_| sample < self.mask_samples) {
-                    *mask.start().add(self.layout.vector(sample, y, x) + channel / LANES) = value.greater(zero);
+                    *mask.start().add(self.output.layout.vector(sample, y, x) + channel / LANES) = value.greater(zero);
                 }
                 // In this order a NaN stays a NaN.
                 value = zero.max(value);
             }
-            store(value, &self.output, &self.layout, self.layout.at(sample, y, x) + channel);
+            self.output.store(value, sample, y, x, channel);
         }
     }
 }
 
 /// A layer's input gradient, where the layer below let its elements pass.
+#[derive(Clone, Copy)]
 pub(crate) struct Backward<'a> {
-    output: SharedMut<'a, f32>,
-    layout: Layout,
+    output: Output<'a>,
     mask: Option<&'a [u16]>,
 }
 
 impl<'a> Backward<'a> {
     /// Writes to `output`, keeping what `mask` has a bit for.
     pub(crate) fn new(output: &'a mut [f32], layout: Layout, mask: Option<&'a [u16]>) -> Self {
-        assert!(output.len() >= layout.len());
         assert!(mask.is_none_or(|mask| mask.len() >= layout.vectors(layout.batch)));
-        Backward { output: SharedMut::new(output), layout, mask }
+        Backward { output: Output::new(output, layout), mask }
     }
 }
 
@@ -166,23 +235,12 @@ impl Finish for Backward<'_> {
         unsafe {
             let value = match self.mask {
                 Some(mask) => {
-                    value.keep(*mask.get_unchecked(self.layout.vector(sample, y, x) + channel / LANES))
+                    value.keep(*mask.get_unchecked(self.output.layout.vector(sample, y, x) + channel / LANES))
                 }
                 None => value,
             };
-            store(value, &self.output, &self.layout, self.layout.at(sample, y, x) + channel);
+            self.output.store(value, sample, y, x, channel);
         }
-    }
-}
-
-/// # Safety
-/// 16 elements from `index`, a multiple of 16, lie inside the output, and no other task writes them.
-#[inline(always)]
-unsafe fn store<L: Lanes>(value: L, output: &SharedMut<'_, f32>, layout: &Layout, index: usize) {
-    // SAFETY: the caller vouches for the elements; outputs that are streamed to begin on a cache line, being `Buffer`s.
-    unsafe {
-        let target = output.start().add(index);
-        if layout.is_streamed() { value.stream(target) } else { value.store(target) }
     }
 }
 
@@ -206,11 +264,10 @@ impl<'a> Convolution<'a> {
         if self.tiles() == 0 || self.weights.outputs == 0 {
             return;
         }
-        let block = (CACHED / (TILE_POINTS * self.layout.lanes()) / 8 * 8).clamp(8, 64);
-        if self.weights.transformed && self.tiles().div_ceil(block) >= 4 {
-            self.run_blocks(finish, block);
-        } else {
-            self.run_groups(finish, shared);
+        match self.weights.form {
+            Form::Direct => self.run_rows(finish),
+            Form::Points if self.tiles() >= 4 * TILES => self.run_blocks(finish),
+            Form::Points | Form::Taps => self.run_groups(finish, shared),
         }
     }
 
@@ -238,7 +295,29 @@ impl<'a> Convolution<'a> {
         tiles.next_multiple_of(8) * self.layout.lanes() + SKEW
     }
 
-    fn run_blocks(&self, finish: &impl Finish, block: usize) {
+    fn run_rows(&self, finish: &impl Finish) {
+        let depth = 9 * self.weights.inputs;
+        let windows = self.layout.width.next_multiple_of(8) * depth;
+        let rows = self.layout.batch * self.layout.height;
+        (0..rows).into_par_iter().with_min_len(4).for_each(|row| {
+            with_scratch(windows + 8 * BLOCK, |scratch| {
+                let (windows, products) = scratch.split_at_mut(windows);
+                let task = RowTask {
+                    convolution: self,
+                    finish,
+                    sample: row / self.layout.height,
+                    y: row % self.layout.height,
+                    windows,
+                    products,
+                };
+                // SAFETY: the row exists and is this task's alone.
+                unsafe { self.instructions.run(task) };
+            });
+        });
+    }
+
+    fn run_blocks(&self, finish: &impl Finish) {
+        let block = TILES;
         let [points, products] = [self.point_stride(block), block * BLOCK + LANES];
         (0..self.tiles().div_ceil(block)).into_par_iter().for_each(|index| {
             with_scratch(TILE_POINTS * (points + products), |scratch| {
@@ -280,7 +359,7 @@ impl<'a> Convolution<'a> {
             let shared = &*shared;
             (0..self.weights.blocks()).into_par_iter().with_max_len(1).for_each(|block| {
                 let products = tiles.next_multiple_of(8) * BLOCK + LANES;
-                let weights = DEPTH * BLOCK + SKEW;
+                let weights = CHUNK * BLOCK + SKEW;
                 with_scratch(TILE_POINTS * (products + weights), |scratch| {
                     let (products_at, weights_at) = scratch.split_at_mut(TILE_POINTS * products);
                     let task = OutputTask {
@@ -343,26 +422,31 @@ impl<'a> Convolution<'a> {
         product_stride: usize,
     ) {
         let vectors = vectors(self.weights.outputs, block);
+        // Copies, which no store can alias: their fields stay in registers.
+        let (finish, layout) = (*finish, self.layout);
         // SAFETY: the caller's task runs with the instructions of `L`.
         let transform = unsafe { Transform::<L>::new() };
         for index in 0..tiles {
             let (sample, top, left) = self.tile(first + index);
-            let (height, width) = (OUTPUTS.min(self.layout.height - top), OUTPUTS.min(self.layout.width - left));
+            let (height, width) = (OUTPUTS.min(layout.height - top), OUTPUTS.min(layout.width - left));
             for vector in 0..vectors {
                 let channel = block * BLOCK + vector * LANES;
                 // SAFETY: the caller vouches for the products; pixels outside the image are left out below.
                 unsafe {
                     let values = transform.output(products.add((index * vectors + vector) * LANES), product_stride);
+                    // Twice, so that the bounds of the usual case are constants and the values stay in registers.
                     if height == OUTPUTS && width == OUTPUTS {
-                        for (y, values) in values.into_iter().enumerate() {
-                            for (x, value) in values.into_iter().enumerate() {
-                                finish.put(value, sample, top + y, left + x, channel);
+                        for y in 0..OUTPUTS {
+                            for x in 0..OUTPUTS {
+                                finish.put(values[y][x], sample, top + y, left + x, channel);
                             }
                         }
                     } else {
-                        for (y, values) in values.into_iter().enumerate().take(height) {
-                            for (x, value) in values.into_iter().enumerate().take(width) {
-                                finish.put(value, sample, top + y, left + x, channel);
+                        for y in 0..OUTPUTS {
+                            for x in 0..OUTPUTS {
+                                if y < height && x < width {
+                                    finish.put(values[y][x], sample, top + y, left + x, channel);
+                                }
                             }
                         }
                     }
@@ -380,39 +464,12 @@ fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// The products of one point: `tiles` rows of `depth` channels, `stride` apart, with `depth` rows of weights. Summed over
-/// [`DEPTH`] channels at a time.
+/// The products of one point: `tiles` rows of `depth` channels, `stride` apart, with `depth` rows of weights.
 ///
 /// # Safety
 /// The rows, rounded up to a multiple of 4, can be read, and as many rows of products written.
 #[inline(always)]
-unsafe fn multiply_point<L: Lanes, const VECTORS: usize>(
-    tiles: usize,
-    depth: usize,
-    points: *const f32,
-    stride: usize,
-    weights: *const f32,
-    products: *mut f32,
-    add: bool,
-) {
-    for start in (0..depth).step_by(DEPTH) {
-        let len = DEPTH.min(depth - start);
-        // SAFETY: the part of the caller's arrays that these channels are.
-        unsafe {
-            let (points, weights) = (points.add(start), weights.add(start * VECTORS * LANES));
-            if add || start > 0 {
-                multiply_part::<L, VECTORS, true>(tiles, len, points, stride, weights, products);
-            } else {
-                multiply_part::<L, VECTORS, false>(tiles, len, points, stride, weights, products);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As [`multiply_point`].
-#[inline(always)]
-unsafe fn multiply_part<L: Lanes, const VECTORS: usize, const ADD: bool>(
+unsafe fn multiply_point<L: Lanes, const VECTORS: usize, const ADD: bool>(
     tiles: usize,
     depth: usize,
     points: *const f32,
@@ -420,18 +477,11 @@ unsafe fn multiply_part<L: Lanes, const VECTORS: usize, const ADD: bool>(
     weights: *const f32,
     products: *mut f32,
 ) {
-    let mut tile = 0;
-    while tile < tiles {
+    for tile in (0..tiles).step_by(4) {
         // SAFETY: rows of the caller's arrays, at most three past the last tile.
         unsafe {
             let (a, c) = (points.add(tile * stride), products.add(tile * VECTORS * LANES));
-            if tiles - tile > 4 {
-                L::product::<8, VECTORS, ADD>(depth, a, stride, weights, c);
-                tile += 8;
-            } else {
-                L::product::<4, VECTORS, ADD>(depth, a, stride, weights, c);
-                tile += 4;
-            }
+            L::product::<4, VECTORS, ADD>(depth, a, stride, weights, c);
         }
     }
 }
@@ -464,9 +514,9 @@ impl<F: Finish> Task for BlockTask<'_, F> {
                     let c = self.products.add(point * self.product_stride);
                     let (tiles, depth, stride) = (self.tiles, weights.inputs, layout.lanes());
                     if vectors == 2 {
-                        multiply_point::<L, 2>(tiles, depth, a, stride, b, c, false);
+                        multiply_point::<L, 2, false>(tiles, depth, a, stride, b, c);
                     } else {
-                        multiply_point::<L, 1>(tiles, depth, a, stride, b, c, false);
+                        multiply_point::<L, 1, false>(tiles, depth, a, stride, b, c);
                     }
                 }
                 let (first, tiles) = (self.first, self.tiles);
@@ -520,11 +570,12 @@ impl<F: Finish> OutputTask<'_, F> {
         let stride = layout.lanes();
         // SAFETY: the task runs with the instructions of `L`.
         let transform = unsafe { Transform::<L>::new() };
-        for start in (0..weights.inputs).step_by(DEPTH) {
-            let depth = DEPTH.min(weights.inputs - start);
+        for start in (0..weights.inputs).step_by(CHUNK) {
+            let depth = CHUNK.min(weights.inputs - start);
             let width = VECTORS * LANES;
-            if !weights.transformed {
-                for (input, vector) in (0..depth).flat_map(|input| (0..VECTORS).map(move |vector| (input, vector))) {
+            if weights.form == Form::Taps {
+                for pair in 0..depth * VECTORS {
+                    let (input, vector) = (pair / VECTORS, pair % VECTORS);
                     // SAFETY: the taps lie inside the block's weights, the points inside the scratch.
                     unsafe {
                         let taps = source.add((start + input) * 9 * width + vector * LANES);
@@ -537,13 +588,17 @@ impl<F: Finish> OutputTask<'_, F> {
                 // SAFETY: the fields' pointers hold the group's points and products and this part of the weights.
                 unsafe {
                     let a = self.points.add(point * self.point_stride + start);
-                    let b = if weights.transformed {
+                    let b = if weights.form == Form::Points {
                         source.add((point * weights.inputs + start) * width)
                     } else {
                         self.weights.add(point * self.weight_stride)
                     };
                     let c = self.products.add(point * self.product_stride);
-                    multiply_point::<L, VECTORS>(self.tiles, depth, a, stride, b, c, start > 0);
+                    if start > 0 {
+                        multiply_point::<L, VECTORS, true>(self.tiles, depth, a, stride, b, c);
+                    } else {
+                        multiply_point::<L, VECTORS, false>(self.tiles, depth, a, stride, b, c);
+                    }
                 }
             }
         }
@@ -563,6 +618,80 @@ impl<F: Finish> Task for OutputTask<'_, F> {
             let (first, tiles) = (self.first, self.tiles);
             let (products, stride) = (self.products, self.product_stride);
             self.convolution.transform_output::<L>(self.finish, first, tiles, self.block, products, stride);
+        }
+        L::fence();
+    }
+}
+
+/// A row of a convolution of few channels. The row exists and is the task's alone; `windows` holds its windows, their
+/// number rounded up to a multiple of 8, `products` the outputs of 8.
+struct RowTask<'a, F> {
+    convolution: &'a Convolution<'a>,
+    finish: &'a F,
+    sample: usize,
+    y: usize,
+    windows: &'a mut [f32],
+    products: &'a mut [f32],
+}
+
+impl<F: Finish> RowTask<'_, F> {
+    /// For each pixel of the row, for each tap, the input channels.
+    #[inline(always)]
+    fn gather(&mut self) {
+        let Convolution { input, layout, weights, .. } = self.convolution;
+        let (lanes, inputs) = (layout.lanes(), weights.inputs);
+        for tap_row in 0..3 {
+            // The window begins one pixel up and left of its output.
+            let start = layout.at(self.sample, self.y, 0) + tap_row * layout.columns() * lanes;
+            let source = &input[start - (layout.columns() + 1) * lanes..][..(layout.width + 2) * lanes];
+            for (x, window) in self.windows.chunks_exact_mut(9 * inputs).take(layout.width).enumerate() {
+                for tap_column in 0..3 {
+                    let target = &mut window[(tap_row * 3 + tap_column) * inputs..][..inputs];
+                    let source = &source[(x + tap_column) * lanes..][..inputs];
+                    target.iter_mut().zip(source).for_each(|(target, &source)| *target = source);
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Task::run`]; the block has `VECTORS` vectors.
+    #[inline(always)]
+    unsafe fn multiply<L: Lanes, const VECTORS: usize>(&mut self, block: usize) {
+        let Convolution { layout, weights, .. } = self.convolution;
+        let (finish, width) = (*self.finish, layout.width);
+        let depth = 9 * weights.inputs;
+        let taps = weights.block(block)[..depth * VECTORS * LANES].as_ptr();
+        for x in (0..width).step_by(8) {
+            let windows = self.windows[x * depth..][..8 * depth].as_ptr();
+            let products = self.products[..8 * VECTORS * LANES].as_mut_ptr();
+            // SAFETY: the slices hold what is read and written; pixels past the row's end are left out.
+            unsafe {
+                L::product::<8, VECTORS, false>(depth, windows, depth, taps, products);
+                for index in 0..8.min(width - x) {
+                    for vector in 0..VECTORS {
+                        let value = L::load(products.add((index * VECTORS + vector) * LANES));
+                        finish.put(value, self.sample, self.y, x + index, block * BLOCK + vector * LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<F: Finish> Task for RowTask<'_, F> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(mut self) {
+        self.gather();
+        for block in 0..self.convolution.weights.blocks() {
+            // SAFETY: the caller's word.
+            unsafe {
+                if vectors(self.convolution.weights.outputs, block) == 2 {
+                    self.multiply::<L, 2>(block);
+                } else {
+                    self.multiply::<L, 1>(block);
+                }
+            }
         }
         L::fence();
     }

@@ -1,7 +1,10 @@
 //! Sixteen `f32` side by side, in whatever registers the machine has.
 //!
 //! A kernel is written once, generic over [`Lanes`], as a [`Task`]; [`Instructions::run`] enters it through a function
-//! compiled for the instruction set, into which everything inlines.
+//! compiled for the instruction set, into which everything inlines. Hence plain loops wherever there are lanes: a closure
+//! is a function of its own, compiled *without* the instruction set, and where it is not inlined each of its vectors goes
+//! through memory.
+#![allow(clippy::needless_range_loop)]
 
 use crate::kernels::isa::{self, Isa};
 
@@ -51,7 +54,7 @@ pub(crate) trait Lanes: Copy {
     fn keep(self, mask: u16) -> Self;
     /// `c (+)= a b` for a small block: `ROWS` (a multiple of 4) rows of `a`, `a_stride` apart and `depth` long; `b` has
     /// `depth` rows of `16 * VECTORS`, one after the other; so has `c`, `ROWS` of them. With `ADD` the product is
-    /// added to `c`.
+    /// added to `c`. Sums [`DEPTH`] terms at a time.
     ///
     /// # Safety
     /// The processor has the type's instruction set; the blocks can be read and `c` written.
@@ -71,6 +74,10 @@ pub(crate) trait Lanes: Copy {
         lanes.iter().map(|&lane| f64::from(lane)).sum()
     }
 }
+
+/// Terms of a product that are summed before they are added to the rest: one long sum would lose more to rounding than a
+/// direct convolution does.
+pub(crate) const DEPTH: usize = 16;
 
 /// A piece of work over [`Lanes`]; implement `run` with `#[inline(always)]`.
 pub(crate) trait Task {
@@ -250,25 +257,27 @@ impl Lanes for Portable {
         // Two rows at a time: eight registers of four.
         for row in (0..ROWS).step_by(2) {
             for vector in 0..VECTORS {
-                let mut sums = [[0.0_f32; LANES]; 2];
-                for step in 0..depth {
-                    // SAFETY: `step` < `depth` and `vector` < `VECTORS` stay inside the caller's `b`; likewise in `a`.
-                    let (b, left) = unsafe {
-                        let b = b.add((step * VECTORS + vector) * LANES).cast::<[f32; LANES]>().read();
-                        (b, [*a.add(row * a_stride + step), *a.add((row + 1) * a_stride + step)])
-                    };
-                    for (sums, left) in sums.iter_mut().zip(left) {
-                        for (sum, b) in sums.iter_mut().zip(b) {
-                            *sum += left * b;
+                for start in (0..depth).step_by(DEPTH) {
+                    let mut sums = [[0.0_f32; LANES]; 2];
+                    for step in start..depth.min(start + DEPTH) {
+                        // SAFETY: `step` < `depth` and `vector` < `VECTORS` stay inside the caller's `b`; likewise `a`.
+                        let (b, left) = unsafe {
+                            let b = b.add((step * VECTORS + vector) * LANES).cast::<[f32; LANES]>().read();
+                            (b, [*a.add(row * a_stride + step), *a.add((row + 1) * a_stride + step)])
+                        };
+                        for (sums, left) in sums.iter_mut().zip(left) {
+                            for (sum, b) in sums.iter_mut().zip(b) {
+                                *sum += left * b;
+                            }
                         }
                     }
-                }
-                for (index, sums) in sums.into_iter().enumerate() {
-                    // SAFETY: row and vector lie inside the caller's `c`.
-                    unsafe {
-                        let target = c.add(((row + index) * VECTORS + vector) * LANES);
-                        let sums = Portable(sums);
-                        if ADD { sums.add(Portable::load(target)) } else { sums }.store(target);
+                    for (index, sums) in sums.into_iter().enumerate() {
+                        // SAFETY: row and vector lie inside the caller's `c`.
+                        unsafe {
+                            let target = c.add(((row + index) * VECTORS + vector) * LANES);
+                            let sums = Portable(sums);
+                            if ADD || start > 0 { sums.add(Portable::load(target)) } else { sums }.store(target);
+                        }
                     }
                 }
             }
@@ -280,7 +289,7 @@ impl Lanes for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::Lanes;
+    use super::{DEPTH, Lanes};
 
     /// One register of sixteen.
     #[derive(Clone, Copy)]
@@ -388,28 +397,78 @@ mod x86 {
             b: *const f32,
             c: *mut f32,
         ) {
-            // SAFETY: the caller vouches for the processor and the blocks; every offset stays inside them.
-            unsafe {
-                let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
-                let mut b = b;
-                for step in 0..depth {
-                    let right: [__m512; VECTORS] = std::array::from_fn(|vector| _mm512_loadu_ps(b.add(16 * vector)));
-                    for (row, sums) in sums.iter_mut().enumerate() {
-                        let left = _mm512_set1_ps(*a.add(row * a_stride + step));
-                        for (sum, right) in sums.iter_mut().zip(right) {
-                            *sum = _mm512_fmadd_ps(left, right, *sum);
+            // Four rows at a time: with two vectors eight sums of a part, eight of the whole.
+            let mut row = 0;
+            while row < ROWS {
+                // SAFETY: the caller vouches for the processor and the blocks; every offset stays inside them.
+                unsafe {
+                    let (mut a, mut b) = (a.add(row * a_stride), b);
+                    let mut whole = [[_mm512_setzero_ps(); VECTORS]; 4];
+                    for _ in 0..depth / DEPTH {
+                        let part = avx512_part::<VECTORS>(DEPTH, a, a_stride, b);
+                        add_to(&mut whole, part);
+                        (a, b) = (a.add(DEPTH), b.add(16 * VECTORS * DEPTH));
+                    }
+                    if !depth.is_multiple_of(DEPTH) {
+                        let part = avx512_part::<VECTORS>(depth % DEPTH, a, a_stride, b);
+                        add_to(&mut whole, part);
+                    }
+                    for index in 0..4 {
+                        for vector in 0..VECTORS {
+                            let target = c.add(16 * ((row + index) * VECTORS + vector));
+                            let sum = whole[index][vector];
+                            let sum = if ADD { _mm512_add_ps(sum, _mm512_loadu_ps(target)) } else { sum };
+                            _mm512_storeu_ps(target, sum);
                         }
                     }
-                    b = b.add(16 * VECTORS);
                 }
-                for (row, sums) in sums.into_iter().enumerate() {
-                    for (vector, sum) in sums.into_iter().enumerate() {
-                        let target = c.add(16 * (row * VECTORS + vector));
-                        let sum = if ADD { _mm512_add_ps(sum, _mm512_loadu_ps(target)) } else { sum };
-                        _mm512_storeu_ps(target, sum);
+                row += 4;
+            }
+        }
+    }
+
+    /// Adds a part's sums to the whole's.
+    ///
+    /// # Safety
+    /// The processor has AVX-512.
+    #[inline(always)]
+    unsafe fn add_to<const VECTORS: usize>(whole: &mut [[__m512; VECTORS]; 4], part: [[__m512; VECTORS]; 4]) {
+        for row in 0..4 {
+            for vector in 0..VECTORS {
+                // SAFETY: the caller vouches for the processor.
+                whole[row][vector] = unsafe { _mm512_add_ps(whole[row][vector], part[row][vector]) };
+            }
+        }
+    }
+
+    /// Four rows of sums over `depth` terms.
+    ///
+    /// # Safety
+    /// The processor has AVX-512, and the blocks can be read.
+    #[inline(always)]
+    unsafe fn avx512_part<const VECTORS: usize>(
+        depth: usize,
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+    ) -> [[__m512; VECTORS]; 4] {
+        // SAFETY: the caller vouches for the processor and the blocks.
+        unsafe {
+            let mut sums = [[_mm512_setzero_ps(); VECTORS]; 4];
+            for step in 0..depth {
+                let b = b.add(16 * VECTORS * step);
+                let mut right = [_mm512_setzero_ps(); VECTORS];
+                for vector in 0..VECTORS {
+                    right[vector] = _mm512_loadu_ps(b.add(16 * vector));
+                }
+                for row in 0..4 {
+                    let left = _mm512_set1_ps(*a.add(row * a_stride + step));
+                    for vector in 0..VECTORS {
+                        sums[row][vector] = _mm512_fmadd_ps(left, right[vector], sums[row][vector]);
                     }
                 }
             }
+            sums
         }
     }
 
@@ -527,11 +586,11 @@ mod x86 {
             // SAFETY: a value exists only where the processor has the instructions.
             unsafe {
                 let bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-                let widen = |byte: u16| {
-                    let set = _mm256_and_si256(_mm256_set1_epi32(i32::from(byte)), bit);
-                    _mm256_castsi256_ps(_mm256_cmpeq_epi32(set, bit))
-                };
-                Avx2(_mm256_and_ps(self.0, widen(mask & 255)), _mm256_and_ps(self.1, widen(mask >> 8)))
+                let low = _mm256_and_si256(_mm256_set1_epi32(i32::from(mask & 255)), bit);
+                let high = _mm256_and_si256(_mm256_set1_epi32(i32::from(mask >> 8)), bit);
+                let low = _mm256_castsi256_ps(_mm256_cmpeq_epi32(low, bit));
+                let high = _mm256_castsi256_ps(_mm256_cmpeq_epi32(high, bit));
+                Avx2(_mm256_and_ps(self.0, low), _mm256_and_ps(self.1, high))
             }
         }
 
@@ -543,26 +602,31 @@ mod x86 {
             b: *const f32,
             c: *mut f32,
         ) {
-            // Four rows of sixteen at a time: eight sums, four operands at most in flight.
-            for (row, vector) in (0..ROWS).step_by(4).flat_map(|row| (0..VECTORS).map(move |vector| (row, vector))) {
+            // Four rows of sixteen at a time: eight sums.
+            for block in 0..ROWS / 4 * VECTORS {
+                let (row, vector) = (block / VECTORS * 4, block % VECTORS);
                 // SAFETY: the caller vouches for the processor and the blocks; every offset stays inside them.
                 unsafe {
-                    let (a, mut b) = (a.add(row * a_stride), b.add(16 * vector));
-                    let mut sums = [[_mm256_setzero_ps(); 2]; 4];
-                    for step in 0..depth {
-                        let right = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
-                        for (row, sums) in sums.iter_mut().enumerate() {
-                            let left = _mm256_set1_ps(*a.add(row * a_stride + step));
-                            for (sum, right) in sums.iter_mut().zip(right) {
-                                *sum = _mm256_fmadd_ps(left, right, *sum);
+                    let a = a.add(row * a_stride);
+                    let mut start = 0;
+                    while start < depth {
+                        let mut sums = [[_mm256_setzero_ps(); 2]; 4];
+                        for step in start..depth.min(start + DEPTH) {
+                            let b = b.add(16 * (step * VECTORS + vector));
+                            let right = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+                            for index in 0..4 {
+                                let left = _mm256_set1_ps(*a.add(index * a_stride + step));
+                                for half in 0..2 {
+                                    sums[index][half] = _mm256_fmadd_ps(left, right[half], sums[index][half]);
+                                }
                             }
                         }
-                        b = b.add(16 * VECTORS);
-                    }
-                    for (index, [low, high]) in sums.into_iter().enumerate() {
-                        let target = c.add(16 * ((row + index) * VECTORS + vector));
-                        let sums = Avx2(low, high);
-                        if ADD { sums.add(Avx2::load(target)) } else { sums }.store(target);
+                        for index in 0..4 {
+                            let target = c.add(16 * ((row + index) * VECTORS + vector));
+                            let sums = Avx2(sums[index][0], sums[index][1]);
+                            if ADD || start > 0 { sums.add(Avx2::load(target)) } else { sums }.store(target);
+                        }
+                        start += DEPTH;
                     }
                 }
             }

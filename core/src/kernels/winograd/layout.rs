@@ -1,6 +1,6 @@
 //! How the frozen kernels hold images: channels innermost, in whole vectors, inside a border of zeros.
 
-use std::alloc::{Layout as Allocation, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout as Allocation, alloc, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -9,6 +9,10 @@ use rayon::prelude::*;
 use super::lanes::LANES;
 use crate::kernels::matmul::SharedMut;
 
+/// Bytes of a cache line, and of the widest vector.
+const LINE: usize = 64;
+/// Bytes of a huge page.
+const HUGE_PAGE: usize = 2 << 20;
 /// Elements of a result that goes past the caches.
 const STREAMED: usize = 2 << 20;
 
@@ -19,26 +23,51 @@ pub(crate) struct Layout {
     pub(crate) height: usize,
     pub(crate) width: usize,
     pub(crate) channels: usize,
+    // Derived, and kept because kernels ask for them at every pixel.
+    rows: usize,
+    columns: usize,
+    lanes: usize,
 }
 
 impl Layout {
     pub(crate) fn new([batch, channels, height, width]: [usize; 4]) -> Self {
-        Layout { batch, height, width, channels }
+        Layout {
+            batch,
+            height,
+            width,
+            channels,
+            rows: height.next_multiple_of(4) + 2,
+            columns: width.next_multiple_of(4) + 2,
+            lanes: channels.next_multiple_of(LANES),
+        }
+    }
+
+    /// The same for another number of images.
+    pub(crate) fn with_batch(self, batch: usize) -> Self {
+        Layout { batch, ..self }
+    }
+
+    /// The same with another number of channels.
+    pub(crate) fn with_channels(self, channels: usize) -> Self {
+        Layout { channels, lanes: channels.next_multiple_of(LANES), ..self }
     }
 
     /// Channels of a pixel, in whole vectors.
+    #[inline(always)]
     pub(crate) fn lanes(&self) -> usize {
-        self.channels.next_multiple_of(LANES)
+        self.lanes
     }
 
     /// Pixels of a row, border included.
+    #[inline(always)]
     pub(crate) fn columns(&self) -> usize {
-        self.width.next_multiple_of(4) + 2
+        self.columns
     }
 
     /// Rows, border included.
+    #[inline(always)]
     pub(crate) fn rows(&self) -> usize {
-        self.height.next_multiple_of(4) + 2
+        self.rows
     }
 
     /// Elements in all.
@@ -151,8 +180,13 @@ impl Buffer {
         }
         let allocation = Self::allocation(len);
         // SAFETY: the allocation is not empty.
-        let start = unsafe { alloc_zeroed(allocation) }.cast::<f32>();
+        let start = unsafe { alloc(allocation) }.cast::<f32>();
         let Some(start) = NonNull::new(start) else { handle_alloc_error(allocation) };
+        if allocation.align() == HUGE_PAGE {
+            ask_for_huge_pages(start, allocation.size());
+        }
+        // SAFETY: `len` elements have just been allocated, and zero bytes are zeros.
+        unsafe { start.write_bytes(0, len) };
         Buffer { start, len }
     }
 
@@ -164,8 +198,27 @@ impl Buffer {
     }
 
     fn allocation(len: usize) -> Allocation {
-        Allocation::from_size_align(len * size_of::<f32>(), 64).expect("a buffer that fits the address space")
+        let size = len * size_of::<f32>();
+        let align = if size >= 2 * HUGE_PAGE { HUGE_PAGE } else { LINE };
+        Allocation::from_size_align(size, align).expect("a buffer that fits the address space")
     }
+}
+
+/// Tells the system that the memory is worth huge pages: windows of an image touch many pages, and looking these up would
+/// take longer than reading them. A refusal changes nothing.
+fn ask_for_huge_pages(start: NonNull<f32>, bytes: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        use std::ffi::{c_int, c_void};
+        unsafe extern "C" {
+            fn madvise(address: *mut c_void, length: usize, advice: c_int) -> c_int;
+        }
+        /// The value that Linux gives it on every architecture.
+        const MADV_HUGEPAGE: c_int = 14;
+        // SAFETY: advice about memory that has just been allocated, from a page's beginning.
+        unsafe { madvise(start.as_ptr().cast(), bytes, MADV_HUGEPAGE) };
+    }
+    let _ = (start, bytes);
 }
 
 impl Default for Buffer {

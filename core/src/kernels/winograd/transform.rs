@@ -5,6 +5,8 @@
 //! transforms amplify rounding errors less than with Lavin and Gray's ±1, ±2 ("Fast Algorithms for Convolutional Neural
 //! Networks", CVPR 2016): the coefficients stay nearer to one.
 
+#![allow(clippy::needless_range_loop)]
+
 use super::lanes::Lanes;
 
 /// Outputs of a tile along an axis.
@@ -43,26 +45,27 @@ impl<L: Lanes> Transform<L> {
     #[inline(always)]
     pub(crate) unsafe fn new() -> Self {
         // SAFETY: the caller vouches for the processor.
-        let splat = |value: f64| unsafe { L::splat(value as f32) };
-        Transform {
-            a: splat(A),
-            b: splat(B),
-            a2: splat(A2),
-            b2: splat(B2),
-            a3: splat(A * A2),
-            b3: splat(B * B2),
-            a2_b2: splat(A2 * B2),
-            a2_plus_b2: splat(A2 + B2),
-            taps: [
-                splat(1.0 / (A2 * B2)),
-                splat(1.0 / NORM_A),
-                splat(A / NORM_A),
-                splat(A2 / NORM_A),
-                splat(1.0 / NORM_B),
-                splat(B / NORM_B),
-                splat(B2 / NORM_B),
-            ],
-            zero: splat(0.0),
+        unsafe {
+            Transform {
+                a: L::splat(A as f32),
+                b: L::splat(B as f32),
+                a2: L::splat(A2 as f32),
+                b2: L::splat(B2 as f32),
+                a3: L::splat((A * A2) as f32),
+                b3: L::splat((B * B2) as f32),
+                a2_b2: L::splat((A2 * B2) as f32),
+                a2_plus_b2: L::splat((A2 + B2) as f32),
+                taps: [
+                    L::splat((1.0 / (A2 * B2)) as f32),
+                    L::splat((1.0 / NORM_A) as f32),
+                    L::splat((A / NORM_A) as f32),
+                    L::splat((A2 / NORM_A) as f32),
+                    L::splat((1.0 / NORM_B) as f32),
+                    L::splat((B / NORM_B) as f32),
+                    L::splat((B2 / NORM_B) as f32),
+                ],
+                zero: L::splat(0.0),
+            }
         }
     }
 
@@ -117,16 +120,21 @@ impl<L: Lanes> Transform<L> {
     pub(crate) unsafe fn input(&self, source: *const f32, row: usize, column: usize, target: *mut f32, point: usize) {
         let mut half = [[self.zero; POINTS]; POINTS];
         for x in 0..POINTS {
-            // SAFETY: the caller vouches for the tile, and a value of `L` for the processor.
-            let line = self.input_axis(std::array::from_fn(|y| unsafe { L::load(source.add(y * row + x * column)) }));
+            let mut line = [self.zero; POINTS];
+            for y in 0..POINTS {
+                // SAFETY: the caller vouches for the tile, and a value of `L` for the processor.
+                line[y] = unsafe { L::load(source.add(y * row + x * column)) };
+            }
+            let line = self.input_axis(line);
             for y in 0..POINTS {
                 half[y][x] = line[y];
             }
         }
-        for (y, half) in half.into_iter().enumerate() {
-            for (x, value) in self.input_axis(half).into_iter().enumerate() {
+        for y in 0..POINTS {
+            let line = self.input_axis(half[y]);
+            for x in 0..POINTS {
                 // SAFETY: the caller vouches for the points.
-                unsafe { value.store(target.add((y * POINTS + x) * point)) };
+                unsafe { line[x].store(target.add((y * POINTS + x) * point)) };
             }
         }
     }
@@ -139,14 +147,17 @@ impl<L: Lanes> Transform<L> {
     pub(crate) unsafe fn output(&self, source: *const f32, point: usize) -> [[L; OUTPUTS]; OUTPUTS] {
         let mut half = [[self.zero; POINTS]; OUTPUTS];
         for x in 0..POINTS {
-            let line =
+            let mut line = [self.zero; POINTS];
+            for y in 0..POINTS {
                 // SAFETY: the caller vouches for the points, and a value of `L` for the processor.
-                self.output_axis(std::array::from_fn(|y| unsafe { L::load(source.add((y * POINTS + x) * point)) }));
+                line[y] = unsafe { L::load(source.add((y * POINTS + x) * point)) };
+            }
+            let line = self.output_axis(line);
             for y in 0..OUTPUTS {
                 half[y][x] = line[y];
             }
         }
-        half.map(|half| self.output_axis(half))
+        [self.output_axis(half[0]), self.output_axis(half[1]), self.output_axis(half[2]), self.output_axis(half[3])]
     }
 
     /// The 3×3 taps of 16 kernels, `tap` apart, to their 36 points, `point` apart.
@@ -157,16 +168,21 @@ impl<L: Lanes> Transform<L> {
     pub(crate) unsafe fn taps(&self, source: *const f32, tap: usize, target: *mut f32, point: usize) {
         let mut half = [[self.zero; 3]; POINTS];
         for x in 0..3 {
-            // SAFETY: the caller vouches for the taps, and a value of `L` for the processor.
-            let line = self.tap_axis(std::array::from_fn(|y| unsafe { L::load(source.add((y * 3 + x) * tap)) }));
+            let mut line = [self.zero; 3];
+            for y in 0..3 {
+                // SAFETY: the caller vouches for the taps, and a value of `L` for the processor.
+                line[y] = unsafe { L::load(source.add((y * 3 + x) * tap)) };
+            }
+            let line = self.tap_axis(line);
             for y in 0..POINTS {
                 half[y][x] = line[y];
             }
         }
-        for (y, half) in half.into_iter().enumerate() {
-            for (x, value) in self.tap_axis(half).into_iter().enumerate() {
+        for y in 0..POINTS {
+            let line = self.tap_axis(half[y]);
+            for x in 0..POINTS {
                 // SAFETY: the caller vouches for the points.
-                unsafe { value.store(target.add((y * POINTS + x) * point)) };
+                unsafe { line[x].store(target.add((y * POINTS + x) * point)) };
             }
         }
     }

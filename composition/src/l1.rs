@@ -1,0 +1,119 @@
+//! The absolute error of a composition.
+
+use image_losses_core::{
+    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::merge::{INPUTS, difference};
+
+/// Options of [`L1CompositionLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the result | 1 |
+/// | `reduction` | `none`, `mean` or `sum` | `mean` |
+/// | `sample_wise` | average each sample by its own weights first | `false` |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct L1CompositionOptions {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+    /// What becomes of the map.
+    pub reduction: Reduction,
+    /// Average each sample by its own weights first.
+    pub sample_wise: bool,
+}
+
+impl Default for L1CompositionOptions {
+    fn default() -> Self {
+        L1CompositionOptions { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+/// The absolute error of a composition, |α·f + (1 − α)·b − m|, reduced: L1 composition loss of image matting.
+///
+/// L = λ · reduce(|α·f + (1 − α)·b − m|), with the weighted reductions of [`Reducer`].
+///
+/// # Shapes
+/// α: (N, 1, …). Foreground f, background b and observed image m: (N, C, …), equal, any C. Weight: (N, 1, …) or
+/// (N, C, …).
+///
+/// In [0, ∞) for λ > 0; 0 where α, f and b compose to m. Not differentiable where they do; the gradient there is 0.
+///
+/// Options: [`L1CompositionOptions`].
+///
+/// # Errors
+/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+///
+/// ```
+/// use image_losses_composition::L1CompositionLoss;
+/// use image_losses_core::Loss;
+/// use image_losses_ndarray::NdTensor;
+/// use ndarray::array;
+///
+/// let alpha = NdTensor::new(array![[[0.25f64, 1.0]]]);
+/// let foreground = NdTensor::new(array![[[8.0f64, 3.0]]]);
+/// let background = NdTensor::new(array![[[4.0f64, 9.0]]]);
+/// let merged = NdTensor::new(array![[[1.0f64, 3.0]]]);
+/// // Composed: 0.25·8 + 0.75·4 = 5 and 3.
+/// let loss = L1CompositionLoss::default().forward([&alpha, &foreground, &background, &merged], None)?;
+/// assert_eq!(loss.item()?, 2.0); // mean of |5 − 1| and 0
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: N. Xu, B. Price, S. Cohen, T. Huang, "Deep image matting", 2017; MMagic,
+/// `mmagic.models.losses.L1CompositionLoss`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "L1CompositionOptions", into = "L1CompositionOptions")]
+pub struct L1CompositionLoss {
+    options: L1CompositionOptions,
+}
+
+impl L1CompositionLoss {
+    /// The loss with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
+    pub fn new(options: L1CompositionOptions) -> Result<Self> {
+        finite(Self::NAME, "loss_weight", options.loss_weight)?;
+        Ok(L1CompositionLoss { options })
+    }
+}
+
+impl TryFrom<L1CompositionOptions> for L1CompositionLoss {
+    type Error = Error;
+    fn try_from(options: L1CompositionOptions) -> Result<Self> {
+        L1CompositionLoss::new(options)
+    }
+}
+
+impl From<L1CompositionLoss> for L1CompositionOptions {
+    fn from(loss: L1CompositionLoss) -> Self {
+        loss.options
+    }
+}
+
+impl PointwiseLoss<4> for L1CompositionLoss {
+    const NAME: &'static str = "L1CompositionLoss";
+    const INPUTS: [Input; 4] = INPUTS;
+    fn function(&self) -> Function {
+        Function::new(Absolute)
+    }
+    fn reducer(&self) -> Reducer {
+        let L1CompositionOptions { loss_weight, reduction, sample_wise } = self.options;
+        Reducer { loss_weight, reduction, sample_wise }
+    }
+}
+
+/// |α·f + (1 − α)·b − m|.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Absolute;
+
+impl Pointwise<4> for Absolute {
+    #[inline(always)]
+    fn value<E: Element>(&self, inputs: [E; 4]) -> E {
+        difference(inputs).abs()
+    }
+}

@@ -1,0 +1,50 @@
+//! Every loss of the family, held to the laws, with options drawn.
+
+#[path = "../../pixelwise/tests/laws/mod.rs"]
+mod battery;
+
+use battery::pointwise;
+use image_losses_composition::*;
+use image_losses_core::Reduction;
+use proptest::prelude::*;
+
+fn reductions() -> impl Strategy<Value = (f64, Reduction, bool)> + Clone {
+    let reduction = prop_oneof![Just(Reduction::None), Just(Reduction::Mean), Just(Reduction::Sum)];
+    ((-8..=8i8).prop_map(|v| f64::from(v) / 4.0), reduction, any::<bool>())
+}
+
+/// Points (α, f, b, m) with what is composed less what is observed; the first composes exactly.
+const POINTS: [([f64; 4], f64); 4] = [
+    ([0.25, 8.0, 4.0, 5.0], 0.0), // 2 + 3 − 5
+    ([0.25, 8.0, 4.0, 3.0], 2.0), // 2 + 3 − 3
+    ([0.0, 8.0, 4.0, 1.0], 3.0),  // the background alone
+    ([1.0, 8.0, 4.0, 9.0], -1.0), // the foreground alone
+];
+
+#[test]
+fn l1() {
+    let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| {
+        L1CompositionLoss::new(L1CompositionOptions { loss_weight, reduction, sample_wise }).unwrap()
+    });
+    pointwise(losses, |_| POINTS.map(|(point, d)| (point, d.abs())).to_vec());
+}
+
+#[test]
+fn mse() {
+    let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| {
+        MseCompositionLoss::new(MseCompositionOptions { loss_weight, reduction, sample_wise }).unwrap()
+    });
+    pointwise(losses, |_| POINTS.map(|(point, d)| (point, d * d)).to_vec());
+}
+
+#[test]
+fn charbonnier() {
+    let eps = prop_oneof![Just(0.0), Just(1e-12), Just(1e-6), Just(0.25), Just(9.0)];
+    let losses = (reductions(), eps).prop_map(|((loss_weight, reduction, sample_wise), eps)| {
+        CharbonnierCompLoss::new(CharbonnierCompOptions { loss_weight, reduction, sample_wise, eps }).unwrap()
+    });
+    pointwise(losses, |&loss| {
+        let eps = CharbonnierCompOptions::from(loss).eps;
+        POINTS.map(|(point, d)| (point, (d * d + eps).sqrt())).to_vec()
+    });
+}

@@ -1,0 +1,34 @@
+//! Options refused, and defaults.
+
+use image_losses_composition::*;
+use image_losses_core::{Error, PointwiseLoss};
+
+#[test]
+fn options_outside_their_range_are_refused() {
+    let refused = |error: Error, expected: &str| match error {
+        Error::InvalidOption { option, .. } => assert_eq!(option, expected),
+        other => panic!("{other}"),
+    };
+    for loss_weight in [f64::NAN, f64::INFINITY] {
+        let options = L1CompositionOptions { loss_weight, ..Default::default() };
+        refused(L1CompositionLoss::new(options).unwrap_err(), "loss_weight");
+        let options = MseCompositionOptions { loss_weight, ..Default::default() };
+        refused(MseCompositionLoss::new(options).unwrap_err(), "loss_weight");
+        let options = CharbonnierCompOptions { loss_weight, ..Default::default() };
+        refused(CharbonnierCompLoss::new(options).unwrap_err(), "loss_weight");
+    }
+    for eps in [-1e-12, f64::NAN, f64::INFINITY] {
+        let options = CharbonnierCompOptions { eps, ..Default::default() };
+        refused(CharbonnierCompLoss::new(options).unwrap_err(), "eps");
+    }
+    assert!(serde_json::from_str::<CharbonnierCompLoss>(r#"{"eps": -1}"#).is_err());
+}
+
+#[test]
+fn names_and_defaults_are_those_of_the_original() {
+    assert_eq!(CharbonnierCompOptions::default().eps, 1e-12);
+    let names = [L1CompositionLoss::NAME, MseCompositionLoss::NAME, CharbonnierCompLoss::NAME];
+    assert_eq!(names, ["L1CompositionLoss", "MSECompositionLoss", "CharbonnierCompLoss"]);
+    let inputs = L1CompositionLoss::INPUTS.map(|input| (input.name, input.per_pixel));
+    assert_eq!(inputs, [("pred_alpha", true), ("fg", false), ("bg", false), ("ori_merged", false)]);
+}

@@ -1,0 +1,504 @@
+//! A frozen sequential network as one operation: images in, criteria on tapped layers out, and the image gradient.
+//!
+//! Perceptual losses run a prediction and a target through a network that is never trained, compare features at a few
+//! layers, and want the gradient of the prediction alone. So nothing but a bit per ReLU and per pooled element need be
+//! kept for the way back, activations live in two buffers that are used again and again, bias, ReLU and folded batch norm
+//! cost nothing, and prediction and target share every weight that is read.
+//!
+//! `f32` only. In other precisions, or where parameters need gradients, write the network in tensor operations.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::sync::{Mutex, OnceLock};
+
+use super::winograd::WinogradWeights;
+use super::winograd::layout::{Buffer, Layout};
+use crate::{Conv2d, Error, Result};
+
+mod passes;
+mod run;
+
+use run::Workspace;
+
+/// One layer, as torchvision's `features` count them.
+#[derive(Clone, Debug)]
+pub enum FrozenLayer {
+    /// A convolution with bias. 3×3 at stride 1 with padding 1 runs by Winograd, others by matrix products.
+    Convolution {
+        /// The weight (O, I / groups, KH, KW).
+        weight: Vec<f32>,
+        /// The weight's shape.
+        shape: [usize; 4],
+        /// The bias (O), or empty for none.
+        bias: Vec<f32>,
+        /// Stride, padding, dilation, groups.
+        geometry: Conv2d,
+    },
+    /// A scale and a shift per channel: a batch norm in evaluation mode. Folded into a convolution before it unless that
+    /// is tapped.
+    Affine {
+        /// The factors (C).
+        scale: Vec<f32>,
+        /// The terms (C).
+        shift: Vec<f32>,
+    },
+    /// max(x, 0).
+    Relu,
+    /// The maximum of windows of 2×2 that step by 2; the gradient goes to the first of equals.
+    MaxPool {
+        /// Round the number of windows up: the last one may hang over the edge.
+        ceil_mode: bool,
+    },
+}
+
+/// How the features of prediction and target are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Criterion {
+    /// The mean absolute difference; subgradient 0 at equality.
+    L1,
+    /// The mean squared difference.
+    Mse,
+}
+
+/// One comparison at one tap: `weight` times the criterion between features or between their Gram matrices.
+///
+/// The Gram matrix of a sample's features f (C × HW) is f fᵀ / (C H W).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Term {
+    /// The index of a tapped layer.
+    pub tap: usize,
+    /// What the criterion is multiplied by.
+    pub weight: f64,
+    /// The criterion.
+    pub criterion: Criterion,
+    /// Compare Gram matrices instead of features.
+    pub gram: bool,
+}
+
+/// What a prediction is compared with.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// Images of the prediction's shape; their features are computed along with the prediction's.
+    Images(&'a [f32]),
+    /// Features from [`FrozenNetwork::features`].
+    Features(&'a Features),
+}
+
+/// The features of some images at every tap, for use as a [`Target`] again and again.
+pub struct Features {
+    shape: [usize; 4],
+    taps: Vec<TapFeatures>,
+}
+
+/// The features at one tap.
+struct TapFeatures {
+    layer: usize,
+    layout: Layout,
+    data: Buffer,
+    /// The Gram matrices, once asked for.
+    grams: OnceLock<Vec<f32>>,
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Features").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+impl Features {
+    /// The shape of the images they are of.
+    pub fn shape(&self) -> [usize; 4] {
+        self.shape
+    }
+
+    /// The features at the tap on layer `layer`, as (N, C, H, W) with their shape; `None` where there is no tap.
+    pub fn at(&self, layer: usize) -> Option<(Vec<f32>, [usize; 4])> {
+        let TapFeatures { layout, data, .. } = self.taps.iter().find(|tap| tap.layer == layer)?;
+        let shape = [layout.batch, layout.channels, layout.height, layout.width];
+        Some((layout.to_planes(data, layout.batch, |_| 1.0), shape))
+    }
+}
+
+/// What [`FrozenNetwork::compare`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// Each term's value, its weight included.
+    pub values: Vec<f64>,
+    /// The gradient of the values' sum with respect to the prediction, if asked for.
+    pub gradient: Option<Vec<f32>>,
+}
+
+/// A sequence of frozen layers, tapped at some.
+///
+/// A tap records what its layer puts out: at a convolution before the ReLU that follows, at a ReLU after it. (MMagic
+/// copies features as it taps them, so torchvision's in-place ReLU does not reach back into them.) Layers after the last
+/// tap never run.
+///
+/// # Examples
+/// ```
+/// use image_losses_core::Conv2d;
+/// use image_losses_core::kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, Target, Term};
+///
+/// let convolution = FrozenLayer::Convolution {
+///     weight: vec![2.0],
+///     shape: [1, 1, 1, 1],
+///     bias: vec![-1.0],
+///     geometry: Conv2d::default(),
+/// };
+/// let network = FrozenNetwork::new(1, vec![convolution, FrozenLayer::Relu], &[1])?;
+/// let term = Term { tap: 1, weight: 1.0, criterion: Criterion::L1, gram: false };
+/// let found = network.compare(&[3.0, 0.0], Target::Images(&[1.0, 0.0]), [1, 1, 1, 2], &[term], true)?;
+/// assert_eq!(found.values, [2.0]);
+/// assert_eq!(found.gradient.unwrap(), [1.0, 0.0]);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+pub struct FrozenNetwork {
+    channels: usize,
+    input: Vec<[f32; 2]>,
+    steps: Vec<Step>,
+    /// The last call's memory.
+    workspace: Mutex<Option<Box<Workspace>>>,
+}
+
+impl fmt::Debug for FrozenNetwork {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let taps: Vec<usize> = self.steps.iter().filter_map(|step| step.tap).collect();
+        formatter
+            .debug_struct("FrozenNetwork")
+            .field("channels", &self.channels)
+            .field("steps", &self.steps.len())
+            .field("taps", &taps)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One or several layers that run at once.
+struct Step {
+    operation: Operation,
+    /// Ends in a ReLU whose mask is kept.
+    relu: bool,
+    /// Channels of its output.
+    channels: usize,
+    /// The tapped layer that its output is.
+    tap: Option<usize>,
+}
+
+/// What a step does before its ReLU.
+enum Operation {
+    /// The 3×3 convolution; the bias fills whole vectors.
+    Winograd { weights: WinogradWeights, bias: Vec<f32> },
+    /// Any other convolution.
+    General { weight: Vec<f32>, shape: [usize; 4], bias: Vec<f32>, geometry: Conv2d },
+    /// Scale and shift, filling whole vectors.
+    Affine { scale: Vec<f32>, shift: Vec<f32> },
+    /// Nothing: a ReLU by itself.
+    Identity,
+    /// Pooling, of max(x, 0) with `relu`.
+    Pool { ceil_mode: bool, relu: bool },
+}
+
+const OPERATION: &str = "FrozenNetwork";
+
+impl FrozenNetwork {
+    /// A network for images with `channels` channels, tapped at the layers whose indices are `taps`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] for a layer that does not fit the one before it, [`Error::InvalidOption`] for a tap that is
+    /// no layer.
+    pub fn new(channels: usize, layers: Vec<FrozenLayer>, taps: &[usize]) -> Result<Self> {
+        if let Some(tap) = taps.iter().find(|&&tap| tap >= layers.len()) {
+            return Err(Error::option(OPERATION, "taps", format!("layers below {}", layers.len()), tap));
+        }
+        let last = taps.iter().max().map_or(0, |tap| tap + 1);
+        let mut steps: Vec<Step> = Vec::new();
+        let mut current = channels;
+        for (index, layer) in layers.into_iter().take(last).enumerate() {
+            let tap = taps.contains(&index).then_some(index);
+            // A step whose output nobody taps takes the next layer in.
+            let open = steps.last_mut().filter(|step| step.tap.is_none());
+            let rule = |expected: String, got: Vec<usize>| {
+                Err(Error::ShapeRule { operation: OPERATION, argument: "layers", expected, got })
+            };
+            let (operation, outputs) = match layer {
+                FrozenLayer::Convolution { weight, shape, bias, geometry } => {
+                    check_convolution(index, current, &weight, shape, &bias, &geometry)?;
+                    let outputs = shape[0];
+                    let bias = if bias.is_empty() { vec![0.0; outputs] } else { bias };
+                    let same = shape[2..] == [3, 3] && geometry == Conv2d::padded(1);
+                    if same {
+                        // Weights are handed over when the step is closed: a batch norm may follow.
+                        (
+                            Operation::Winograd { weights: WinogradWeights::new(outputs, shape[1], weight), bias },
+                            outputs,
+                        )
+                    } else {
+                        (Operation::General { weight, shape, bias, geometry }, outputs)
+                    }
+                }
+                FrozenLayer::Affine { scale, shift } => {
+                    if scale.len() != current || shift.len() != current {
+                        return rule(
+                            format!("{current} scales and shifts in layer {index}"),
+                            vec![scale.len(), shift.len()],
+                        );
+                    }
+                    if let Some(step) = open
+                        && !step.relu
+                        && step.operation.folds(&scale, &shift)
+                    {
+                        step.tap = tap;
+                        continue;
+                    }
+                    (Operation::Affine { scale, shift }, current)
+                }
+                FrozenLayer::Relu => {
+                    if let Some(step) = open
+                        && !matches!(step.operation, Operation::Pool { .. })
+                    {
+                        step.relu = true;
+                        step.tap = tap;
+                        continue;
+                    }
+                    (Operation::Identity, current)
+                }
+                FrozenLayer::MaxPool { ceil_mode } => {
+                    // A ReLU by itself that ends in a pool is part of it.
+                    if let Some(step) = open
+                        && matches!(step.operation, Operation::Identity)
+                    {
+                        step.operation = Operation::Pool { ceil_mode, relu: true };
+                        step.relu = false;
+                        step.tap = tap;
+                        continue;
+                    }
+                    (Operation::Pool { ceil_mode, relu: false }, current)
+                }
+            };
+            let relu = matches!(operation, Operation::Identity);
+            steps.push(Step { operation, relu, channels: outputs, tap });
+            current = outputs;
+        }
+        for step in &mut steps {
+            step.operation.fill_vectors();
+        }
+        Ok(FrozenNetwork { channels, input: vec![[1.0, 0.0]; channels], steps, workspace: Mutex::new(None) })
+    }
+
+    /// The same network on images whose channels are first multiplied by `scale` and increased by `shift`: input
+    /// normalisation. It does not count as a layer.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] unless there is one of each for every channel.
+    pub fn with_input_affine(mut self, scale: &[f32], shift: &[f32]) -> Result<Self> {
+        if scale.len() != self.channels || shift.len() != self.channels {
+            let expected = format!("{} scales and shifts", self.channels);
+            return Err(Error::option(OPERATION, "input", expected, format!("{} and {}", scale.len(), shift.len())));
+        }
+        self.input = scale.iter().zip(shift).map(|(&scale, &shift)| [scale, shift]).collect();
+        Ok(self)
+    }
+
+    /// The features of `images` (N, C, H, W) at every tap.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] for another number of channels or images too small for the pools, [`Error::Length`] for data
+    /// that do not fill the shape.
+    pub fn features(&self, images: &[f32], shape: [usize; 4]) -> Result<Features> {
+        self.check(images, shape)?;
+        let layouts = self.layouts(shape)?;
+        let mut workspace = self.take_workspace(&layouts, 0);
+        workspace.load(&layouts[0], &self.input, images, 0);
+        let mut taps = Vec::new();
+        self.forward(&layouts, &mut workspace, 0, &mut |layer, data, layout, _| {
+            let mut copy = Buffer::new(layout.len());
+            copy.copy_from_slice(&data[..layout.len()]);
+            taps.push(TapFeatures { layer, layout, data: copy, grams: OnceLock::new() });
+        });
+        self.keep_workspace(workspace);
+        Ok(Features { shape, taps })
+    }
+
+    /// Compares `prediction` (N, C, H, W) with `target`, and with `with_gradient` carries the sum of the terms back to
+    /// the prediction. The target has no gradient.
+    ///
+    /// # Errors
+    /// As [`FrozenNetwork::features`]; [`Error::InvalidOption`] for a term on a layer without tap,
+    /// [`Error::ShapeMismatch`] for features of other images.
+    pub fn compare(
+        &self,
+        prediction: &[f32],
+        target: Target<'_>,
+        shape: [usize; 4],
+        terms: &[Term],
+        with_gradient: bool,
+    ) -> Result<Comparison> {
+        self.check(prediction, shape)?;
+        if let Some(term) = terms.iter().find(|term| !self.steps.iter().any(|step| step.tap == Some(term.tap))) {
+            return Err(Error::option(OPERATION, "tap", "a tapped layer", term.tap));
+        }
+        let samples = shape[0];
+        let mut both = shape;
+        match target {
+            Target::Images(images) => {
+                self.check(images, shape)?;
+                both[0] *= 2;
+            }
+            Target::Features(features) => {
+                let taps = |tap: usize| features.taps.iter().any(|features| features.layer == tap);
+                if features.shape != shape || terms.iter().any(|term| !taps(term.tap)) {
+                    return Err(Error::ShapeMismatch {
+                        operation: OPERATION,
+                        argument: "target features",
+                        expected: shape.to_vec(),
+                        got: features.shape.to_vec(),
+                    });
+                }
+            }
+        }
+        let layouts = self.layouts(both)?;
+        let mut workspace = self.take_workspace(&layouts, if with_gradient { samples } else { 0 });
+        workspace.load(&layouts[0], &self.input, prediction, 0);
+        if let Target::Images(images) = target {
+            workspace.load(&layouts[0], &self.input, images, samples);
+        }
+        let mut values = vec![0.0; terms.len()];
+        self.forward(
+            &layouts,
+            &mut workspace,
+            if with_gradient { samples } else { 0 },
+            &mut |tap, data, layout, back| {
+                run::compare_tap(tap, data, layout, samples, target, terms, &mut values, with_gradient.then_some(back));
+            },
+        );
+        let gradient = with_gradient.then(|| self.backward(&layouts, &mut workspace, samples));
+        self.keep_workspace(workspace);
+        Ok(Comparison { values, gradient })
+    }
+
+    fn check(&self, images: &[f32], shape: [usize; 4]) -> Result<()> {
+        if shape[1] != self.channels {
+            return Err(Error::ShapeRule {
+                operation: OPERATION,
+                argument: "images",
+                expected: format!("{} channels", self.channels),
+                got: shape.to_vec(),
+            });
+        }
+        let expected = shape.iter().product();
+        if expected == 0 {
+            return Err(Error::Empty { operation: OPERATION, argument: "images", got: shape.to_vec() });
+        }
+        if images.len() != expected {
+            return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: images.len() });
+        }
+        Ok(())
+    }
+
+    /// The layout before the first step and after each.
+    fn layouts(&self, shape: [usize; 4]) -> Result<Vec<Layout>> {
+        let mut layouts = vec![Layout::new(shape)];
+        for step in &self.steps {
+            let Layout { batch, height, width, channels, .. } = layouts[layouts.len() - 1];
+            let (height, width) = match &step.operation {
+                Operation::Pool { ceil_mode: true, .. } => (height.div_ceil(2), width.div_ceil(2)),
+                Operation::Pool { ceil_mode: false, .. } => (height / 2, width / 2),
+                Operation::General { shape, geometry, .. } => {
+                    let output = geometry.output_shape(&[batch, channels, height, width], shape)?;
+                    (output[2], output[3])
+                }
+                _ => (height, width),
+            };
+            if height == 0 || width == 0 {
+                return Err(Error::ShapeRule {
+                    operation: OPERATION,
+                    argument: "images",
+                    expected: "height and width for every pool".into(),
+                    got: shape.to_vec(),
+                });
+            }
+            layouts.push(Layout::new([batch, step.channels, height, width]));
+        }
+        Ok(layouts)
+    }
+
+    fn take_workspace(&self, layouts: &[Layout], samples: usize) -> Box<Workspace> {
+        let kept = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        let mut workspace = kept.unwrap_or_default();
+        workspace.plan(&self.steps, layouts, samples);
+        workspace
+    }
+
+    fn keep_workspace(&self, workspace: Box<Workspace>) {
+        *self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(workspace);
+    }
+}
+
+impl Operation {
+    /// Takes a scale and a shift of its output in, if it can.
+    fn folds(&mut self, scale: &[f32], shift: &[f32]) -> bool {
+        let fold = |weight: &mut [f32], bias: &mut [f32]| {
+            let len = weight.len() / bias.len().max(1);
+            for (channel, kernel) in weight.chunks_exact_mut(len.max(1)).enumerate() {
+                kernel.iter_mut().for_each(|tap| *tap *= scale[channel]);
+            }
+            for (channel, bias) in bias.iter_mut().enumerate() {
+                *bias = *bias * scale[channel] + shift[channel];
+            }
+        };
+        match self {
+            Operation::Winograd { weights, bias } => {
+                let [outputs, inputs, ..] = weights.shape();
+                let mut weight = weights.weight().to_vec();
+                fold(&mut weight, bias);
+                *weights = WinogradWeights::new(outputs, inputs, weight);
+            }
+            Operation::General { weight, bias, .. } => fold(weight, bias),
+            Operation::Affine { .. } | Operation::Identity | Operation::Pool { .. } => return false,
+        }
+        true
+    }
+
+    /// Lengthens what is read in whole vectors.
+    fn fill_vectors(&mut self) {
+        let fill =
+            |values: &mut Vec<f32>| values.resize(values.len().next_multiple_of(super::winograd::lanes::LANES), 0.0);
+        match self {
+            Operation::Winograd { bias, .. } => fill(bias),
+            Operation::Affine { scale, shift } => {
+                fill(scale);
+                fill(shift);
+            }
+            Operation::General { .. } | Operation::Identity | Operation::Pool { .. } => {}
+        }
+    }
+}
+
+/// Whether a convolution can follow `channels` channels.
+fn check_convolution(
+    index: usize,
+    channels: usize,
+    weight: &[f32],
+    shape: [usize; 4],
+    bias: &[f32],
+    geometry: &Conv2d,
+) -> Result<()> {
+    let expected = shape.iter().product();
+    if weight.len() != expected {
+        return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: weight.len() });
+    }
+    if !bias.is_empty() && bias.len() != shape[0] {
+        return Err(Error::ShapeRule {
+            operation: OPERATION,
+            argument: "layers",
+            expected: format!("a bias for each of {} output channels in layer {index}", shape[0]),
+            got: vec![bias.len()],
+        });
+    }
+    // Any extents that hold the kernel do: what is checked here are the channels.
+    let reach = |axis: usize| (shape[2 + axis] * geometry.dilation[axis]).max(1);
+    geometry.output_shape(&[1, channels, reach(0), reach(1)], &shape)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,334 @@
+//! What happens between convolutions, a row of pixels at a time.
+
+#![allow(clippy::needless_range_loop)]
+
+use crate::kernels::matmul::SharedMut;
+use crate::kernels::winograd::lanes::{LANES, Lanes, Task};
+use crate::kernels::winograd::layout::Layout;
+
+/// A read of images in a layout.
+#[derive(Clone, Copy)]
+pub(super) struct Images<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) layout: Layout,
+}
+
+impl<'a> Images<'a> {
+    pub(super) fn new(data: &'a [f32], layout: Layout) -> Self {
+        assert!(data.len() >= layout.len());
+        Images { data, layout }
+    }
+
+    /// # Safety
+    /// The pixel and the channels lie inside, and the processor has the instruction set of `L`.
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) -> L {
+        // SAFETY: the data hold the layout (checked by `new`); the caller vouches for the rest.
+        unsafe { L::load(self.data.as_ptr().add(self.layout.at(sample, y, x) + channel)) }
+    }
+}
+
+/// Writable images in a layout, shared among tasks that own a row each.
+#[derive(Clone, Copy)]
+pub(super) struct ImagesMut<'a> {
+    data: SharedMut<'a, f32>,
+    layout: Layout,
+}
+
+impl<'a> ImagesMut<'a> {
+    pub(super) fn new(data: &'a mut [f32], layout: Layout) -> Self {
+        assert!(data.len() >= layout.len());
+        ImagesMut { data: SharedMut::new(data), layout }
+    }
+
+    /// # Safety
+    /// The pixel and the channels lie inside.
+    #[inline(always)]
+    unsafe fn at(&self, sample: usize, y: usize, x: usize, channel: usize) -> *mut f32 {
+        // SAFETY: the data hold the layout (checked by `new`); the caller vouches for the rest.
+        unsafe { self.data.start().add(self.layout.at(sample, y, x) + channel) }
+    }
+}
+
+/// A bit per element of images in a layout, shared among tasks that own a row each.
+#[derive(Clone, Copy)]
+pub(super) struct BitsMut<'a> {
+    bits: SharedMut<'a, u16>,
+    layout: Layout,
+}
+
+impl<'a> BitsMut<'a> {
+    /// For `samples` images.
+    pub(super) fn new(bits: &'a mut [u16], layout: Layout, samples: usize) -> Self {
+        assert!(bits.len() >= layout.vectors(samples));
+        BitsMut { bits: SharedMut::new(bits), layout }
+    }
+
+    /// # Safety
+    /// The pixel and the channels lie inside, and are the caller's alone.
+    #[inline(always)]
+    unsafe fn set(&self, sample: usize, y: usize, x: usize, channel: usize, bits: u16) {
+        // SAFETY: as many words as vectors (checked by `new`); the caller vouches for the rest.
+        unsafe { *self.bits.start().add(self.layout.vector(sample, y, x) + channel / LANES) = bits };
+    }
+}
+
+/// A bit per element of images in a layout.
+#[derive(Clone, Copy)]
+pub(super) struct Bits<'a> {
+    bits: &'a [u16],
+    layout: Layout,
+}
+
+impl<'a> Bits<'a> {
+    pub(super) fn new(bits: &'a [u16], layout: Layout) -> Self {
+        assert!(bits.len() >= layout.vectors(layout.batch));
+        Bits { bits, layout }
+    }
+
+    /// # Safety
+    /// The pixel and the channels lie inside.
+    #[inline(always)]
+    unsafe fn get(&self, sample: usize, y: usize, x: usize, channel: usize) -> u16 {
+        // SAFETY: as many words as vectors (checked by `new`); the caller vouches for the rest.
+        unsafe { *self.bits.get_unchecked(self.layout.vector(sample, y, x) + channel / LANES) }
+    }
+}
+
+/// Scale, shift and ReLU of a row, in place. The row exists and is the task's alone.
+pub(super) struct AffineTask<'a> {
+    pub(super) images: ImagesMut<'a>,
+    /// As long as the layout has lanes.
+    pub(super) scale: Option<&'a [f32]>,
+    /// As long as the layout has lanes.
+    pub(super) shift: Option<&'a [f32]>,
+    pub(super) relu: bool,
+    /// Which elements pass the ReLU.
+    pub(super) mask: Option<BitsMut<'a>>,
+    pub(super) sample: usize,
+    pub(super) y: usize,
+}
+
+impl Task for AffineTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let layout = self.images.layout;
+        for x in 0..layout.width {
+            for channel in (0..layout.lanes()).step_by(LANES) {
+                // SAFETY: pixels and channels of a row that exists and is this task's alone.
+                unsafe {
+                    let target = self.images.at(self.sample, self.y, x, channel);
+                    let mut value = L::load(target);
+                    if let Some(scale) = self.scale {
+                        value = value.mul(L::load(scale[channel..][..LANES].as_ptr()));
+                    }
+                    if let Some(shift) = self.shift {
+                        value = value.add(L::load(shift[channel..][..LANES].as_ptr()));
+                    }
+                    if self.relu {
+                        let zero = L::splat(0.0);
+                        if let Some(mask) = self.mask {
+                            mask.set(self.sample, self.y, x, channel, value.greater(zero));
+                        }
+                        value = zero.max(value);
+                    }
+                    value.store(target);
+                }
+            }
+        }
+    }
+}
+
+/// A row of 2×2 maxima. The output row exists and is the task's alone, with the input rows' routes.
+pub(super) struct PoolTask<'a> {
+    pub(super) input: Images<'a>,
+    pub(super) output: ImagesMut<'a>,
+    /// Pool max(x, 0).
+    pub(super) relu: bool,
+    /// Which input elements were taken. Rows and columns that no window reaches keep what they have: zero.
+    pub(super) route: Option<BitsMut<'a>>,
+    pub(super) sample: usize,
+    pub(super) y: usize,
+}
+
+impl Task for PoolTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let (from, to) = (self.input.layout, self.output.layout);
+        let rows = 2.min(from.height - 2 * self.y);
+        for x in 0..to.width {
+            let columns = 2.min(from.width - 2 * x);
+            for channel in (0..to.lanes()).step_by(LANES) {
+                // SAFETY: a window of input pixels, and the output pixel of this task's row.
+                unsafe {
+                    let zero = L::splat(0.0);
+                    let mut values = [zero; 4];
+                    for index in 0..4 {
+                        // Where the window hangs over the edge, a pixel inside it again.
+                        let (row, column) = ((index / 2).min(rows - 1), (index % 2).min(columns - 1));
+                        values[index] = self.input.load(self.sample, 2 * self.y + row, 2 * x + column, channel);
+                    }
+                    let mut best = values[0].max(values[1]).max(values[2].max(values[3]));
+                    if self.relu {
+                        best = zero.max(best);
+                    }
+                    best.store(self.output.at(self.sample, self.y, x, channel));
+                    if let Some(route) = self.route {
+                        let mut left = if self.relu { best.greater(zero) } else { u16::MAX };
+                        for index in 0..4 {
+                            let (row, column) = (index / 2, index % 2);
+                            if row < rows && column < columns {
+                                let taken = values[index].equal(best) & left;
+                                left &= !taken;
+                                route.set(self.sample, 2 * self.y + row, 2 * x + column, channel, taken);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sums of a row's differences, and the gradient of their criteria. The row exists and is the task's alone.
+pub(super) struct CompareTask<'a> {
+    pub(super) prediction: Images<'a>,
+    pub(super) target: Images<'a>,
+    /// Added to the sample to find its target.
+    pub(super) offset: usize,
+    pub(super) gradient: RowGradient<'a>,
+    /// Sum of magnitudes, sum of squares.
+    pub(super) sums: &'a mut [f64; 2],
+    pub(super) sample: usize,
+    pub(super) y: usize,
+}
+
+/// What is kept of a row's differences.
+#[derive(Clone, Copy)]
+pub(super) enum RowGradient<'a> {
+    /// Nothing.
+    None,
+    /// Their signs.
+    Signs {
+        /// Where the prediction is larger.
+        positive: BitsMut<'a>,
+        /// Where the target is.
+        negative: BitsMut<'a>,
+    },
+    /// `sign` times the sign plus `linear` times the difference, in vectors without border.
+    Dense {
+        /// The elements.
+        values: SharedMut<'a, f32>,
+        /// Factor of the sign.
+        sign: f32,
+        /// Factor of the difference.
+        linear: f32,
+    },
+}
+
+impl Task for CompareTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let layout = self.prediction.layout;
+        // SAFETY: the task runs with the instructions of `L`.
+        let zero = unsafe { L::splat(0.0) };
+        for x in 0..layout.width {
+            let (mut magnitudes, mut squares) = (zero, zero);
+            for channel in (0..layout.lanes()).step_by(LANES) {
+                // SAFETY: pixels and channels of a row that exists, whose gradient is this task's alone.
+                unsafe {
+                    let prediction: L = self.prediction.load(self.sample, self.y, x, channel);
+                    let target: L = self.target.load(self.sample + self.offset, self.y, x, channel);
+                    let difference = prediction.sub(target);
+                    magnitudes = magnitudes.add(difference.abs());
+                    squares = difference.mul_add(difference, squares);
+                    match self.gradient {
+                        RowGradient::None => {}
+                        RowGradient::Signs { positive, negative } => {
+                            positive.set(self.sample, self.y, x, channel, difference.greater(zero));
+                            negative.set(self.sample, self.y, x, channel, zero.greater(difference));
+                        }
+                        RowGradient::Dense { values, sign, linear } => {
+                            let plus = L::splat(sign).keep(difference.greater(zero));
+                            let minus = L::splat(sign).keep(zero.greater(difference));
+                            let value = difference.mul_add(L::splat(linear), plus.sub(minus));
+                            let index = layout.vector(self.sample, self.y, x) * LANES + channel;
+                            value.store(values.start().add(index));
+                        }
+                    }
+                }
+            }
+            self.sums[0] += magnitudes.sum();
+            self.sums[1] += squares.sum();
+        }
+    }
+}
+
+/// The gradient that reaches a step's output: from the step above, from the tap, past the ReLU. The row exists and is
+/// the task's alone.
+pub(super) struct GatherTask<'a> {
+    /// Read where `above` says so, and written.
+    pub(super) gradient: ImagesMut<'a>,
+    pub(super) above: Above<'a>,
+    pub(super) signs: Option<(Bits<'a>, Bits<'a>, f32)>,
+    /// Vectors without border, for the whole layout.
+    pub(super) dense: Option<&'a [f32]>,
+    pub(super) mask: Option<Bits<'a>>,
+    pub(super) sample: usize,
+    pub(super) y: usize,
+}
+
+/// The gradient from the step above.
+#[derive(Clone, Copy)]
+pub(super) enum Above<'a> {
+    /// None: nothing above reaches a tap.
+    None,
+    /// It is in place.
+    InPlace,
+    /// It is that of a pool's output.
+    Pooled {
+        /// The gradient.
+        gradient: Images<'a>,
+        /// Which elements the pool took.
+        route: Bits<'a>,
+    },
+}
+
+impl Task for GatherTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let (layout, sample, y) = (self.gradient.layout, self.sample, self.y);
+        for x in 0..layout.width {
+            for channel in (0..layout.lanes()).step_by(LANES) {
+                // SAFETY: pixels and channels of a row that exists and is this task's alone; a pool's output pixel is
+                // checked to exist.
+                unsafe {
+                    let target = self.gradient.at(sample, y, x, channel);
+                    let mut value = match self.above {
+                        Above::InPlace => L::load(target),
+                        Above::Pooled { gradient, route }
+                            if y / 2 < gradient.layout.height && x / 2 < gradient.layout.width =>
+                        {
+                            let above: L = gradient.load(sample, y / 2, x / 2, channel);
+                            above.keep(route.get(sample, y, x, channel))
+                        }
+                        Above::Pooled { .. } | Above::None => L::splat(0.0),
+                    };
+                    if let Some((positive, negative, factor)) = self.signs {
+                        let factor = L::splat(factor);
+                        let plus = factor.keep(positive.get(sample, y, x, channel));
+                        value = value.add(plus).sub(factor.keep(negative.get(sample, y, x, channel)));
+                    }
+                    if let Some(dense) = self.dense {
+                        let index = layout.vector(sample, y, x) * LANES + channel;
+                        value = value.add(L::load(dense[index..][..LANES].as_ptr()));
+                    }
+                    if let Some(mask) = self.mask {
+                        value = value.keep(mask.get(sample, y, x, channel));
+                    }
+                    value.store(target);
+                }
+            }
+        }
+    }
+}

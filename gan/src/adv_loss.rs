@@ -1,0 +1,319 @@
+//! DeblurGANv2's adversarial objectives.
+
+use image_losses_core::{Differentiable, Error, Function, Result, Tensor};
+use image_losses_penalties::{Draws, NormMode, gradient_penalty};
+use serde::{Deserialize, Serialize};
+
+use crate::scores::{Distance, Signed, Softplus, SquaredDistance, check_scores, less, mean, scalar};
+use crate::{ImagePool, Step, Stored};
+
+const NAME: &str = "AdvLoss";
+
+/// Past predictions in each pool.
+const POOL_SIZE: usize = 50;
+
+/// The gradient penalty's factor.
+const PENALTY: f64 = 10.0;
+
+/// Which objective an [`AdvLoss`] is. The table stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum AdvLossType {
+    /// Cross-entropy.
+    Gan,
+    /// Distance from the label.
+    Lsgan,
+    /// Wasserstein distance with a gradient penalty.
+    WganGp,
+    /// Relativistic average cross-entropy.
+    Ragan,
+    /// Relativistic average least squares.
+    RaganLs,
+}
+
+/// Options of [`AdvLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_type` | `gan`, `lsgan`, `wgan-gp`, `ragan` or `ragan-ls` | none, must be given |
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AdvOptions {
+    /// Which objective.
+    pub loss_type: AdvLossType,
+}
+
+/// DeblurGANv2's adversarial objective: of a critic D, generated images f and real images r.
+///
+/// | `loss_type` | discriminator | generator |
+/// |---|---|---|
+/// | `gan` | ½ mean softplus(D(f)) + ½ mean softplus(−D(r)) | mean softplus(−D(f)) |
+/// | `lsgan` | ½ mean abs(D(f)) + ½ mean abs(D(r) − 1); the name is MMagic's, the distance is not squared | mean abs(D(f) − 1) |
+/// | `wgan-gp` | mean D(f) − mean D(r) + 10 · gradient penalty (norm per pixel) | −mean D(f) |
+/// | `ragan` | ½ mean softplus(−(D(r) − m_f)) + ½ mean softplus(D(f) − m_r) | ½ mean softplus(D(r) − m_f) + ½ mean softplus(−(D(f) − m_r)) |
+/// | `ragan-ls` | ½ mean (D(r) − m_f − 1)² + ½ mean (D(f) − m_r + 1)² | ½ mean (D(r) − m_f + 1)² + ½ mean (D(f) − m_r − 1)² |
+///
+/// m_f and m_r are the means of the last 50 predictions on generated and on real images, constants without gradient.
+/// The discriminator's step counts its own predictions among them; it returns them ([`AdvTerms::predictions`]), and they
+/// enter the state when you add them:
+///
+/// - engines whose tensors live on (tch, ndarray): `AdvState<T>` and [`AdvState::add`];
+/// - engines with a graph per step (`autograd`): `AdvState<`[`Sample`](crate::Sample)`>`; evaluate the predictions with
+///   the loss, then [`AdvState::add_values`].
+///
+/// The discriminator's step detaches the generated images.
+///
+/// # Shapes
+/// Images: (N, …), equal for `wgan-gp`; whatever the critic takes. Its output: rank at least 1, batch first.
+///
+/// Options: [`AdvOptions`].
+///
+/// # Errors
+/// The critic's; [`Error::ShapeRule`] for an output without axes, [`Error::Empty`]; [`Error::MissingInput`] for a
+/// generator's relativistic step while the pools are empty; those of
+/// [`gradient_penalty`].
+///
+/// ```
+/// use image_losses_autograd::run;
+/// use image_losses_core::Tensor;
+/// use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvState, Sample, Step};
+///
+/// let loss = AdvLoss::new(AdvOptions { loss_type: AdvLossType::RaganLs })?;
+/// let mut state = AdvState::<Sample>::new(7);
+/// for _ in 0..2 {
+///     let value = run(|session| {
+///         let fake = session.input(vec![1.0f64, 3.0], &[2, 1])?;
+///         let real = session.input(vec![4.0, 6.0], &[2, 1])?;
+///         let terms = loss.forward(|x| Ok(x.clone()), &fake, &real, Step::Discriminator, None, &mut state)?;
+///         let new = terms.predictions.unwrap();
+///         let values = session.evaluate(&[&terms.loss, &new.fake, &new.real])?;
+///         state.add_values((&values[1], &new.fake.shape()), (&values[2], &new.real.shape()))?;
+///         Ok::<_, image_losses_core::Error>(values[0][0])
+///     })?;
+///     // m_f = 2, m_r = 5: ½ mean (1², 3²) + ½ mean ((−3)², (−1)²)
+///     assert_eq!(value, 5.0);
+/// }
+/// assert_eq!(state.fake_pool.len(), 4);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: MMagic, `mmagic.models.losses.AdvLoss`; O. Kupyn et al., *DeblurGAN-v2: Deblurring (Orders-of-Magnitude)
+/// Faster and Better*, 2019, section 3.3; A. Jolicoeur-Martineau, *The Relativistic Discriminator: a Key Element Missing
+/// from Standard GAN*, 2018.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "AdvOptions", into = "AdvOptions")]
+pub struct AdvLoss {
+    options: AdvOptions,
+}
+
+impl AdvLoss {
+    /// The loss with the given options.
+    ///
+    /// # Errors
+    /// None in this version.
+    pub fn new(options: AdvOptions) -> Result<Self> {
+        Ok(AdvLoss { options })
+    }
+
+    /// The loss of one step, and the predictions that the pools are to remember.
+    ///
+    /// `alpha` (N, 1, …) holds the gradient penalty's interpolation weights; without it they are drawn from the state.
+    ///
+    /// # Errors
+    /// As the type says.
+    pub fn forward<T: Differentiable, V: Stored<T>>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        fake: &T,
+        real: &T,
+        step: Step,
+        alpha: Option<&T>,
+        state: &mut AdvState<V>,
+    ) -> Result<AdvTerms<T>> {
+        let detached;
+        let fake = if step == Step::Discriminator {
+            detached = fake.detach();
+            &detached
+        } else {
+            fake
+        };
+        let loss = match (self.options.loss_type, step) {
+            (AdvLossType::Ragan | AdvLossType::RaganLs, _) => {
+                return self.relativistic(critic, fake, real, step, state);
+            }
+            (AdvLossType::WganGp, Step::Discriminator) => {
+                let on_fake = judged(&Function::new(Signed { sign: 1.0 }), &critic(fake)?, 1.0)?;
+                let on_real = judged(&Function::new(Signed { sign: -1.0 }), &critic(real)?, 1.0)?;
+                let drawn;
+                let alpha = match alpha {
+                    Some(alpha) => alpha,
+                    None => {
+                        drawn = state.draw(real)?;
+                        &drawn
+                    }
+                };
+                let penalty = gradient_penalty(&critic, &real.detach(), fake, alpha, None, NormMode::Pixel)?;
+                let penalty = scalar(&penalty.accumulator()?)?.scale(PENALTY)?;
+                on_fake.add(&on_real)?.add(&penalty)?.cast_like(fake)
+            }
+            (AdvLossType::WganGp, Step::Generator) => {
+                let scores = critic(fake)?;
+                judged(&Function::new(Signed { sign: -1.0 }), &scores, 1.0)?.cast_like(&scores)
+            }
+            (kind, Step::Discriminator) => {
+                let (towards_real, towards_fake) = labelled(kind);
+                let scores = critic(fake)?;
+                let on_fake = judged(&towards_fake, &scores, 0.5)?;
+                on_fake.add(&judged(&towards_real, &critic(real)?, 0.5)?)?.cast_like(&scores)
+            }
+            (kind, Step::Generator) => {
+                let scores = critic(fake)?;
+                judged(&labelled(kind).0, &scores, 1.0)?.cast_like(&scores)
+            }
+        }?;
+        Ok(AdvTerms { loss, predictions: None })
+    }
+
+    fn relativistic<T: Tensor, V: Stored<T>>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        fake: &T,
+        real: &T,
+        step: Step,
+        state: &mut AdvState<V>,
+    ) -> Result<AdvTerms<T>> {
+        let (on_fake, on_real) = (critic(fake)?, critic(real)?);
+        check_scores(NAME, "fake", &on_fake)?;
+        check_scores(NAME, "real", &on_real)?;
+        let (f, r) = (on_fake.accumulator()?, on_real.accumulator()?);
+        let filling = step == Step::Discriminator;
+        let empty = || Error::MissingInput {
+            operation: NAME,
+            argument: "predictions".into(),
+            hint: ": the pools are empty; run the discriminator's step first and add its predictions to the state"
+                .into(),
+        };
+        let m_f = state.fake_pool.mean(filling.then_some(&f), &f)?.ok_or_else(empty)?;
+        let m_r = state.real_pool.mean(filling.then_some(&r), &r)?.ok_or_else(empty)?;
+        let (towards_real, towards_fake) = labelled(self.options.loss_type);
+        // The generator wants the two the other way round.
+        let (of_real, of_fake) = if filling { (towards_real, towards_fake) } else { (towards_fake, towards_real) };
+        let loss = judged(&of_real, &less(&r, &m_f)?, 0.5)?
+            .add(&judged(&of_fake, &less(&f, &m_r)?, 0.5)?)?
+            .cast_like(&on_fake)?;
+        let predictions = filling.then(|| AdvPredictions { fake: on_fake.detach(), real: on_real.detach() });
+        Ok(AdvTerms { loss, predictions })
+    }
+}
+
+impl From<AdvOptions> for AdvLoss {
+    fn from(options: AdvOptions) -> Self {
+        AdvLoss { options }
+    }
+}
+
+impl From<AdvLoss> for AdvOptions {
+    fn from(loss: AdvLoss) -> Self {
+        loss.options
+    }
+}
+
+/// The functions of a score that should be real, and of one that should be fake.
+fn labelled(kind: AdvLossType) -> (Function, Function) {
+    match kind {
+        AdvLossType::Gan | AdvLossType::Ragan => {
+            (Function::new(Softplus { sign: -1.0 }), Function::new(Softplus { sign: 1.0 }))
+        }
+        AdvLossType::Lsgan => (Function::new(Distance { label: 1.0 }), Function::new(Distance { label: 0.0 })),
+        AdvLossType::WganGp => (Function::new(Signed { sign: -1.0 }), Function::new(Signed { sign: 1.0 })),
+        AdvLossType::RaganLs => {
+            (Function::new(SquaredDistance { label: 1.0 }), Function::new(SquaredDistance { label: -1.0 }))
+        }
+    }
+}
+
+/// `scale` · the mean of a function of the critic's output, with one axis.
+fn judged<T: Tensor>(function: &Function, scores: &T, scale: f64) -> Result<T> {
+    scalar(&mean(NAME, function, &[("prediction", scores)], scale)?)
+}
+
+/// What one step of an [`AdvLoss`] gives.
+#[derive(Clone, Debug)]
+pub struct AdvTerms<T> {
+    /// The loss, a tensor with one element.
+    pub loss: T,
+    /// The discriminator's predictions that the pools are to remember; `None` for a generator's step and for objectives
+    /// without pools.
+    pub predictions: Option<AdvPredictions<T>>,
+}
+
+/// A critic's detached outputs.
+#[derive(Clone, Debug)]
+pub struct AdvPredictions<T> {
+    /// On generated images.
+    pub fake: T,
+    /// On real images.
+    pub real: T,
+}
+
+/// What an [`AdvLoss`] remembers between steps: the pools of predictions, and the source of its random draws.
+///
+/// With `V` = [`Sample`](crate::Sample) it is saved and loaded through serde.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdvState<V> {
+    /// Predictions on generated images.
+    pub fake_pool: ImagePool<V>,
+    /// Predictions on real images.
+    pub real_pool: ImagePool<V>,
+    draws: Draws,
+}
+
+impl<V> AdvState<V> {
+    /// Empty pools of 50; the same seed, the same draws.
+    pub fn new(seed: u64) -> Self {
+        AdvState {
+            fake_pool: ImagePool::new(POOL_SIZE, seed),
+            real_pool: ImagePool::new(POOL_SIZE, seed.wrapping_add(1)),
+            draws: Draws::new(seed.wrapping_add(2)),
+        }
+    }
+
+    /// A uniform number for each sample of `images`, (N, 1, …).
+    fn draw<T: Tensor>(&mut self, images: &T) -> Result<T> {
+        let mut shape = images.shape();
+        check_scores(NAME, "real", images)?;
+        shape[1..].fill(1);
+        self.draws.uniform(&images.context(), &shape)
+    }
+}
+
+impl<T: Tensor> AdvState<T> {
+    /// Remembers the predictions of a discriminator's step, if there are any.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub fn add(&mut self, terms: &AdvTerms<T>) -> Result<()> {
+        let Some(AdvPredictions { fake, real }) = &terms.predictions else { return Ok(()) };
+        for (pool, prediction) in [(&mut self.fake_pool, fake), (&mut self.real_pool, real)] {
+            let samples = prediction.shape().first().copied().unwrap_or(0);
+            pool.add((0..samples).map(|n| prediction.narrow(0, n, 1)).collect::<Result<Vec<_>>>()?);
+        }
+        Ok(())
+    }
+}
+
+impl AdvState<crate::Sample> {
+    /// Remembers the evaluated predictions of a discriminator's step, each with its shape (N, …).
+    ///
+    /// # Errors
+    /// As [`Sample::split`](crate::Sample::split).
+    pub fn add_values<F: Copy + Into<f64>>(&mut self, fake: (&[F], &[usize]), real: (&[F], &[usize])) -> Result<()> {
+        let (fake, real) = (crate::Sample::split(fake.0, fake.1)?, crate::Sample::split(real.0, real.1)?);
+        self.fake_pool.add(fake);
+        self.real_pool.add(real);
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! The adversarial losses of one list of scores.
+
+use image_losses_core::{
+    Element, Error, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss, Reducer, Reduction, Result,
+    Tensor, finite,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::scores::{
+    Distance, Hinge, Signed, Softplus, SquaredDifference, SquaredDistance, check_scores, mean, scalar,
+};
+use crate::{GaussianBlur, GaussianBlurOptions, Role};
+
+const NAME: &str = "GANLoss";
+
+/// Which function of the score a [`GanLoss`] averages. The table stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum GanType {
+    /// Binary cross-entropy with logits.
+    Vanilla,
+    /// Squared distance from the label.
+    Lsgan,
+    /// Distance from the label.
+    L1,
+    /// The score itself, with the sign of its role.
+    Wgan,
+    /// Hinge for the discriminator, the score for the generator.
+    Hinge,
+    /// Softplus of the score, with the sign of its role.
+    WganLogisticNs,
+    /// Squared distance from a soft mask.
+    Smgan,
+}
+
+/// Options of [`GanLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `gan_type` | `vanilla`, `lsgan`, `l1`, `wgan`, `hinge`, `wgan-logistic-ns` or `smgan` | none, must be given |
+/// | `real_label_val` | the label of real images (`vanilla`, `lsgan`, `l1`, `smgan`) | 1 |
+/// | `fake_label_val` | the label of generated images (the same; the discriminator's `smgan` has the mask instead) | 0 |
+/// | `loss_weight` | λ, multiplies the generator's loss alone | 1 |
+/// | `gaussian_blur` | the filter that softens the mask (`smgan`) | 71×71, σ 10 |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GanOptions {
+    /// Which function of the score.
+    pub gan_type: GanType,
+    /// The label of real images.
+    #[serde(default = "one")]
+    pub real_label_val: f64,
+    /// The label of generated images.
+    #[serde(default)]
+    pub fake_label_val: f64,
+    /// λ, multiplies the generator's loss alone.
+    #[serde(default = "one")]
+    pub loss_weight: f64,
+    /// The filter that softens the mask.
+    #[serde(default)]
+    pub gaussian_blur: GaussianBlurOptions,
+}
+
+impl GanOptions {
+    /// A type, and the defaults of everything else.
+    pub fn new(gan_type: GanType) -> Self {
+        GanOptions {
+            gan_type,
+            real_label_val: 1.0,
+            fake_label_val: 0.0,
+            loss_weight: 1.0,
+            gaussian_blur: GaussianBlurOptions::default(),
+        }
+    }
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// The mean of a function of a critic's scores: adversarial loss, GAN loss (`GANLoss` and `GANLossComps`).
+///
+/// With s a score, t the label of the role ([`Role`]: `real_label_val` or `fake_label_val`):
+///
+/// | `gan_type` | value |
+/// |---|---|
+/// | `vanilla` | t·softplus(−s) + (1 − t)·softplus(s): binary cross-entropy of sigmoid(s) with t |
+/// | `lsgan` | (s − t)² |
+/// | `l1` | abs(s − t) |
+/// | `wgan` | −s towards real, s towards fake |
+/// | `hinge` | discriminator: max(0, 1 − s) on real, max(0, 1 + s) on fake; generator: −s |
+/// | `wgan-logistic-ns` | softplus(−s) towards real, softplus(s) towards fake: `vanilla` without label values |
+/// | `smgan` | discriminator: (s − t)², on fake images with the blurred mask as t; generator: (s − t)², 0 if the mask is empty |
+///
+/// The result is the mean over all elements; the generator's is multiplied by λ, the discriminator's never.
+///
+/// `smgan` is AOT-GAN's soft mask-guided loss: the mask is 1 in the hole; scores of another height and width are resized
+/// to it (bilinear, corners aligned). MMagic averages the generator's squared error before the mask multiplies it, so
+/// that the mask's own mean cancels; AOT-GAN's authors weigh pixel by pixel. This is MMagic's. The other types ignore a
+/// mask, as MMagic does.
+///
+/// # Shapes
+/// Scores: any, rank at least 1. For `smgan` scores (N, C, h, w) and mask (N, 1, H, W).
+///
+/// Where not differentiable: `l1` at s = t and `hinge` at the kink, gradient 0 there. `vanilla` and `wgan-logistic-ns`
+/// stay finite with exact gradients however confident the scores are.
+///
+/// Options: [`GanOptions`].
+///
+/// # Errors
+/// [`Error::ShapeRule`] for scores without axes, [`Error::Empty`]; for `smgan` [`Error::MissingInput`] without a mask,
+/// [`Error::ShapeRule`] for scores of another rank than 4, [`Error::ShapeMismatch`] for a mask that is not (N, 1, H, W).
+///
+/// ```
+/// use image_losses_core::Tensor;
+/// use image_losses_gan::{GanLoss, GanOptions, GanType, Role};
+/// use image_losses_ndarray::NdTensor;
+/// use ndarray::array;
+///
+/// let hinge = GanLoss::new(GanOptions::new(GanType::Hinge))?;
+/// let scores = NdTensor::new(array![0.5f64, 2.0]);
+/// assert_eq!(hinge.forward(&scores, Role::DiscriminatorOnReal, None)?.item()?, 0.25); // mean of 0.5, 0
+/// assert_eq!(hinge.forward(&scores, Role::DiscriminatorOnFake, None)?.item()?, 2.25); // mean of 1.5, 3
+/// assert_eq!(hinge.forward(&scores, Role::Generator, None)?.item()?, -1.25);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: MMagic, `mmagic.models.losses.GANLoss` and `GANLossComps`. `vanilla`: I. Goodfellow et al., *Generative
+/// Adversarial Nets*, 2014, non-saturating; `lsgan`: X. Mao et al., *Least Squares Generative Adversarial Networks*,
+/// 2017; `wgan`: M. Arjovsky et al., *Wasserstein GAN*, 2017; `hinge`: J. H. Lim and J. C. Ye, *Geometric GAN*, 2017;
+/// `wgan-logistic-ns`: T. Karras et al., *A Style-Based Generator Architecture for GANs*, 2019; `smgan`: Y. Zeng et al.,
+/// *Aggregated Contextual Transformations for High-Resolution Image Inpainting*, 2021.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "GanOptions", into = "GanOptions")]
+pub struct GanLoss {
+    options: GanOptions,
+    blur: GaussianBlur,
+}
+
+impl GanLoss {
+    /// The loss with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for labels or a `loss_weight` that are not finite, and for a `gaussian_blur` that
+    /// [`GaussianBlur::new`] refuses.
+    pub fn new(options: GanOptions) -> Result<Self> {
+        finite(NAME, "real_label_val", options.real_label_val)?;
+        finite(NAME, "fake_label_val", options.fake_label_val)?;
+        finite(NAME, "loss_weight", options.loss_weight)?;
+        Ok(GanLoss { blur: GaussianBlur::new(options.gaussian_blur)?, options })
+    }
+
+    /// The loss of scores.
+    ///
+    /// # Errors
+    /// As the type says.
+    pub fn forward<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>) -> Result<T> {
+        self.forward_scales(&[scores], role, mask)
+    }
+
+    /// The mean over the scales of a multi-scale discriminator, each with its own scores.
+    ///
+    /// # Errors
+    /// As the type says, and [`Error::InputCount`] for no scales.
+    pub fn forward_scales<T: Tensor>(&self, scores: &[&T], role: Role, mask: Option<&T>) -> Result<T> {
+        let Some((&first, rest)) = scores.split_first() else {
+            return Err(Error::InputCount { operation: NAME, expected: 1, got: 0 });
+        };
+        let scale = self.weight(role) / scores.len() as f64;
+        let mut sum = self.scaled(first, role, mask, scale)?;
+        for &scores in rest {
+            sum = scalar(&sum)?.add(&scalar(&self.scaled(scores, role, mask, scale)?)?)?;
+        }
+        sum.cast_like(first)
+    }
+
+    /// The loss in one role as a pointwise function with a mean: closed-form gradients on CPU slices and, on the engines,
+    /// the same numbers as [`forward`](GanLoss::forward) for scores of rank at least 2.
+    ///
+    /// ```
+    /// use image_losses_gan::{GanLoss, GanOptions, GanType, Role};
+    /// use ndarray::array;
+    ///
+    /// let wgan = GanLoss::new(GanOptions { loss_weight: 0.5, ..GanOptions::new(GanType::Wgan) })?;
+    /// let scores = array![[3.0f64], [1.0]];
+    /// let criterion = wgan.criterion(Role::Generator)?;
+    /// let (value, [gradient]) =
+    ///     image_losses_ndarray::value_and_gradients(&criterion, [scores.view()], None, [true])?;
+    /// assert_eq!(value, -1.0); // −λ · mean of 3, 1
+    /// assert_eq!(gradient.unwrap(), array![[-0.25], [-0.25]].into_dyn()); // −λ/2
+    /// # Ok::<(), image_losses_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for `smgan`, which is no function of the scores alone.
+    pub fn criterion(&self, role: Role) -> Result<GanCriterion> {
+        if self.options.gan_type == GanType::Smgan {
+            return Err(Error::option(NAME, "gan_type", "a function of the scores alone", "smgan"));
+        }
+        Ok(GanCriterion {
+            gan_type: self.options.gan_type,
+            role,
+            label: self.label(role),
+            loss_weight: self.weight(role),
+        })
+    }
+
+    /// `scale` · mean, in the accumulator's type.
+    fn scaled<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>, scale: f64) -> Result<T> {
+        if self.options.gan_type == GanType::Smgan {
+            return self.soft_mask(scores, role, mask, scale);
+        }
+        mean(NAME, &function(self.options.gan_type, role, self.label(role)), &[("input", scores)], scale)
+    }
+
+    fn soft_mask<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>, scale: f64) -> Result<T> {
+        let Some(mask) = mask else {
+            let hint = ": smgan compares the scores with the inpainting mask".into();
+            return Err(Error::MissingInput { operation: NAME, argument: "mask".into(), hint });
+        };
+        check_scores(NAME, "input", scores)?;
+        check_scores(NAME, "mask", mask)?;
+        let (shape, got) = (scores.shape(), mask.shape());
+        let [n, _, height, width] = shape[..] else {
+            let expected = "rank 4 (N, C, H, W) with smgan".into();
+            return Err(Error::ShapeRule { operation: NAME, argument: "input", expected, got: shape });
+        };
+        let size = match got[..] {
+            [batch, 1, h, w] if batch == n => [h, w],
+            _ => {
+                let expected = vec![n, 1, height, width];
+                return Err(Error::ShapeMismatch { operation: NAME, argument: "mask", expected, got });
+            }
+        };
+        let mut scores = scores.accumulator()?;
+        if size != [height, width] {
+            scores = scores.resize(size, Interpolation::Bilinear { align_corners: true })?;
+        }
+        let mask = mask.accumulator()?;
+        if role == Role::DiscriminatorOnFake {
+            let target = self.blur.forward(&mask)?.detach();
+            let scale = scale / scores.elements() as f64;
+            let function = Function::new(SquaredDifference);
+            return T::map_reduce(&function, &[&scores, &target], None, scale, Extent::Sum);
+        }
+        let function = Function::new(SquaredDistance { label: self.label(role) });
+        let error = mean(NAME, &function, &[("input", &scores)], scale)?;
+        if role == Role::DiscriminatorOnReal {
+            return Ok(error);
+        }
+        // The mean over pixels of error·mask/mean(mask) is the error itself, unless the mask is empty.
+        T::pointwise(&Function::new(ZeroWhereEmpty), &[&scalar(&error)?, &scalar(&mask.sum_all()?)?])
+    }
+
+    fn label(&self, role: Role) -> f64 {
+        if role.target_is_real() { self.options.real_label_val } else { self.options.fake_label_val }
+    }
+
+    fn weight(&self, role: Role) -> f64 {
+        if role.is_discriminator() { 1.0 } else { self.options.loss_weight }
+    }
+}
+
+impl TryFrom<GanOptions> for GanLoss {
+    type Error = Error;
+    fn try_from(options: GanOptions) -> Result<Self> {
+        GanLoss::new(options)
+    }
+}
+
+impl From<GanLoss> for GanOptions {
+    fn from(loss: GanLoss) -> Self {
+        loss.options
+    }
+}
+
+/// A [`GanLoss`] in one role, as a pointwise function of the scores and a mean. [`GanLoss::criterion`] makes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GanCriterion {
+    gan_type: GanType,
+    role: Role,
+    label: f64,
+    loss_weight: f64,
+}
+
+impl PointwiseLoss<1> for GanCriterion {
+    const NAME: &'static str = NAME;
+    const INPUTS: [Input; 1] = [Input::full("input")];
+    fn function(&self) -> Function {
+        function(self.gan_type, self.role, self.label)
+    }
+    fn reducer(&self) -> Reducer {
+        Reducer { loss_weight: self.loss_weight, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+/// The function of one score.
+fn function(gan_type: GanType, role: Role, label: f64) -> Function {
+    // Towards real the score should grow.
+    let sign = if role.target_is_real() { -1.0 } else { 1.0 };
+    match gan_type {
+        GanType::Vanilla if label == 1.0 => Function::new(Softplus { sign: -1.0 }),
+        GanType::Vanilla if label == 0.0 => Function::new(Softplus { sign: 1.0 }),
+        GanType::Vanilla => Function::new(CrossEntropy { label }),
+        GanType::Lsgan | GanType::Smgan => Function::new(SquaredDistance { label }),
+        GanType::L1 => Function::new(Distance { label }),
+        GanType::Wgan => Function::new(Signed { sign }),
+        GanType::Hinge if role.is_discriminator() => Function::new(Hinge { sign: -sign }),
+        GanType::Hinge => Function::new(Signed { sign: -1.0 }),
+        GanType::WganLogisticNs => Function::new(Softplus { sign }),
+    }
+}
+
+/// The cross-entropy of sigmoid(s) with a label.
+#[derive(Clone, Copy, Debug)]
+struct CrossEntropy {
+    label: f64,
+}
+
+impl Pointwise<1> for CrossEntropy {
+    #[inline(always)]
+    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+        // Two softplus rather than softplus(s) − label·s: at a confident score nothing cancels, in value or derivative.
+        (-s).softplus() * self.label + s.softplus() * (1.0 - self.label)
+    }
+}
+
+/// The error, or 0 where the total is 0.
+#[derive(Clone, Copy, Debug)]
+struct ZeroWhereEmpty;
+
+impl Pointwise<2> for ZeroWhereEmpty {
+    #[inline(always)]
+    fn value<E: Element>(&self, [error, total]: [E; 2]) -> E {
+        total.if_zero(total.constant(0.0), error)
+    }
+}

@@ -1,0 +1,109 @@
+//! Real and generated images judged against each other's average.
+
+use image_losses_core::{Error, Function, Result, Tensor, finite};
+use serde::{Deserialize, Serialize};
+
+use crate::Step;
+use crate::scores::{Hinge, check_scores, less, mean, scalar};
+
+const NAME: &str = "RelativisticAverageHingeLoss";
+
+/// Options of [`RelativisticAverageHingeLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the generator's loss alone, as in `GANLoss` | 1 |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct RelativisticAverageHingeOptions {
+    /// λ, multiplies the generator's loss alone.
+    pub loss_weight: f64,
+}
+
+impl Default for RelativisticAverageHingeOptions {
+    fn default() -> Self {
+        RelativisticAverageHingeOptions { loss_weight: 1.0 }
+    }
+}
+
+/// The hinge loss of scores less the other side's average: RaHinge, relativistic average hinge GAN.
+///
+/// With r = s_real − mean(s_fake) and f = s_fake − mean(s_real): discriminator mean max(0, 1 − r) + mean max(0, 1 + f);
+/// generator λ · (mean max(0, 1 + r) + mean max(0, 1 − f)).
+///
+/// The averages are those of the batch and carry gradients, as in the paper's program; that program halves the sum, the
+/// paper's formula does not. Averages over past batches without gradients: [`AdvLoss`](crate::AdvLoss)'s `ragan`.
+///
+/// # Shapes
+/// Scores of real and of generated images: any, rank at least 1; the two batches may differ.
+///
+/// In [0, ∞) for λ > 0; 2 where all scores tie. Not differentiable at the kinks r, f = ±1; the gradient of the hinge is 0
+/// there.
+///
+/// Options: [`RelativisticAverageHingeOptions`].
+///
+/// # Errors
+/// [`Error::ShapeRule`] for scores without axes, [`Error::Empty`].
+///
+/// ```
+/// use image_losses_gan::{RelativisticAverageHingeLoss, Step};
+/// use image_losses_ndarray::NdTensor;
+/// use ndarray::array;
+///
+/// let (fake, real) = (NdTensor::new(array![0.0f64, 1.0]), NdTensor::new(array![1.0f64, 2.0]));
+/// let loss = RelativisticAverageHingeLoss::default().forward(&fake, &real, Step::Discriminator)?;
+/// assert_eq!(loss.item()?, 0.5); // r = 0.5, 1.5; f = −1.5, −0.5: mean of 0.5, 0 and mean of 0, 0.5
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: A. Jolicoeur-Martineau, *The Relativistic Discriminator: a Key Element Missing from Standard GAN*, 2018,
+/// section 4.3 with the hinge functions of RaHingeGAN.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "RelativisticAverageHingeOptions", into = "RelativisticAverageHingeOptions")]
+pub struct RelativisticAverageHingeLoss {
+    options: RelativisticAverageHingeOptions,
+}
+
+impl RelativisticAverageHingeLoss {
+    /// The loss with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
+    pub fn new(options: RelativisticAverageHingeOptions) -> Result<Self> {
+        finite(NAME, "loss_weight", options.loss_weight)?;
+        Ok(RelativisticAverageHingeLoss { options })
+    }
+
+    /// The loss of the scores of generated and of real images.
+    ///
+    /// # Errors
+    /// As the type says.
+    pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
+        check_scores(NAME, "fake", fake)?;
+        check_scores(NAME, "real", real)?;
+        let (sign, weight) = match step {
+            Step::Discriminator => (1.0, 1.0),
+            Step::Generator => (-1.0, self.options.loss_weight),
+        };
+        let (wide_fake, wide_real) = (fake.accumulator()?, real.accumulator()?);
+        let r = less(&wide_real, &wide_fake.mean_all()?)?;
+        let f = less(&wide_fake, &wide_real.mean_all()?)?;
+        let of_real = mean(NAME, &Function::new(Hinge { sign }), &[("real", &r)], weight)?;
+        let of_fake = mean(NAME, &Function::new(Hinge { sign: -sign }), &[("fake", &f)], weight)?;
+        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(real)
+    }
+}
+
+impl TryFrom<RelativisticAverageHingeOptions> for RelativisticAverageHingeLoss {
+    type Error = Error;
+    fn try_from(options: RelativisticAverageHingeOptions) -> Result<Self> {
+        RelativisticAverageHingeLoss::new(options)
+    }
+}
+
+impl From<RelativisticAverageHingeLoss> for RelativisticAverageHingeOptions {
+    fn from(loss: RelativisticAverageHingeLoss) -> Self {
+        loss.options
+    }
+}

@@ -1,0 +1,96 @@
+//! Means over the batches of several processes.
+
+use image_losses_core::{Result, Tensor};
+
+use crate::inner;
+
+/// Processes that train together, each with its part of the batch.
+///
+/// [`SingleProcess`] is the only process there is; with the feature `mpi`, `MpiCommunicator` speaks MPI. Every process
+/// must make the same calls in the same order.
+pub trait Communicator {
+    /// The number of processes.
+    fn size(&self) -> usize;
+    /// The sum of every process's `value`, the same in all of them.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](image_losses_core::Error::Engine) where the exchange fails.
+    fn sum(&self, value: f64) -> Result<f64>;
+}
+
+/// One process: every sum is its own value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SingleProcess;
+
+impl Communicator for SingleProcess {
+    fn size(&self) -> usize {
+        1
+    }
+    fn sum(&self, value: f64) -> Result<f64> {
+        Ok(value)
+    }
+}
+
+/// A communicator, and how a number is read from the engine to be exchanged.
+///
+/// The tensor trait has no read-back: a lazy engine evaluates its graph for it. So the caller says how: for `autograd`
+/// an evaluation of the session, for `tch` `double_value`.
+#[derive(Clone, Copy)]
+pub struct Processes<'a, T> {
+    /// Exchanges the numbers.
+    pub communicator: &'a dyn Communicator,
+    /// The value of a tensor with one element.
+    pub read: &'a dyn Fn(&T) -> Result<f64>,
+}
+
+impl<T> std::fmt::Debug for Processes<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Processes").field("size", &self.communicator.size()).finish_non_exhaustive()
+    }
+}
+
+impl<T> Processes<'_, T> {
+    /// The number of processes, to scale by.
+    pub(crate) fn size(&self) -> f64 {
+        self.communicator.size() as f64
+    }
+    pub(crate) fn sum(&self, value: f64) -> Result<f64> {
+        self.communicator.sum(value)
+    }
+}
+
+/// This process's share of the mean of `map`, weighted by `mask`, over the batches of all processes.
+///
+/// With R processes, d the map and w the mask: R · Σ_here w·d / Σ_everywhere w, w counted once per element of d. The
+/// mean of the shares is the mean of the whole batch, and the mean of their gradients (what data-parallel training
+/// averages) is its gradient, however unevenly samples and mask fall on the processes. 0 where the mask is 0 everywhere.
+///
+/// ```
+/// use image_losses_autograd::run;
+/// use image_losses_penalties::{Processes, SingleProcess, global_masked_mean};
+///
+/// let value = run(|session| {
+///     let map = session.input(vec![1.0f64, 2.0, 3.0, 4.0], &[2, 2])?;
+///     let mask = session.input(vec![1.0f64, 3.0], &[2, 1])?;
+///     let read = |x: &_| Ok(session.evaluate(&[x])?[0][0]);
+///     let mean = global_masked_mean(&map, Some(&mask), &Processes { communicator: &SingleProcess, read: &read })?;
+///     Ok::<_, image_losses_core::Error>(session.evaluate(&[&mean])?[0][0])
+/// })?;
+/// assert_eq!(value, 3.0); // (1 + 2 + 3·3 + 3·4) / (1 + 1 + 3 + 3)
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::WeightShape`](image_losses_core::Error::WeightShape) for a mask that is neither (N, 1, …) nor (N, C, …);
+/// those of the communicator and of the reading.
+pub fn global_masked_mean<T: Tensor>(map: &T, mask: Option<&T>, processes: &Processes<'_, T>) -> Result<T> {
+    const NAME: &str = "global_masked_mean";
+    let shape = inner::check_data(NAME, "map", map)?;
+    inner::check_mask(NAME, &shape, mask)?;
+    let wide = map.accumulator()?;
+    let weighted = match mask {
+        Some(mask) => wide.mul(&mask.accumulator()?)?,
+        None => wide,
+    };
+    inner::masked_mean(&weighted, mask, Some(processes))?.cast_like(map)
+}

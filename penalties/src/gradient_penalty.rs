@@ -1,0 +1,309 @@
+//! The gradient penalty of WGAN-GP and DRAGAN.
+
+use image_losses_core::{Differentiable, Error, Result, Tensor, Unary, finite, positive};
+use serde::{Deserialize, Serialize};
+
+use crate::inner::{check_data, check_mask, inner_gradient, masked_mean};
+use crate::{Draws, Processes};
+
+const NAME: &str = "GradientPenaltyLoss";
+
+/// Over what the norm of a gradient (N, C, …) is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum NormMode {
+    /// Over the channels: one norm per pixel.
+    #[default]
+    #[serde(rename = "pixel")]
+    Pixel,
+    /// Over everything but the batch: one norm per sample.
+    #[serde(rename = "HWC")]
+    Hwc,
+}
+
+impl NormMode {
+    /// The axes that the norm of a tensor of this rank runs over.
+    pub(crate) fn axes(self, rank: usize) -> Vec<usize> {
+        match self {
+            NormMode::Pixel => vec![1],
+            NormMode::Hwc => (1..rank).collect(),
+        }
+    }
+}
+
+/// Where between the data the critic's slope is looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Interpolation {
+    /// Between a real and a fake sample (WGAN-GP): x̂ = α·real + (1 − α)·fake.
+    #[default]
+    RealFake,
+    /// Around the real samples (DRAGAN): as `real_fake`, with real + ½·σ·u in the place of the fake samples; σ is the
+    /// standard deviation of all elements of the real batch, u uniform in [0, 1) for each element.
+    Dragan,
+}
+
+/// Options of [`GradientPenaltyLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the result | 1 |
+/// | `norm_mode` | `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample | `pixel` |
+/// | `interpolation` | `real_fake` (WGAN-GP) or `dragan` | `real_fake` |
+/// | `alpha` | the same α for every sample, in [0, 1], instead of a draw | none |
+/// | `loss_scale` | the critic's scores are multiplied by it before the inner gradient, the gradient divided by it after | 1 |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GradientPenaltyOptions {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+    /// Over what the norm is taken.
+    pub norm_mode: NormMode,
+    /// Where the critic's slope is looked at.
+    pub interpolation: Interpolation,
+    /// The same α for every sample instead of a draw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Loss scaling of the inner gradient, for mixed precision.
+    pub loss_scale: f64,
+}
+
+impl Default for GradientPenaltyOptions {
+    fn default() -> Self {
+        GradientPenaltyOptions {
+            loss_weight: 1.0,
+            norm_mode: NormMode::Pixel,
+            interpolation: Interpolation::RealFake,
+            alpha: None,
+            loss_scale: 1.0,
+        }
+    }
+}
+
+/// The random values of one gradient penalty: drawn by [`GradientPenaltyLoss::draw`], or your own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GradientPenaltySample<T> {
+    /// α: (N, 1, …, 1), the rank of the data.
+    pub alpha: T,
+    /// DRAGAN's u, in the data's shape; `real_fake` takes none.
+    pub noise: Option<T>,
+}
+
+/// The gradient penalty: keeps the norm of a critic's gradient near one between the data (WGAN-GP, DRAGAN).
+///
+/// x̂ = α·real + (1 − α)·fake, g = ∂ΣD(x̂)/∂x̂, times the mask m if there is one;
+///
+/// `pixel`: L = λ · mean_{n,h,w} (‖g_{n,·,h,w}‖ − 1)² / mean(m), `HWC`: L = λ · mean_n (‖g_n‖ − 1)² / mean(m).
+///
+/// α is one uniform draw per sample. `HWC` is the paper's penalty; `pixel` is MMagic's default. The gradient of the
+/// penalty with respect to the critic's parameters is a second derivative. The data are detached: the penalty trains
+/// the critic alone.
+///
+/// # Shapes
+/// Real and fake: (N, C, …), equal. Mask: (N, 1, …) or (N, C, …). Scores: any shape. α: (N, 1, …, 1).
+///
+/// In [0, ∞) for λ > 0; 0 where every norm is 1. The norm is not differentiable where a gradient is zero; there its
+/// derivative is 0. An all-zero mask gives 0.
+///
+/// Options: [`GradientPenaltyOptions`].
+///
+/// # Errors
+/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`];
+/// [`Error::MissingInput`] for absent fake samples or noise; [`Error::NotConnected`] for a critic that ignores its
+/// input.
+///
+/// ```
+/// use image_losses_autograd::run;
+/// use image_losses_core::Tensor;
+/// use image_losses_penalties::{Draws, GradientPenaltyLoss};
+///
+/// let mut draws = Draws::new(7);
+/// let value = run(|session| {
+///     let real = session.input(vec![1.0f64, 2.0], &[1, 2])?;
+///     let fake = session.input(vec![0.0f64, 5.0], &[1, 2])?;
+///     let loss = GradientPenaltyLoss::default();
+///     let sample = loss.draw(&real, &mut draws)?;
+///     let penalty = loss.forward(|x| x.scale(3.0), &real, Some(&fake), None, &sample)?;
+///     Ok::<_, image_losses_core::Error>(session.evaluate(&[&penalty])?[0][0])
+/// })?;
+/// // The gradient is (3, 3) wherever α falls: its norm is √18.
+/// assert!((value - (18f64.sqrt() - 1.0).powi(2)).abs() < 1e-12);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, equation 3;
+/// Kodali, Abernethy, Hays, Kira, "On Convergence and Stability of GANs", 2017, section 2.3 (the perturbation is their
+/// published code's). MMagic, `mmagic.models.losses.GradientPenaltyLoss` and `GradientPenaltyLossComps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "GradientPenaltyOptions", into = "GradientPenaltyOptions")]
+pub struct GradientPenaltyLoss {
+    options: GradientPenaltyOptions,
+}
+
+impl GradientPenaltyLoss {
+    /// The loss with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, an `alpha` outside [0, 1], a `loss_scale` that
+    /// is not finite and above 0.
+    pub fn new(options: GradientPenaltyOptions) -> Result<Self> {
+        finite(NAME, "loss_weight", options.loss_weight)?;
+        positive(NAME, "loss_scale", options.loss_scale)?;
+        if let Some(alpha) = options.alpha
+            && !(0.0..=1.0).contains(&alpha)
+        {
+            return Err(Error::option(NAME, "alpha", "in [0, 1]", alpha));
+        }
+        Ok(GradientPenaltyLoss { options })
+    }
+
+    /// The same loss with another loss scale, as a scaler adjusts it while training.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
+    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
+        GradientPenaltyLoss::new(GradientPenaltyOptions { loss_scale, ..self.options })
+    }
+
+    /// The random values for a batch of real samples. A fixed `alpha` draws nothing.
+    ///
+    /// # Errors
+    /// As for the loss, and the engine's own.
+    pub fn draw<T: Tensor>(&self, real: &T, draws: &mut Draws) -> Result<GradientPenaltySample<T>> {
+        let shape = check_data(NAME, "real_data", real)?;
+        let context = real.context();
+        let per_sample = per_sample(&shape);
+        let alpha = match self.options.alpha {
+            Some(alpha) => T::full(&context, alpha, &per_sample)?,
+            None => draws.uniform(&context, &per_sample)?,
+        };
+        let noise = match self.options.interpolation {
+            Interpolation::RealFake => None,
+            Interpolation::Dragan => Some(draws.uniform(&context, &shape)?),
+        };
+        Ok(GradientPenaltySample { alpha, noise })
+    }
+
+    /// The penalty of `critic`. `dragan` looks at no fake samples.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn forward<T: Differentiable>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        real: &T,
+        fake: Option<&T>,
+        mask: Option<&T>,
+        sample: &GradientPenaltySample<T>,
+    ) -> Result<T> {
+        self.forward_across(critic, real, fake, mask, sample, None)
+    }
+
+    /// As [`forward`](GradientPenaltyLoss::forward), this process's share of the penalty of all processes' batches
+    /// together: the mean of the shares, and of their gradients, is the whole's.
+    ///
+    /// # Errors
+    /// See the type; those of the communicator.
+    pub fn forward_across<T: Differentiable>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        real: &T,
+        fake: Option<&T>,
+        mask: Option<&T>,
+        sample: &GradientPenaltySample<T>,
+        processes: Option<&Processes<'_, T>>,
+    ) -> Result<T> {
+        let missing = |argument: &str, hint: &str| Error::MissingInput {
+            operation: NAME,
+            argument: argument.into(),
+            hint: hint.into(),
+        };
+        let other = match (self.options.interpolation, fake) {
+            (Interpolation::RealFake, Some(fake)) => fake.clone(),
+            (Interpolation::RealFake, None) => return Err(missing("fake_data", ": `real_fake` interpolates with it")),
+            (Interpolation::Dragan, _) => {
+                let noise = sample.noise.as_ref().ok_or_else(|| missing("noise", ": `dragan` perturbs with it"))?;
+                perturbed(real, noise)?
+            }
+        };
+        penalty(&self.options, critic, [real, &other, &sample.alpha], mask, processes)
+    }
+}
+
+impl TryFrom<GradientPenaltyOptions> for GradientPenaltyLoss {
+    type Error = Error;
+    fn try_from(options: GradientPenaltyOptions) -> Result<Self> {
+        GradientPenaltyLoss::new(options)
+    }
+}
+
+impl From<GradientPenaltyLoss> for GradientPenaltyOptions {
+    fn from(loss: GradientPenaltyLoss) -> Self {
+        loss.options
+    }
+}
+
+/// The gradient penalty between real and fake samples at a given α, without a weight: see [`GradientPenaltyLoss`].
+///
+/// # Errors
+/// As [`GradientPenaltyLoss`].
+pub fn gradient_penalty<T: Differentiable>(
+    critic: impl Fn(&T) -> Result<T>,
+    real: &T,
+    fake: &T,
+    alpha: &T,
+    mask: Option<&T>,
+    norm_mode: NormMode,
+) -> Result<T> {
+    let options = GradientPenaltyOptions { norm_mode, ..GradientPenaltyOptions::default() };
+    penalty(&options, critic, [real, fake, alpha], mask, None)
+}
+
+/// The penalty between two batches at a given α.
+fn penalty<T: Differentiable>(
+    options: &GradientPenaltyOptions,
+    critic: impl Fn(&T) -> Result<T>,
+    [real, fake, alpha]: [&T; 3],
+    mask: Option<&T>,
+    processes: Option<&Processes<'_, T>>,
+) -> Result<T> {
+    let shape = check_data(NAME, "real_data", real)?;
+    let same = |argument: &'static str, got: &T, expected: Vec<usize>| {
+        let got = got.shape();
+        if got == expected {
+            return Ok(());
+        }
+        Err(Error::ShapeMismatch { operation: NAME, argument, expected, got })
+    };
+    same("fake_data", fake, shape.clone())?;
+    same("alpha", alpha, per_sample(&shape))?;
+    check_mask(NAME, &shape, mask)?;
+    let interpolates = alpha.mul(real)?.add(&alpha.affine(-1.0, 1.0)?.mul(fake)?)?;
+    let gradient = inner_gradient(NAME, critic, &interpolates, mask, options.loss_scale)?;
+    let norms = gradient.norm(&options.norm_mode.axes(shape.len()), true)?;
+    let distances = norms.shift(-1.0)?.unary(Unary::Square)?;
+    masked_mean(&distances, mask, processes)?.scale(options.loss_weight)?.cast_like(real)
+}
+
+/// One value per sample of data of this shape.
+fn per_sample(shape: &[usize]) -> Vec<usize> {
+    let mut per_sample = vec![1; shape.len()];
+    per_sample[0] = shape[0];
+    per_sample
+}
+
+/// DRAGAN's neighbours of the real samples: real + ½·σ·u.
+fn perturbed<T: Tensor>(real: &T, noise: &T) -> Result<T> {
+    let shape = check_data(NAME, "real_data", real)?;
+    if noise.shape() != shape {
+        let got = noise.shape();
+        return Err(Error::ShapeMismatch { operation: NAME, argument: "noise", expected: shape, got });
+    }
+    let axes: Vec<usize> = (0..shape.len()).collect();
+    let wide = real.accumulator()?;
+    let centred = wide.sub(&wide.mean(&axes, true)?)?;
+    let deviation = centred.unary(Unary::Square)?.mean(&axes, true)?.unary(Unary::Sqrt)?;
+    wide.add(&deviation.mul(&noise.accumulator()?)?.scale(0.5)?)?.cast_like(real)
+}

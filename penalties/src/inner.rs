@@ -1,0 +1,78 @@
+//! What the penalties on a network's gradient share.
+
+use image_losses_core::{Differentiable, Error, Result, Shape, Tensor, weighted_mean};
+
+use crate::Processes;
+
+/// Refuses data without batch, channels or elements; returns its shape.
+pub(crate) fn check_data<T: Tensor>(operation: &'static str, argument: &'static str, data: &T) -> Result<Shape> {
+    let shape = data.shape();
+    if shape.len() < 2 {
+        let expected = "rank at least 2 (batch, channels, …)".into();
+        return Err(Error::ShapeRule { operation, argument, expected, got: shape });
+    }
+    if shape.contains(&0) {
+        return Err(Error::Empty { operation, argument, got: shape });
+    }
+    Ok(shape)
+}
+
+/// Refuses a mask that is neither per pixel nor per element of data of this shape.
+pub(crate) fn check_mask<T: Tensor>(operation: &'static str, shape: &[usize], mask: Option<&T>) -> Result<()> {
+    let Some(mask) = mask else { return Ok(()) };
+    let mut per_pixel = shape.to_vec();
+    per_pixel[1] = 1;
+    let got = mask.shape();
+    if got == shape || got == per_pixel {
+        return Ok(());
+    }
+    Err(Error::WeightShape { operation, per_pixel, per_element: shape.to_vec(), got })
+}
+
+/// ∂ΣD(x)/∂x at detached data, times the mask, in the type that sums are accumulated in.
+pub(crate) fn inner_gradient<T: Differentiable>(
+    operation: &'static str,
+    critic: impl Fn(&T) -> Result<T>,
+    data: &T,
+    mask: Option<&T>,
+    loss_scale: f64,
+) -> Result<T> {
+    let data = data.leaf()?;
+    let gradient = scaled_gradient(&critic(&data)?, &data, loss_scale)?;
+    let gradient = gradient.ok_or_else(|| Error::NotConnected { operation, argument: "the critic's input".into() })?;
+    match mask {
+        Some(mask) => gradient.mul(&mask.accumulator()?),
+        None => Ok(gradient),
+    }
+}
+
+/// The gradient of the sum of `output`, ready to be differentiated again. Scaled up before, so that no small gradient
+/// vanishes in half precision, and down again after, in the type that sums are accumulated in.
+pub(crate) fn scaled_gradient<T: Differentiable>(output: &T, input: &T, loss_scale: f64) -> Result<Option<T>> {
+    let scaled = if loss_scale == 1.0 { output.clone() } else { output.scale(loss_scale)? };
+    let gradient = T::gradients(&scaled, &[input], true)?.pop().flatten();
+    let Some(gradient) = gradient else { return Ok(None) };
+    let gradient = gradient.accumulator()?;
+    Ok(Some(if loss_scale == 1.0 { gradient } else { gradient.scale(1.0 / loss_scale)? }))
+}
+
+/// The mean of `map` divided by the mean of `mask`, 0 where that is 0; across processes, this one's share of it.
+pub(crate) fn masked_mean<T: Tensor>(map: &T, mask: Option<&T>, processes: Option<&Processes<'_, T>>) -> Result<T> {
+    let sum = map.sum_all()?;
+    let Some(mask) = mask else {
+        return match processes {
+            None => sum.scale(1.0 / map.elements() as f64),
+            Some(processes) => sum.scale(processes.size() / processes.sum(map.elements() as f64)?),
+        };
+    };
+    // mean(map) / mean(mask) = (Σ map · elements of the mask / elements of the map) / Σ mask.
+    let sum = sum.scale(mask.elements() as f64 / map.elements() as f64)?;
+    let total = mask.accumulator()?.sum_all()?;
+    match processes {
+        None => weighted_mean(&sum.reshape(&total.shape())?, &total),
+        Some(processes) => {
+            let total = processes.sum((processes.read)(&total)?)?;
+            sum.scale(if total == 0.0 { 0.0 } else { processes.size() / total })
+        }
+    }
+}

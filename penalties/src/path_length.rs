@@ -1,0 +1,321 @@
+//! The path-length regulariser of StyleGAN2.
+
+use image_losses_core::{Differentiable, Error, Result, Unary, finite, positive};
+use serde::{Deserialize, Serialize};
+
+use crate::inner::scaled_gradient;
+use crate::interval::{check_interval, due, weight};
+use crate::{Draws, Processes};
+
+const NAME: &str = "GeneratorPathRegularizerComps";
+
+/// Options of [`GeneratorPathRegularizer`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the result | 1 |
+/// | `pl_batch_shrink` | the batch is this many times smaller than the training's | 1 |
+/// | `pl_batch_size` | the batch size, instead | none |
+/// | `decay` | how far the mean path length moves towards the batch's, in [0, 1] | 0.01 |
+/// | `sync_mean_buffer` | the mean path length, and the penalty, are those of all processes' batches together | `false` |
+/// | `interval` | the regulariser acts when the iteration is a multiple of it | 1 |
+/// | `multiply_by_interval` | λ is multiplied by the interval: its mean over the iterations stays | `false` |
+/// | `loss_scale` | the image is multiplied by it before the inner gradient, the gradient divided by it after | 1 |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PathLengthOptions {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+    /// The batch is this many times smaller than the training's.
+    pub pl_batch_shrink: usize,
+    /// The batch size, instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pl_batch_size: Option<usize>,
+    /// How far the mean path length moves towards the batch's.
+    pub decay: f64,
+    /// Mean path length and penalty are those of all processes' batches together.
+    pub sync_mean_buffer: bool,
+    /// The regulariser acts when the iteration is a multiple of it.
+    pub interval: u64,
+    /// λ is multiplied by the interval.
+    pub multiply_by_interval: bool,
+    /// Loss scaling of the inner gradient, for mixed precision.
+    pub loss_scale: f64,
+}
+
+impl Default for PathLengthOptions {
+    fn default() -> Self {
+        PathLengthOptions {
+            loss_weight: 1.0,
+            pl_batch_shrink: 1,
+            pl_batch_size: None,
+            decay: 0.01,
+            sync_mean_buffer: false,
+            interval: 1,
+            multiply_by_interval: false,
+            loss_scale: 1.0,
+        }
+    }
+}
+
+/// What the regulariser remembers between steps: save and load it with the training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathLengthState {
+    /// The moving average of the mean path length; 0 before the first step.
+    pub mean_path_length: f64,
+}
+
+/// The noise that an image is projected on.
+#[derive(Debug)]
+pub enum Noise<'a, T> {
+    /// Values of the standard normal distribution, in the image's shape.
+    Given(&'a T),
+    /// Drawn.
+    Drawn(&'a mut Draws),
+}
+
+/// The result of the regulariser.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathLength<T> {
+    /// The penalty, to be minimised.
+    pub penalty: T,
+    /// The moved mean path length, one element, detached: its value belongs into the state.
+    pub mean_path_length: T,
+    /// The path length of each sample, (N), detached.
+    pub path_lengths: T,
+}
+
+/// The path-length regulariser: keeps the length of the generator's Jacobian, seen along random images, near its own
+/// moving average.
+///
+/// y = image·noise / √(H·W), noise normal; g = ∂Σy/∂w at the latents w; ℓ_n = √(mean_l ‖g_{n,l}‖²);
+/// a' = a + decay · (mean ℓ − a), a the average so far; L = λ · mean_n (ℓ_n − a')².
+///
+/// As MMagic and StyleGAN2's authors have it, the gradient also flows through a'. The gradient with respect to the
+/// generator's parameters (and to whatever made the latents) is a second derivative.
+///
+/// With a batch of images of its own, of [`batch_size`](GeneratorPathRegularizer::batch_size) samples. The state is
+/// yours: pass it in, and store the value of the result's `mean_path_length` in it after the step.
+///
+/// # Shapes
+/// Latents: (N, L, D), L the number of layers that are fed. Images and noise: (N, C, H, W).
+///
+/// In [0, ∞) for λ > 0; 0 where every path has the length a'. ℓ is not differentiable where g = 0; there its derivative
+/// is 0.
+///
+/// Options: [`PathLengthOptions`].
+///
+/// # Errors
+/// [`Error::ShapeRule`] for latents without three axes or an image without four, [`Error::ShapeMismatch`] for an image
+/// of another batch size or noise of another shape, [`Error::Empty`]; [`Error::NotConnected`] for a generator that
+/// ignores its latents.
+///
+/// ```
+/// use image_losses_autograd::run;
+/// use image_losses_core::{Result, Tensor};
+/// use image_losses_penalties::{GeneratorPathRegularizer, Noise, PathLengthState};
+///
+/// fn generator<T: Tensor>(latents: &T) -> Result<T> {
+///     latents.sum_all()?.scale(2.0)?.reshape(&[1, 1, 1, 1])
+/// }
+///
+/// // One pixel, image = 2·(w₁ + w₂), noise 1: g = (2, 2), ℓ = √8, a' = 0.01·√8, L = (0.99·√8)².
+/// let mut state = PathLengthState::default();
+/// let (penalty, mean) = run(|session| {
+///     let latents = session.input(vec![0.5f64, -1.0], &[1, 1, 2])?;
+///     let noise = session.input(vec![1.0f64], &[1, 1, 1, 1])?;
+///     let loss = GeneratorPathRegularizer::default();
+///     let result = loss.forward(generator, &latents, Noise::Given(&noise), &state)?;
+///     let values = session.evaluate(&[&result.penalty, &result.mean_path_length])?;
+///     Ok::<_, image_losses_core::Error>((values[0][0], values[1][0]))
+/// })?;
+/// state.mean_path_length = mean;
+/// assert!((penalty - 0.99f64.powi(2) * 8.0).abs() < 1e-12);
+/// assert!((state.mean_path_length - 0.01 * 8f64.sqrt()).abs() < 1e-15);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, "Analyzing and Improving the Image Quality of StyleGAN",
+/// 2020, equation 4; MMagic, `mmagic.models.losses.GeneratorPathRegularizerComps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "PathLengthOptions", into = "PathLengthOptions")]
+pub struct GeneratorPathRegularizer {
+    options: PathLengthOptions,
+}
+
+impl GeneratorPathRegularizer {
+    /// The regulariser with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, a `pl_batch_shrink`, `pl_batch_size` or
+    /// `interval` of 0, a `decay` outside [0, 1], a `loss_scale` that is not finite and above 0.
+    pub fn new(options: PathLengthOptions) -> Result<Self> {
+        finite(NAME, "loss_weight", options.loss_weight)?;
+        positive(NAME, "loss_scale", options.loss_scale)?;
+        check_interval(NAME, options.interval)?;
+        if options.pl_batch_shrink == 0 {
+            return Err(Error::option(NAME, "pl_batch_shrink", "at least 1", 0));
+        }
+        if options.pl_batch_size == Some(0) {
+            return Err(Error::option(NAME, "pl_batch_size", "at least 1", 0));
+        }
+        if !(0.0..=1.0).contains(&options.decay) {
+            return Err(Error::option(NAME, "decay", "in [0, 1]", options.decay));
+        }
+        Ok(GeneratorPathRegularizer { options })
+    }
+
+    /// The same regulariser with another loss scale, as a scaler adjusts it while training.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
+    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
+        GeneratorPathRegularizer::new(PathLengthOptions { loss_scale, ..self.options })
+    }
+
+    /// Whether the regulariser acts in this iteration.
+    pub fn is_due(&self, iteration: u64) -> bool {
+        due(self.options.interval, iteration)
+    }
+
+    /// The number of latents to generate for it, where the training's batch has `num_batches` samples: `pl_batch_size`,
+    /// or max(1, `num_batches` / `pl_batch_shrink`), rounded down.
+    pub fn batch_size(&self, num_batches: usize) -> usize {
+        self.options.pl_batch_size.unwrap_or((num_batches / self.options.pl_batch_shrink).max(1))
+    }
+
+    /// The penalty of `generator` at `latents`, whatever the interval.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn forward<T: Differentiable>(
+        &self,
+        generator: impl Fn(&T) -> Result<T>,
+        latents: &T,
+        noise: Noise<'_, T>,
+        state: &PathLengthState,
+    ) -> Result<PathLength<T>> {
+        self.forward_across(generator, latents, noise, state, None)
+    }
+
+    /// As [`forward`](GeneratorPathRegularizer::forward); with `sync_mean_buffer`, the mean path length is that of all
+    /// processes, and the penalty this process's share of that of all batches together: the mean of the shares, and of
+    /// their gradients, is the whole's. Every process must hold the same state.
+    ///
+    /// # Errors
+    /// See the type; those of the communicator.
+    pub fn forward_across<T: Differentiable>(
+        &self,
+        generator: impl Fn(&T) -> Result<T>,
+        latents: &T,
+        noise: Noise<'_, T>,
+        state: &PathLengthState,
+        processes: Option<&Processes<'_, T>>,
+    ) -> Result<PathLength<T>> {
+        let lengths = self.lengths(generator, latents, noise)?;
+        let old = state.mean_path_length;
+        let decay = self.options.decay;
+        let (penalty, mean) = match processes.filter(|_| self.options.sync_mean_buffer) {
+            None => {
+                let mean = lengths.mean(&[0], true)?.affine(decay, (1.0 - decay) * old)?;
+                let penalty = lengths.sub(&mean)?.unary(Unary::Square)?.mean_all()?;
+                (penalty, mean.detach())
+            }
+            Some(processes) => {
+                let sum = lengths.sum_all()?;
+                let size = processes.size();
+                let count = processes.sum(lengths.elements() as f64)?;
+                let average = processes.sum((processes.read)(&sum)?)? / count;
+                let mean = old + decay * (average - old);
+                let squares = lengths.shift(-mean)?.unary(Unary::Square)?.sum_all()?.scale(size / count)?;
+                // The mean is a constant here: what flows through it is added as a term without value. Summed over
+                // the processes, ∂/∂a' of the squares times ∂a'/∂ℓ is −2·decay/count · (average − a') for every ℓ.
+                let through = sum.sub(&sum.detach())?.scale(-2.0 * decay * (average - mean) * size / count)?;
+                let mean = T::full(&lengths.context(), mean, &[1])?;
+                (squares.add(&through)?, mean)
+            }
+        };
+        let PathLengthOptions { loss_weight, interval, multiply_by_interval, .. } = self.options;
+        let penalty = penalty.scale(weight(loss_weight, interval, multiply_by_interval))?.cast_like(latents)?;
+        Ok(PathLength { penalty, mean_path_length: mean, path_lengths: lengths.detach() })
+    }
+
+    /// The penalty in a training step: `None` where the interval skips it, and the generator is not run.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn step<T: Differentiable>(
+        &self,
+        iteration: u64,
+        generator: impl Fn(&T) -> Result<T>,
+        latents: &T,
+        noise: Noise<'_, T>,
+        state: &PathLengthState,
+    ) -> Result<Option<PathLength<T>>> {
+        self.is_due(iteration).then(|| self.forward(generator, latents, noise, state)).transpose()
+    }
+
+    /// The path length of each sample, (N), in the type that sums are accumulated in.
+    fn lengths<T: Differentiable>(
+        &self,
+        generator: impl Fn(&T) -> Result<T>,
+        latents: &T,
+        noise: Noise<'_, T>,
+    ) -> Result<T> {
+        let shape = latents.shape();
+        let &[n, layers, _] = &shape[..] else {
+            let expected = "rank 3 (N, layers, features)".into();
+            return Err(Error::ShapeRule { operation: NAME, argument: "latents", expected, got: shape });
+        };
+        if shape.contains(&0) {
+            return Err(Error::Empty { operation: NAME, argument: "latents", got: shape });
+        }
+        // Differentiated at a leaf added to the latents, which may have a history of their own (a mapping network) and
+        // keep it.
+        let origin = T::full(&latents.context(), 0.0, &shape)?.leaf()?;
+        let image = generator(&latents.add(&origin)?)?;
+        let extents = image.shape();
+        let &[batch, _, h, w] = &extents[..] else {
+            let expected = "rank 4 (N, C, H, W)".into();
+            return Err(Error::ShapeRule { operation: NAME, argument: "fake_img", expected, got: extents });
+        };
+        if batch != n {
+            let expected = [&[n], &extents[1..]].concat();
+            return Err(Error::ShapeMismatch { operation: NAME, argument: "fake_img", expected, got: extents });
+        }
+        if extents.contains(&0) {
+            return Err(Error::Empty { operation: NAME, argument: "fake_img", got: extents });
+        }
+        let drawn;
+        let noise = match noise {
+            Noise::Given(noise) if noise.shape() == extents => noise,
+            Noise::Given(noise) => {
+                let got = noise.shape();
+                return Err(Error::ShapeMismatch { operation: NAME, argument: "noise", expected: extents, got });
+            }
+            Noise::Drawn(draws) => {
+                drawn = draws.normal(&image.context(), &extents)?;
+                &drawn
+            }
+        };
+        let projected = image.mul(&noise.scale(1.0 / ((h * w) as f64).sqrt())?)?;
+        let gradient = scaled_gradient(&projected, &origin, self.options.loss_scale)?;
+        let gradient = gradient.ok_or_else(|| Error::NotConnected { operation: NAME, argument: "latents".into() })?;
+        gradient.norm(&[1, 2], false)?.scale(1.0 / (layers as f64).sqrt())
+    }
+}
+
+impl TryFrom<PathLengthOptions> for GeneratorPathRegularizer {
+    type Error = Error;
+    fn try_from(options: PathLengthOptions) -> Result<Self> {
+        GeneratorPathRegularizer::new(options)
+    }
+}
+
+impl From<GeneratorPathRegularizer> for PathLengthOptions {
+    fn from(loss: GeneratorPathRegularizer) -> Self {
+        loss.options
+    }
+}

@@ -1,0 +1,202 @@
+//! The zero-centred penalty on the gradient at real data.
+
+use image_losses_core::{Differentiable, Error, Result, Unary, finite, positive};
+use serde::{Deserialize, Serialize};
+
+use crate::inner::{check_data, check_mask, inner_gradient, masked_mean};
+use crate::interval::{check_interval, due, weight};
+use crate::{NormMode, Processes};
+
+/// Options of [`R1GradientPenalty`] and [`R2GradientPenalty`](crate::R2GradientPenalty).
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the result | 1 |
+/// | `norm_mode` | `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample | `pixel` |
+/// | `interval` | the penalty acts when the iteration is a multiple of it | 1 |
+/// | `multiply_by_interval` | λ is multiplied by the interval: its mean over the iterations stays | `false` |
+/// | `loss_scale` | the critic's scores are multiplied by it before the inner gradient, the gradient divided by it after | 1 |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct R1Options {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+    /// Over what the norm is taken.
+    pub norm_mode: NormMode,
+    /// The penalty acts when the iteration is a multiple of it.
+    pub interval: u64,
+    /// λ is multiplied by the interval.
+    pub multiply_by_interval: bool,
+    /// Loss scaling of the inner gradient, for mixed precision.
+    pub loss_scale: f64,
+}
+
+impl Default for R1Options {
+    fn default() -> Self {
+        R1Options {
+            loss_weight: 1.0,
+            norm_mode: NormMode::Pixel,
+            interval: 1,
+            multiply_by_interval: false,
+            loss_scale: 1.0,
+        }
+    }
+}
+
+impl R1Options {
+    /// Refuses values outside their range.
+    pub(crate) fn check(self, owner: &'static str) -> Result<Self> {
+        finite(owner, "loss_weight", self.loss_weight)?;
+        check_interval(owner, self.interval)?;
+        positive(owner, "loss_scale", self.loss_scale)?;
+        Ok(self)
+    }
+
+    /// Whether the penalty acts.
+    pub(crate) fn due(&self, iteration: u64) -> bool {
+        due(self.interval, iteration)
+    }
+
+    /// The penalty at `data`.
+    pub(crate) fn penalty<T: Differentiable>(
+        &self,
+        (operation, argument): (&'static str, &'static str),
+        critic: impl Fn(&T) -> Result<T>,
+        data: &T,
+        mask: Option<&T>,
+        processes: Option<&Processes<'_, T>>,
+    ) -> Result<T> {
+        let shape = check_data(operation, argument, data)?;
+        check_mask(operation, &shape, mask)?;
+        let gradient = inner_gradient(operation, critic, data, mask, self.loss_scale)?;
+        let squares = gradient.unary(Unary::Square)?.sum(&self.norm_mode.axes(shape.len()), true)?;
+        masked_mean(&squares, mask, processes)?
+            .scale(weight(self.loss_weight, self.interval, self.multiply_by_interval))?
+            .cast_like(data)
+    }
+}
+
+/// The R1 penalty: the squared gradient of a critic at real data, centred on zero.
+///
+/// g = ∂ΣD(x)/∂x at the real data x, times the mask m if there is one;
+///
+/// `pixel`: L = λ · mean_{n,h,w} ‖g_{n,·,h,w}‖² / mean(m), `HWC`: L = λ · mean_n ‖g_n‖² / mean(m).
+///
+/// No factor ½: the paper's γ/2 is λ, its norm `HWC`. The gradient with respect to the critic's parameters is a second
+/// derivative. The data are detached.
+///
+/// # Shapes
+/// Data: (N, C, …). Mask: (N, 1, …) or (N, C, …). Scores: any shape.
+///
+/// In [0, ∞) for λ > 0; 0 for a flat critic. Differentiable wherever the critic is, twice. An all-zero mask gives 0.
+///
+/// Options: [`R1Options`].
+///
+/// # Errors
+/// [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`]; [`Error::NotConnected`] for a critic
+/// that ignores its input.
+///
+/// ```
+/// use image_losses_autograd::differentiate;
+/// use image_losses_core::Tensor;
+/// use image_losses_penalties::R1GradientPenalty;
+///
+/// // D(x) = s·Σx with slope s = 3: ‖g‖² = 2·9, whose derivative by s is 2·2·3.
+/// let slope = (vec![3.0f64], vec![1, 1]);
+/// let (value, gradients) = differentiate(&[slope], |inputs| {
+///     let real = Tensor::constant(&inputs[0].context(), &[1.0, 2.0], &[1, 2])?;
+///     R1GradientPenalty::default().forward(|x| x.mul(&inputs[0]), &real, None)
+/// })?;
+/// assert_eq!((value[0], gradients[0][0]), (18.0, 12.0));
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, equation 9;
+/// MMagic, `mmagic.models.losses.R1GradientPenaltyComps`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "R1Options", into = "R1Options")]
+pub struct R1GradientPenalty {
+    options: R1Options,
+}
+
+impl R1GradientPenalty {
+    const NAME: &'static str = "R1GradientPenaltyComps";
+
+    /// The penalty with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, an `interval` of 0, a `loss_scale` that is not
+    /// finite and above 0.
+    pub fn new(options: R1Options) -> Result<Self> {
+        Ok(R1GradientPenalty { options: options.check(Self::NAME)? })
+    }
+
+    /// The same penalty with another loss scale, as a scaler adjusts it while training.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
+    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
+        R1GradientPenalty::new(R1Options { loss_scale, ..self.options })
+    }
+
+    /// Whether the penalty acts in this iteration.
+    pub fn is_due(&self, iteration: u64) -> bool {
+        self.options.due(iteration)
+    }
+
+    /// The penalty of `critic` at real data, whatever the interval.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn forward<T: Differentiable>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        real: &T,
+        mask: Option<&T>,
+    ) -> Result<T> {
+        self.forward_across(critic, real, mask, None)
+    }
+
+    /// As [`forward`](R1GradientPenalty::forward), this process's share of the penalty of all processes' batches
+    /// together: the mean of the shares, and of their gradients, is the whole's.
+    ///
+    /// # Errors
+    /// See the type; those of the communicator.
+    pub fn forward_across<T: Differentiable>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        real: &T,
+        mask: Option<&T>,
+        processes: Option<&Processes<'_, T>>,
+    ) -> Result<T> {
+        self.options.penalty((Self::NAME, "real_data"), critic, real, mask, processes)
+    }
+
+    /// The penalty in a training step: `None` where the interval skips it, and the critic is not run.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn step<T: Differentiable>(
+        &self,
+        iteration: u64,
+        critic: impl Fn(&T) -> Result<T>,
+        real: &T,
+        mask: Option<&T>,
+    ) -> Result<Option<T>> {
+        self.is_due(iteration).then(|| self.forward(critic, real, mask)).transpose()
+    }
+}
+
+impl TryFrom<R1Options> for R1GradientPenalty {
+    type Error = Error;
+    fn try_from(options: R1Options) -> Result<Self> {
+        R1GradientPenalty::new(options)
+    }
+}
+
+impl From<R1GradientPenalty> for R1Options {
+    fn from(loss: R1GradientPenalty) -> Self {
+        loss.options
+    }
+}

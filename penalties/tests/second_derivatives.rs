@@ -1,0 +1,25 @@
+//! The penalties' gradients with respect to every network parameter against central differences, on autograd.
+
+mod support;
+
+use image_losses_autograd::differentiate;
+use image_losses_core::Result;
+use image_losses_penalties::{
+    GradientPenaltyLoss, GradientPenaltyOptions, Interpolation, NormMode, PathLengthOptions, PathLengthState,
+    R1GradientPenalty, R1Options, R2GradientPenalty,
+};
+use proptest::prelude::*;
+use support::{Engine, Penalty, Program, Values, critic, generator, second_derivative_error};
+
+struct Autograd;
+const ENGINE: Autograd = Autograd;
+const CASES: u32 = 64;
+
+impl Engine for Autograd {
+    fn differentiate(&self, inputs: &[Values], program: &impl Program) -> Result<(f64, Vec<Vec<f64>>)> {
+        let (value, gradients) = differentiate(inputs, |inputs| program.run(inputs, None))?;
+        Ok((value[0], gradients))
+    }
+}
+
+include!("support/second_derivatives.rs");

@@ -1,0 +1,134 @@
+//! Total variation, squared.
+
+use image_losses_core::{Error, Function, Input, Loss, Result, Tensor, finite};
+use serde::{Deserialize, Serialize};
+
+use crate::check::{self, Rank};
+use crate::mse::Squared;
+
+/// Options of [`TvLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the result | 1 |
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct TvOptions {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+}
+
+impl Default for TvOptions {
+    fn default() -> Self {
+        TvOptions { loss_weight: 1.0 }
+    }
+}
+
+/// The squared differences of neighbouring pixels, averaged over each sample: total variation with exponent β = 2, TV
+/// regulariser. Configured as `tv_loss`; [`tv_loss`] is the same as a function.
+///
+/// Lₙ = λ · mean over c, i, j of [(x_{i,j+1} − x_{i,j})² + (x_{i+1,j} − x_{i,j})²], the last row and column repeated
+/// beyond the edge. Rudin, Osher and Fatemi's total variation takes the root of the bracket; [`MaskedTvLoss`] takes
+/// absolute differences.
+///
+/// # Shapes
+/// Image x: (N, C, H, W); result: (N), one number per sample. There is no weight.
+///
+/// In [0, ∞) for λ > 0; 0 for a constant image. Differentiable everywhere.
+///
+/// Options: [`TvOptions`]. MMagic's function has none; `loss_weight` is ours.
+///
+/// # Errors
+/// [`Error::ShapeRule`] (rank other than 4), [`Error::Empty`]; [`Error::InvalidOption`] where a weight is given.
+///
+/// ```
+/// use image_losses_core::Loss;
+/// use image_losses_ndarray::NdTensor;
+/// use image_losses_pixelwise::TvLoss;
+/// use ndarray::array;
+///
+/// let image = NdTensor::new(array![[[[0.0f64, 1.0], [3.0, 3.0]]]]);
+/// let loss = TvLoss::default().forward([&image], None)?;
+/// assert_eq!(loss.item()?, 3.5); // (1² + 0²) across and (3² + 2²) down, over 4 pixels
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: A. Mahendran, A. Vedaldi, "Understanding deep image representations by inverting them", 2015; MMagic,
+/// `mmagic.models.losses.tv_loss`.
+///
+/// [`MaskedTvLoss`]: crate::MaskedTvLoss
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "TvOptions", into = "TvOptions")]
+pub struct TvLoss {
+    options: TvOptions,
+}
+
+impl TvLoss {
+    /// Its name, as a configuration writes it.
+    pub const NAME: &'static str = "tv_loss";
+    /// Its inputs.
+    pub const INPUTS: [Input; 1] = [Input::full("input")];
+
+    /// The loss with the given options.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
+    pub fn new(options: TvOptions) -> Result<Self> {
+        finite(Self::NAME, "loss_weight", options.loss_weight)?;
+        Ok(TvLoss { options })
+    }
+}
+
+impl TryFrom<TvOptions> for TvLoss {
+    type Error = Error;
+    fn try_from(options: TvOptions) -> Result<Self> {
+        TvLoss::new(options)
+    }
+}
+
+impl From<TvLoss> for TvOptions {
+    fn from(loss: TvLoss) -> Self {
+        loss.options
+    }
+}
+
+impl Loss<1> for TvLoss {
+    fn forward<T: Tensor>(&self, [input]: [&T; 1], weight: Option<&T>) -> Result<T> {
+        let shape = check::input(Self::NAME, "input", input, Rank::Image)?;
+        check::no_weight(Self::NAME, weight)?;
+        let x = input.accumulator()?;
+        let squares = |axis: usize| {
+            let [near, far] = neighbours(&x, axis)?;
+            T::pointwise(&Function::new(Squared), &[&far, &near])?.sum(&[1, 2, 3], false)
+        };
+        let pixels = (shape[1] * shape[2] * shape[3]) as f64;
+        squares(3)?.add(&squares(2)?)?.scale(self.options.loss_weight / pixels)?.cast_like(input)
+    }
+}
+
+/// The squared differences of neighbouring pixels, averaged over each sample: [`TvLoss`] as a function.
+///
+/// # Errors
+/// [`Error::ShapeRule`] (rank other than 4), [`Error::Empty`].
+///
+/// ```
+/// use image_losses_ndarray::NdTensor;
+/// use image_losses_pixelwise::tv_loss;
+/// use ndarray::array;
+///
+/// let image = NdTensor::new(array![[[[0.0f64, 1.0], [3.0, 3.0]]]]);
+/// assert_eq!(tv_loss(&image)?.item()?, 3.5);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+pub fn tv_loss<T: Tensor>(input: &T) -> Result<T> {
+    TvLoss::default().forward([input], None)
+}
+
+/// All elements along `axis` but the last, and all but the first. A single element is its own neighbour: its
+/// difference is 0, or not a number where the element is none.
+pub(crate) fn neighbours<T: Tensor>(x: &T, axis: usize) -> Result<[T; 2]> {
+    let extent = x.shape()[axis];
+    let length = extent.saturating_sub(1).max(1);
+    Ok([x.narrow(axis, 0, length)?, x.narrow(axis, extent - length, length)?])
+}

@@ -1,0 +1,48 @@
+//! Running other programs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::Stop;
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The cargo that runs this program.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root());
+    command
+}
+
+/// A Python interpreter that the user's path has.
+pub(crate) fn python() -> Result<Command, Stop> {
+    ["python3", "python"]
+        .into_iter()
+        .find(|name| {
+            let version = Command::new(name).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+            version.is_ok_and(|status| status.success())
+        })
+        .map(|name| {
+            let mut command = Command::new(name);
+            command.current_dir(root());
+            command
+        })
+        .ok_or_else(|| "no Python interpreter was found (python3)".to_owned())
+}
+
+/// Runs a program to its end; anything but success stops the task.
+pub(crate) fn run(command: &mut Command) -> Result<(), Stop> {
+    let status = command.status().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
+    if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", command.get_program().display())) }
+}
+
+/// Where libtorch is, if it is set up.
+pub(crate) fn libtorch() -> Option<PathBuf> {
+    let folder = std::env::var_os("LIBTORCH").map(PathBuf::from)?;
+    folder.join("lib").is_dir().then_some(folder)
+}

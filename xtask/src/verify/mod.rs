@@ -1,0 +1,166 @@
+//! `cargo xtask verify`: every loss against the values that MMagic itself computed.
+
+mod case;
+mod evaluate;
+mod report;
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::command::{cargo, libtorch, root};
+use crate::{Outcome, Stop};
+use case::Case;
+use report::{Report, Row};
+
+/// Arguments of `cargo xtask verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A directory of reference cases; the project's own by default.
+    #[arg(long)]
+    reference: Option<PathBuf>,
+    /// The engines: by default the pure-Rust ones, ndarray (values) and autograd.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    backend: Vec<Backend>,
+    /// The element types.
+    #[arg(long, value_enum, default_value = "all")]
+    dtype: DTypes,
+    /// Only cases that match, as `pixelwise/*`; may be given several times.
+    #[arg(long)]
+    filter: Vec<String>,
+    /// How the result is printed.
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+}
+
+/// The choice of engines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    Ndarray,
+    Autograd,
+    Tch,
+    All,
+}
+
+/// The choice of element types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DTypes {
+    F32,
+    F64,
+    All,
+}
+
+/// The choice of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+/// An engine with an element type: a column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) engine: Engine,
+    pub(crate) single: bool,
+}
+
+/// An engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Ndarray,
+    Autograd,
+    Tch,
+}
+
+impl Target {
+    /// Its name, as `autograd f32`.
+    pub(crate) fn name(self) -> String {
+        let engine = match self.engine {
+            Engine::Ndarray => "ndarray",
+            Engine::Autograd => "autograd",
+            Engine::Tch => "tch",
+        };
+        format!("{engine} {}", if self.single { "f32" } else { "f64" })
+    }
+}
+
+/// Runs the task.
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
+    let all = arguments.backend.contains(&Backend::All);
+    let wants = |backend| all || arguments.backend.contains(&backend);
+    if wants(Backend::Tch) && !cfg!(feature = "tch") {
+        return again_with_tch();
+    }
+    let default = arguments.backend.is_empty();
+    let engines = [
+        (Engine::Ndarray, default || wants(Backend::Ndarray)),
+        (Engine::Autograd, default || wants(Backend::Autograd)),
+        (Engine::Tch, wants(Backend::Tch)),
+    ];
+    let types = [(false, arguments.dtype != DTypes::F32), (true, arguments.dtype != DTypes::F64)];
+    let targets: Vec<Target> = engines
+        .into_iter()
+        .filter(|(_, wanted)| *wanted)
+        .flat_map(|(engine, _)| {
+            types.into_iter().filter(|(_, wanted)| *wanted).map(move |(single, _)| Target { engine, single })
+        })
+        .collect();
+
+    let directory = arguments.reference.clone().unwrap_or_else(|| root().join("xtask").join("reference"));
+    let files = case::find(&directory, &arguments.filter)?;
+    if files.is_empty() {
+        return Err(format!("no cases in {} match {:?}", directory.display(), arguments.filter));
+    }
+
+    let progress = ProgressBar::new((files.len() * targets.len()) as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+        progress.set_style(style);
+    }
+    let mut report = Report::new(targets.clone());
+    for file in &files {
+        progress.set_message(file.name.clone());
+        match Case::read(file) {
+            Ok(case) => {
+                for &target in &targets {
+                    report.add(Row { case: &case, target, result: evaluate::check(&case, target) });
+                    progress.inc(1);
+                }
+            }
+            Err(message) => {
+                report.add_unreadable(file, message);
+                progress.inc(targets.len() as u64);
+            }
+        }
+    }
+    progress.finish_and_clear();
+    let counts = format!("{} passed, {} failed, {} skipped", report.passed(), report.failed(), report.skipped());
+    match arguments.format {
+        Format::Table => {
+            report.print_table();
+            println!("{counts}");
+        }
+        Format::Json => {
+            report.print_json()?;
+            eprintln!("{counts}");
+        }
+    }
+    Ok(if report.failed() == 0 && report.passed() > 0 { Outcome::Success } else { Outcome::Failure })
+}
+
+/// Runs this program again, built with the tch engine.
+fn again_with_tch() -> Result<Outcome, Stop> {
+    if libtorch().is_none() {
+        return Err("the tch engine needs libtorch: run `cargo xtask setup libtorch` first".into());
+    }
+    let status = cargo()
+        .args(["run", "--quiet", "--package", "xtask", "--features", "tch", "--"])
+        .args(std::env::args_os().skip(1))
+        .status()
+        .map_err(|error| format!("cargo: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(Outcome::Success),
+        Some(1) => Ok(Outcome::Failure),
+        _ => Err(format!("the run with tch ended with {status}")),
+    }
+}
