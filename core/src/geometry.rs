@@ -150,7 +150,11 @@ impl Window {
             return None;
         }
         let reach = self.dilation.checked_mul(self.size - 1)?.checked_add(1)?;
-        let room = extent.checked_add(self.padding.checked_mul(2)?)?.checked_sub(reach)?;
+        let padded = extent.checked_add(self.padding.checked_mul(2)?)?;
+        let Some(room) = padded.checked_sub(reach) else {
+            // Rounded up, even a first window may hang over the far edge.
+            return (ceil && extent > 0 && padded.checked_add(self.stride - 1)? >= reach).then_some(1);
+        };
         let steps = room / self.stride;
         // Rounded up, unless the extra window would start in the far padding (PyTorch's rule).
         let extra = ceil && !room.is_multiple_of(self.stride) && (steps + 1) * self.stride < extent + self.padding;

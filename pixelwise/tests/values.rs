@@ -68,6 +68,8 @@ fn total_variation_is_per_sample_and_has_no_difference_at_the_edge() {
     let x = array![[[[0.0, 1.0], [3.0, 5.0]]], [[[7.0, 7.0], [7.0, 7.0]]]].into_dyn();
     close(&forward(&TvLoss::default(), [&x], None), &[30.0 / 4.0, 0.0]);
     close(&tv_loss(&NdTensor::view(x.view())).unwrap().into_array().into_raw_vec_and_offset().0, &[7.5, 0.0]);
+    // Channels count in the mean: 1² and 3² over four elements.
+    close(&forward(&TvLoss::default(), [&array![[[[0.0, 1.0]], [[0.0, 3.0]]]].into_dyn()], None), &[2.5]);
     // One row: differences across alone; one pixel: none.
     close(&forward(&TvLoss::default(), [&array![[[[0.0, 1.0, 3.0]]]].into_dyn()], None), &[5.0 / 3.0]);
     close(&forward(&TvLoss::default(), [&array![[[[4.0]], [[9.0]]]].into_dyn()], None), &[0.0]);

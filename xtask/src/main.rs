@@ -4,6 +4,7 @@
 //! as given.
 
 mod command;
+mod config;
 mod reference;
 mod setup;
 mod test;
@@ -32,6 +33,9 @@ enum Task {
     /// Install what a part of the project needs.
     #[command(subcommand)]
     Setup(setup::Part),
+    /// Print the configurations' schema, or check whole documents.
+    #[command(subcommand)]
+    Config(config::Command),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         Task::Verify(arguments) => verify::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
+        Task::Config(command) => config::run(&command),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {

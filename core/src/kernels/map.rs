@@ -332,23 +332,24 @@ impl<F: Scalar> Kernel for Sum<'_, F> {
     }
 }
 
-/// Sums `term(0..length)` in 64 independent lanes, then across them: the order is the same on every instruction set.
+/// Sums `term(0..length)` in double precision in 32 independent lanes, then across them: the order is the same on every
+/// instruction set.
 #[inline(always)]
 pub(super) fn lanes<F: Scalar>(length: usize, term: impl Fn(usize) -> F) -> f64 {
-    const LANES: usize = 64;
-    let mut sums = [F::ZERO; LANES];
+    const LANES: usize = 32;
+    let mut sums = [0.0; LANES];
     let whole = length / LANES * LANES;
     let mut i = 0;
     while i < whole {
         for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += term(i + lane);
+            *sum += term(i + lane).to_f64();
         }
         i += LANES;
     }
     for (sum, i) in sums.iter_mut().zip(whole..length) {
-        *sum += term(i);
+        *sum += term(i).to_f64();
     }
-    sums.iter().map(|sum| sum.to_f64()).sum()
+    sums.iter().sum()
 }
 
 /// A sum whose rounding error grows with the logarithm of the length.

@@ -1,25 +1,21 @@
-//! A pointwise loss: its function and its options are all there is to write.
+//! A pointwise loss: the function, its options and its name are all there is to write.
 
 use image_losses::config::{Contribution, Entry, inventory};
-use image_losses::core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+use image_losses::core::{Element, Pointwise};
 use serde::{Deserialize, Serialize};
 
 /// ln(1 + ((x − y)/γ)²), the Cauchy (Lorentzian) loss: an outlier costs little more the farther out it lies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct CauchyLoss {
+struct Cauchy {
     gamma: f64,
 }
-impl Pointwise<2> for CauchyLoss {
+
+impl Pointwise<2> for Cauchy {
     #[inline(always)]
     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
         (((x - y) / self.gamma).square() + 1.0).ln()
     }
 }
-impl PointwiseLoss<2> for CauchyLoss {
-    const NAME: &'static str = "CauchyLoss";
-    const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-    fn function(&self) -> Function { Function::new(self.clone()) }
-    fn reducer(&self) -> Reducer { Reducer::default() }
-}
-inventory::submit!(Contribution(|| Entry::pointwise::<CauchyLoss, CauchyLoss, 2>()));
+
+inventory::submit!(Contribution(|| Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"])));

@@ -37,7 +37,7 @@ pub struct Component {
 impl Clone for Component {
     fn clone(&self) -> Self {
         Component {
-            entry: self.entry,
+            entry: self.entry.clone(),
             path: self.path.clone(),
             data_info: self.data_info.clone(),
             loss_name: self.loss_name.clone(),
@@ -83,7 +83,7 @@ impl Component {
         if interval == Some(0) {
             return Err(Error::option(entry.name(), "interval", "at least 1", 0).at(path));
         }
-        let component = Component { entry: *entry, path: path.to_owned(), data_info, loss_name, interval, loss };
+        let component = Component { entry: entry.clone(), path: path.to_owned(), data_info, loss_name, interval, loss };
         component.check(context)?;
         Ok(component)
     }

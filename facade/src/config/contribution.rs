@@ -7,7 +7,7 @@ use super::registry::Entry;
 ///
 /// ```ignore
 /// image_losses::config::inventory::submit! {
-///     Contribution(|| Entry::pointwise::<CauchyLoss, CauchyOptions, 2>())
+///     Contribution(|| Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"]))
 /// }
 /// ```
 #[derive(Clone, Copy, Debug)]

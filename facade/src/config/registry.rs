@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
 use std::marker::PhantomData;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use image_losses_core::{Differentiable, Error, Loss, PointwiseLoss, Result};
-use serde::Serialize;
+use image_losses_core::{
+    Differentiable, Error, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Tensor, finite,
+};
+use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -186,15 +189,15 @@ pub(crate) fn to_value<T: Serialize>(options: &T) -> Result<Value> {
     serde_json::to_value(options).map_err(|error| refuse("", error.to_string()))
 }
 
-type Build = fn(Value, &str, &BuildContext) -> Result<Box<dyn ErasedLoss>>;
+type Build = dyn Fn(Value, &str, &BuildContext) -> Result<Box<dyn ErasedLoss>> + Send + Sync;
 
 /// What builds the losses of one `type`.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Entry {
     name: &'static str,
     loss_name: Option<&'static str>,
-    fields: fn() -> &'static [&'static str],
-    build: Build,
+    fields: Vec<&'static str>,
+    build: Arc<Build>,
     #[cfg(feature = "schema")]
     schema: Option<super::schema::Describe>,
 }
@@ -206,12 +209,16 @@ impl Debug for Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(name: &'static str, fields: fn() -> &'static [&'static str], build: Build) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        fields: &[&'static str],
+        build: impl Fn(Value, &str, &BuildContext) -> Result<Box<dyn ErasedLoss>> + Send + Sync + 'static,
+    ) -> Self {
         Entry {
             name,
             loss_name: None,
-            fields,
-            build,
+            fields: fields.to_vec(),
+            build: Arc::new(build),
             #[cfg(feature = "schema")]
             schema: None,
         }
@@ -219,7 +226,7 @@ impl Entry {
 
     /// An entry for a loss over the tensor trait.
     pub fn of<L: Configurable>(name: &'static str) -> Self {
-        Entry::new(name, fields_of::<L::Options>, |value, path, context| {
+        Entry::new(name, fields_of::<L::Options>(), |value, path, context| {
             let options = read_options::<L::Options>(value, path)?;
             Ok(Box::new(L::build(options, context).map_err(|error| error.at(path))?))
         })
@@ -231,9 +238,64 @@ impl Entry {
         L: PointwiseLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
         O: Serialize + DeserializeOwned + 'static,
     {
-        Entry::new(L::NAME, fields_of::<O>, |value, path, _| {
+        Entry::new(L::NAME, fields_of::<O>(), |value, path, _| {
             let names = L::INPUTS.map(|input| input.name);
             Adapter::<L, O, K>::build(value, path, L::NAME, names, Some("weight"))
+        })
+    }
+
+    /// An entry for a pointwise function, whose fields are its options: `loss_weight`, `reduction` and `sample_wise` and
+    /// the argument `weight` come by themselves, and nothing more is to be written.
+    ///
+    /// ```
+    /// use image_losses::config::{BuildContext, Entry, Inputs, Outcome, Registry};
+    /// use image_losses::core::{Element, Pointwise};
+    /// use image_losses::ndarray::NdTensor;
+    /// use ndarray::array;
+    ///
+    /// /// ln(1 + ((x − y)/γ)²)
+    /// #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+    /// struct Cauchy {
+    ///     gamma: f64,
+    /// }
+    ///
+    /// impl Pointwise<2> for Cauchy {
+    ///     #[inline(always)]
+    ///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    ///         (((x - y) / self.gamma).square() + 1.0).ln()
+    ///     }
+    /// }
+    ///
+    /// let mut registry = Registry::standard();
+    /// registry.register(Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"]));
+    /// let document = serde_json::json!({"type": "CauchyLoss", "gamma": 2.0, "reduction": "sum", "loss_weight": 3.0});
+    /// let mut loss = registry.build(&document, "loss", &BuildContext::default())?;
+    /// let inputs = Inputs::new()
+    ///     .tensor("pred", NdTensor::new(array![[3.0f64, 1.0]]).into())
+    ///     .tensor("target", NdTensor::new(array![[1.0f64, 1.0]]).into());
+    /// let Outcome::Value(value) = loss.evaluate(&inputs)? else { unreachable!() };
+    /// assert_eq!(value.values()?, [3.0 * 2f64.ln()]); // d = 2 = γ at one element, 0 at the other
+    /// # Ok::<(), image_losses::Error>(())
+    /// ```
+    pub fn function<P, const K: usize>(name: &'static str, inputs: [&'static str; K]) -> Self
+    where
+        P: Pointwise<K> + Serialize + DeserializeOwned,
+    {
+        let mut fields = fields_of::<P>().to_vec();
+        fields.extend(fields_of::<ReductionOptions>());
+        Entry::new(name, &fields, move |value, path, _| {
+            let Value::Object(mut own) = value else { return Err(refuse(path, "the options of a loss are a mapping")) };
+            let common = fields_of::<ReductionOptions>().iter().filter_map(|&field| {
+                let value = own.shift_remove(field)?;
+                Some((field.to_owned(), value))
+            });
+            let common = Value::Object(common.collect());
+            let options: ReductionOptions = read_options(common, path)?;
+            finite(name, "loss_weight", options.loss_weight).map_err(|error| error.at(path))?;
+            // A function without options is `struct Name;`.
+            let own = if own.is_empty() && fields_of::<P>().is_empty() { Value::Null } else { Value::Object(own) };
+            let function = read_options::<P>(own, path)?;
+            Ok(Box::new(FunctionLoss { name, inputs, function, options }))
         })
     }
 
@@ -243,7 +305,7 @@ impl Entry {
         L: NamedLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
         O: Serialize + DeserializeOwned + 'static,
     {
-        Entry::new(L::NAME, fields_of::<O>, |value, path, _| {
+        Entry::new(L::NAME, fields_of::<O>(), |value, path, _| {
             Adapter::<L, O, K>::build(value, path, L::NAME, L::INPUTS, L::WEIGHT)
         })
     }
@@ -277,8 +339,8 @@ impl Entry {
     }
 
     /// The names of its options.
-    pub fn fields(&self) -> &'static [&'static str] {
-        (self.fields)()
+    pub fn fields(&self) -> &[&'static str] {
+        &self.fields
     }
 
     pub(crate) fn build_erased(
@@ -355,8 +417,7 @@ where
     O: Serialize + 'static,
 {
     fn arguments(&self) -> Vec<Argument> {
-        let inputs = self.inputs.iter().map(|name| Argument::required(name, Kind::Tensor));
-        inputs.chain(self.weight.map(|name| Argument::optional(name, Kind::Tensor))).collect()
+        arguments_of(&self.inputs, self.weight)
     }
     fn terms(&self) -> &'static [(&'static str, &'static str)] {
         &[]
@@ -365,15 +426,7 @@ where
         to_value(&self.loss.clone().into())
     }
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
-        let mut tensors = Vec::with_capacity(K);
-        for input in self.inputs {
-            tensors.push(inputs.get_tensor(self.name, input)?);
-        }
-        let weight = match self.weight {
-            Some(weight) => inputs.get_tensor_if_any(self.name, weight)?,
-            None => None,
-        };
-        self.loss.forward(std::array::from_fn(|k| tensors[k]), weight).map(Outcome::Value)
+        call(&self.loss, self.name, self.inputs, self.weight, inputs)
     }
     fn interval(&self) -> u64 {
         1
@@ -391,6 +444,101 @@ where
         let Adapter { ref loss, name, inputs, weight, .. } = *self;
         Box::new(Adapter::<L, O, K> { loss: loss.clone(), name, inputs, weight, options: PhantomData })
     }
+}
+
+/// How the map of a [`FunctionLoss`] is reduced.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ReductionOptions {
+    loss_weight: f64,
+    reduction: Reduction,
+    sample_wise: bool,
+}
+
+impl Default for ReductionOptions {
+    fn default() -> Self {
+        ReductionOptions { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+/// A pointwise function as a loss.
+#[derive(Clone, Debug)]
+struct FunctionLoss<P, const K: usize> {
+    name: &'static str,
+    inputs: [&'static str; K],
+    function: P,
+    options: ReductionOptions,
+}
+
+impl<P: Pointwise<K>, const K: usize> Loss<K> for FunctionLoss<P, K> {
+    fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T> {
+        let ReductionOptions { loss_weight, reduction, sample_wise } = self.options;
+        let names = self.inputs.map(Input::full);
+        let function = Function::new(self.function.clone());
+        Reducer { loss_weight, reduction, sample_wise }.reduce(self.name, &function, &names, &inputs, weight)
+    }
+}
+
+impl<P: Pointwise<K> + Serialize, const K: usize> ErasedLoss for FunctionLoss<P, K> {
+    fn arguments(&self) -> Vec<Argument> {
+        arguments_of(&self.inputs, Some("weight"))
+    }
+    fn terms(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+    fn options(&self) -> Result<Value> {
+        let (own, common) = (to_value(&self.function)?, to_value(&self.options)?);
+        let mut all = serde_json::Map::new();
+        for options in [own, common] {
+            if let Value::Object(options) = options {
+                all.extend(options);
+            }
+        }
+        Ok(Value::Object(all))
+    }
+    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
+        call(self, self.name, self.inputs, Some("weight"), inputs)
+    }
+    fn interval(&self) -> u64 {
+        1
+    }
+    fn remember(&mut self, _: &str, _: &[f64], _: &[usize]) -> Result<()> {
+        Ok(())
+    }
+    fn state(&self) -> Result<Value> {
+        Ok(Value::Null)
+    }
+    fn restore(&mut self, _: Value) -> Result<()> {
+        Ok(())
+    }
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
+        Box::new(self.clone())
+    }
+}
+
+/// The arguments of a loss of tensors.
+fn arguments_of(inputs: &[&'static str], weight: Option<&'static str>) -> Vec<Argument> {
+    let inputs = inputs.iter().map(|name| Argument::required(name, Kind::Tensor));
+    inputs.chain(weight.map(|name| Argument::optional(name, Kind::Tensor))).collect()
+}
+
+/// Calls a loss of tensors by the names of its arguments.
+fn call<'g, L: Loss<K>, const K: usize>(
+    loss: &L,
+    name: &'static str,
+    names: [&'static str; K],
+    weight: Option<&'static str>,
+    inputs: &Inputs<'_, AnyTensor<'g>>,
+) -> Result<Outcome<AnyTensor<'g>>> {
+    let mut tensors = Vec::with_capacity(K);
+    for input in names {
+        tensors.push(inputs.get_tensor(name, input)?);
+    }
+    let weight = match weight {
+        Some(weight) => inputs.get_tensor_if_any(name, weight)?,
+        None => None,
+    };
+    loss.forward(std::array::from_fn(|k| tensors[k]), weight).map(Outcome::Value)
 }
 
 /// The known `type`s.

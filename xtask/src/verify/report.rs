@@ -21,6 +21,7 @@ pub(crate) struct Row<'a> {
 #[derive(Default)]
 struct Summary {
     cases: usize,
+    compared: usize,
     failed: usize,
     skipped: Option<&'static str>,
     value: f64,
@@ -90,6 +91,7 @@ impl Report {
         let mut record = json!({ "case": case.name, "type": case.loss_type(), "engine": target.name() });
         let status = match result {
             Checked::Compared { value, gradient, within } => {
+                summary.compared += 1;
                 summary.value = worse(summary.value, value);
                 if let Some(gradient) = gradient {
                     summary.gradient = Some(worse(summary.gradient.unwrap_or(0.0), gradient));
@@ -171,18 +173,23 @@ impl Report {
 
 impl Summary {
     fn cell(&self, reasons: &mut Vec<&'static str>) -> Cell {
-        if let (Some(reason), 0) = (self.skipped, self.failed) {
+        if self.failed > 0 {
+            return Cell::new(format!("{} FAILED", self.failed)).fg(Color::Red);
+        }
+        let skipped = self.skipped.map(|reason| {
             let known = reasons.iter().position(|known| *known == reason);
             let number = known.unwrap_or_else(|| {
                 reasons.push(reason);
                 reasons.len() - 1
             });
-            return Cell::new(format!("skipped [{}]", number + 1)).fg(Color::Yellow);
-        }
-        if self.failed > 0 {
-            return Cell::new(format!("{} FAILED", self.failed)).fg(Color::Red);
-        }
+            format!("{} skipped [{}]", self.cases - self.compared, number + 1)
+        });
         let gradient = self.gradient.map_or("-".to_owned(), |error| format!("{error:.1e}"));
-        Cell::new(format!("{:.1e} / {gradient}", self.value)).fg(Color::Green)
+        let errors = format!("{:.1e} / {gradient}", self.value);
+        match skipped {
+            None => Cell::new(errors).fg(Color::Green),
+            Some(skipped) if self.compared == 0 => Cell::new(skipped).fg(Color::Yellow),
+            Some(skipped) => Cell::new(format!("{errors}, {skipped}")).fg(Color::Yellow),
+        }
     }
 }

@@ -40,6 +40,9 @@ pub(super) struct TapGradient {
     is_dense: bool,
 }
 
+/// Sees a tap's layer, activations and room for its gradient.
+type Visit<'a> = dyn FnMut(usize, &[f32], Layout, &mut TapGradient) + 'a;
+
 impl Workspace {
     /// Makes room for the layouts, and for the way back of `samples` images.
     pub(super) fn plan(&mut self, steps: &[Step], layouts: &[Layout], samples: usize) {
@@ -84,13 +87,7 @@ fn each_row(layout: &Layout, samples: usize, work: impl Fn(usize, usize) + Sync 
 impl FrozenNetwork {
     /// From the loaded images to the last tap. `visit` sees each tap's layer, activations and room for its gradient. The
     /// ReLUs and pools of the first `samples` images leave their marks for the way back.
-    pub(super) fn forward(
-        &self,
-        layouts: &[Layout],
-        workspace: &mut Workspace,
-        samples: usize,
-        visit: &mut dyn FnMut(usize, &[f32], Layout, &mut TapGradient),
-    ) {
+    pub(super) fn forward(&self, layouts: &[Layout], workspace: &mut Workspace, samples: usize, visit: &mut Visit<'_>) {
         let instructions = Instructions::detect();
         let Workspace { buffers, points, masks, routes, taps } = workspace;
         let mut current = 0;

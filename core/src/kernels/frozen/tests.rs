@@ -168,7 +168,9 @@ fn term(tap: usize, weight: f64, criterion: Criterion, gram: bool) -> Term {
 }
 
 /// Layers, terms and image shapes.
-fn cases() -> Vec<(Vec<FrozenLayer>, Vec<Term>, Vec<[usize; 4]>)> {
+type Case = (Vec<FrozenLayer>, Vec<Term>, Vec<[usize; 4]>);
+
+fn cases() -> Vec<Case> {
     use Criterion::{L1, Mse};
     use FrozenLayer::{MaxPool, Relu};
     let floor = MaxPool { ceil_mode: false };

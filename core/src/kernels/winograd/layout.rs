@@ -141,7 +141,7 @@ impl Layout {
     }
 
     /// The first `samples` images as planes (N, C, H, W), each channel times `scale`.
-    pub(crate) fn to_planes(&self, data: &[f32], samples: usize, scale: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
+    pub(crate) fn to_planes(self, data: &[f32], samples: usize, scale: impl Fn(usize) -> f32 + Sync) -> Vec<f32> {
         let mut planes = vec![0.0; samples * self.channels * self.height * self.width];
         let shared = SharedMut::new(&mut planes);
         (0..samples * self.height).into_par_iter().for_each(|row| {

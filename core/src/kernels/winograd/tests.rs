@@ -58,9 +58,6 @@ fn rounds_little_more_than_direct_convolution() {
             let ours = relative_error(&conv3x3_with(instructions, &weights, &input, is, None, false), &expected);
             let ours_gradient =
                 relative_error(&conv3x3_input_gradient_with(instructions, &weights, &grad, os), &expected_gradient);
-            println!(
-                "{is:?} to {outputs}, {instructions:?}: {ours:.1e} {direct:.1e}, gradient {ours_gradient:.1e} {direct_gradient:.1e}"
-            );
             let limit = |direct: f64| 2.0 * direct + 4e-7;
             assert!(ours <= limit(direct), "{is:?} to {outputs}, {instructions:?}: {ours:e}, direct {direct:e}");
             assert!(

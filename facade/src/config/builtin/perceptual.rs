@@ -69,7 +69,7 @@ pub(super) fn entry<L: Frozen>(name: &'static str) -> Entry
 where
     Held<L>: Send + Sync,
 {
-    Entry::new(name, fields_of::<L::Options>, |value, path, context| {
+    Entry::new(name, fields_of::<L::Options>(), |value, path, context| {
         let options = read_options::<L::Options>(value, path)?;
         let weights = match (context.seeded, &context.weights_directory) {
             (Some(seed), _) => Weights::Seeded(seed),

@@ -1,0 +1,349 @@
+//! Every loss of the registry and every option of it: each builds, is written back, and changes a result.
+#![cfg(all(
+    feature = "autograd",
+    feature = "ndarray",
+    feature = "pixelwise",
+    feature = "gan",
+    feature = "penalties",
+    feature = "composition",
+    feature = "clip",
+    feature = "lpips"
+))]
+
+use std::collections::BTreeSet;
+
+use image_losses::AnyTensor;
+use image_losses::autograd::{Session, run};
+use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry};
+use image_losses::core::{Result, Tensor, Unary};
+use image_losses::penalties::{Communicator, Processes};
+use serde_json::{Value, json};
+
+/// The options of each loss: the mapping that the others are compared with, and for each option another value. An
+/// option that needs another surrounding to act has a row of its own.
+#[rustfmt::skip]
+fn table() -> Vec<(&'static str, Value, Value)> {
+    let reduced = json!({"loss_weight": 0.5, "reduction": "sum", "sample_wise": true});
+    let with = |more: Value| merged(&reduced, &more);
+    vec![
+        ("L1Loss", json!({}), reduced.clone()),
+        ("MSELoss", json!({}), reduced.clone()),
+        ("CharbonnierLoss", json!({}), with(json!({"eps": 0.1}))),
+        ("HuberLoss", json!({}), with(json!({"delta": 0.1}))),
+        ("PSNRLoss", json!({}), json!({"loss_weight": 2.0, "toY": true})),
+        ("tv_loss", json!({}), json!({"loss_weight": 2.0})),
+        ("MaskedTVLoss", json!({}), json!({"loss_weight": 2.0})),
+        ("GradientLoss", json!({}), json!({"loss_weight": 2.0, "reduction": "none"})),
+        ("L1CompositionLoss", json!({}), reduced.clone()),
+        ("MSECompositionLoss", json!({}), reduced.clone()),
+        ("CharbonnierCompLoss", json!({}), with(json!({"eps": 0.1}))),
+        ("GANLoss", json!({"gan_type": "lsgan"}), json!({"gan_type": "hinge", "loss_weight": 2.0, "real_label_val": 0.9, "fake_label_val": 0.1})),
+        ("GANLoss", json!({"gan_type": "smgan"}), json!({"gaussian_blur": {"kernel_size": [3, 3], "sigma": [1.0, 1.0]}, "gaussian_blur.kernel_size": [5, 3], "gaussian_blur.sigma": [1.0, 2.0]})),
+        ("GANLossComps", json!({"gan_type": "vanilla"}), json!({"gan_type": "wgan-logistic-ns", "loss_weight": 2.0, "real_label_val": 0.9, "fake_label_val": 0.1})),
+        ("GANLossComps", json!({"gan_type": "smgan"}), json!({"gaussian_blur": {"kernel_size": [3, 3]}, "gaussian_blur.kernel_size": [5, 3], "gaussian_blur.sigma": [1.0, 2.0]})),
+        ("GaussianBlur", json!({}), json!({"kernel_size": [3, 3], "sigma": [1.0, 1.0]})),
+        ("AdvLoss", json!({"loss_type": "gan"}), json!({"loss_type": "wgan-gp"})),
+        ("AdvLoss", json!({"loss_type": "ragan"}), json!({"loss_type": "ragan-ls"})),
+        ("LeCamLoss", json!({}), json!({"loss_weight": 2.0, "decay": 0.5, "one_sided": true})),
+        ("FeatureMatchingLoss", json!({}), json!({"loss_weight": 2.0, "criterion": "mse"})),
+        ("RelativisticPairingLoss", json!({}), json!({"loss_weight": 2.0})),
+        ("RelativisticAverageHingeLoss", json!({}), json!({"loss_weight": 2.0})),
+        ("DiscShiftLoss", json!({}), json!({"loss_weight": 2.0})),
+        ("DiscShiftLossComps", json!({}), json!({"loss_weight": 2.0})),
+        ("GradientPenaltyLoss", json!({}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
+        // Called directly the component computes the pixel norm, as MMagic's does: `norm_mode` acts with `data_info`.
+        ("GradientPenaltyLossComps", json!({"data_info": {"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"}}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
+        ("R1GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
+        ("R2GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
+        ("GeneratorPathRegularizerComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "pl_batch_shrink": 2, "pl_batch_size": 1, "decay": 0.5, "sync_mean_buffer": true, "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
+        ("TransferalPerceptualLoss", json!({}), json!({"loss_weight": 2.0, "use_attention": false, "criterion": "l1", "form": "paper"})),
+        ("PerceptualLoss", json!({"layer_weights": {"0": 1.0, "2": 1.0}, "pretrained": "seeded:7"}), json!({"layer_weights": {"0": 1.0, "2": 0.5}, "layer_weights_style": {"0": 1.0}, "vgg_type": "vgg19_bn", "use_input_norm": false, "perceptual_weight": 0.5, "style_weight": 0.5, "norm_img": false, "pretrained": "seeded:8", "criterion": "mse"})),
+        ("LightCNNFeatureLoss", json!({"pretrained": "seeded:7"}), json!({"pretrained": "seeded:8", "loss_weight": 2.0, "criterion": "mse"})),
+        ("FaceIdLoss", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:8"}})),
+        ("FaceIdLossComps", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:7", "mode": "ir"}})),
+        ("CLIPLoss", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true}})),
+        ("CLIPLossComps", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true}})),
+        ("LPIPS", json!({"pretrained": "seeded:7", "linear_weights": "seeded:7"}), json!({"net": "squeeze", "version": "0.0", "lpips": false, "spatial": true, "normalize": true, "pretrained": "seeded:8", "linear_weights": "seeded:8", "loss_weight": 2.0})),
+        ("DISTS", json!({"pretrained": "seeded:7", "dists_weights": "seeded:7"}), json!({"pretrained": "seeded:8", "dists_weights": "seeded:8", "loss_weight": 2.0})),
+    ]
+}
+
+/// The losses whose networks make them slow: evaluated once, in single precision.
+const HEAVY: [&str; 8] = [
+    "PerceptualLoss", "LightCNNFeatureLoss", "FaceIdLoss", "FaceIdLossComps", "CLIPLoss", "CLIPLossComps", "LPIPS", "DISTS",
+];
+
+/// The mapping with more or other fields; a dotted name goes inside.
+fn merged(base: &Value, more: &Value) -> Value {
+    let mut value = base.clone();
+    for (name, option) in more.as_object().unwrap() {
+        let mut place = &mut value;
+        for step in name.split('.') {
+            place = &mut place[step];
+        }
+        *place = option.clone();
+    }
+    value
+}
+
+fn document(name: &str, options: &Value) -> Value {
+    merged(&json!({"type": name}), options)
+}
+
+fn context(name: &str) -> BuildContext {
+    let mut context = BuildContext::default();
+    if name.starts_with("CLIP") {
+        context.seeded = Some(7);
+        context.architecture = Some(json!({
+            "context_length": 4, "embed_dim": 8, "image_resolution": 16, "transformer_layers": 1,
+            "transformer_width": 64, "vision_layers": 1, "vision_patch_size": 8, "vision_width": 64, "vocab_size": 10,
+        }));
+    }
+    context
+}
+
+fn build(name: &str, options: &Value) -> Result<Component> {
+    Registry::standard().build(&document(name, options), "loss", &context(name))
+}
+
+/// Numbers in (0, 1) that look random.
+fn numbers(count: usize, seed: usize) -> Vec<f64> {
+    (0..count).map(|i| 0.02 + 0.96 * (((i + 1) * 7919 + seed * 104_729) % 1009) as f64 / 1009.0).collect()
+}
+
+struct Pair;
+
+impl Communicator for Pair {
+    fn size(&self) -> usize {
+        2
+    }
+    fn sum(&self, value: f64) -> Result<f64> {
+        Ok(2.0 * value + 1.0)
+    }
+}
+
+/// All values of one or two evaluations with what was carried remembered between, with their names and shapes.
+type Results = Vec<(String, Vec<usize>, Vec<f64>)>;
+
+fn results(loss: &mut Component) -> Result<Results> {
+    let image = if HEAVY.contains(&loss.type_name()) { small(loss.type_name()) } else { 4 };
+    if HEAVY.contains(&loss.type_name()) {
+        let make = |seed: usize, shape: &[usize]| {
+            let values: Vec<f32> = numbers(shape.iter().product(), seed).iter().map(|&v| v as f32).collect();
+            let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), values).unwrap();
+            Ok(AnyTensor::from(image_losses::ndarray::NdTensor::new(array)))
+        };
+        let inputs = world(make, image)?;
+        let read = |tensors: &[&AnyTensor<'_>]| tensors.iter().map(|tensor| tensor.values()).collect();
+        return evaluate(loss, inputs, 1, &read);
+    }
+    run(|session: &Session<'_, f64>| {
+        let make = |seed: usize, shape: &[usize]| {
+            session.input(numbers(shape.iter().product(), seed), shape).map(AnyTensor::from)
+        };
+        let critic = |x: &AnyTensor<'_>| {
+            // The two factors cancel, unless a loss scale overflows between them.
+            x.unary(Unary::Square)?.scale(1e-300)?.scale(1e300)?.sum(&[1, 2, 3], false)
+        };
+        let generator = |w: &AnyTensor<'_>| {
+            let batch = w.shape()[0];
+            let image = w.mul(w)?.reshape(&[batch, 1, 2, 3])?;
+            image.scale(1e-300)?.scale(1e300)
+        };
+        let read_one = |x: &AnyTensor<'_>| {
+            let AnyTensor::AgF64(x) = x else { unreachable!() };
+            Ok(session.evaluate(&[x])?[0][0])
+        };
+        let processes = Processes { communicator: &Pair, read: &read_one };
+        let mut inputs = world(make, image)?;
+        for name in ["discriminator", "net"] {
+            inputs.insert(name, Item::Network(&critic));
+        }
+        inputs.insert("generator", Item::Network(&generator));
+        inputs.insert("processes", Item::Processes(processes));
+        let read = |tensors: &[&AnyTensor<'_>]| {
+            let nodes: Vec<_> = tensors
+                .iter()
+                .map(|tensor| if let AnyTensor::AgF64(node) = tensor { node } else { unreachable!() })
+                .collect();
+            session.evaluate(&nodes)
+        };
+        evaluate(loss, inputs, 2, &read)
+    })
+}
+
+/// The extent of images that a network takes.
+fn small(name: &str) -> usize {
+    match name {
+        "LightCNNFeatureLoss" => 128,
+        "LPIPS" => 64,
+        _ => 8,
+    }
+}
+
+/// Inputs for every argument there is.
+fn world<'a, 'g>(
+    make: impl Fn(usize, &[usize]) -> Result<AnyTensor<'g>>,
+    image: usize,
+) -> Result<Inputs<'a, AnyTensor<'g>>> {
+    let mut inputs = Inputs::new().number("iteration", 4.0).number("num_batches", 2.0);
+    let images =
+        ["pred", "target", "input", "x", "gt", "image", "fake", "real", "real_data", "fake_data", "fg", "bg", "ori_merged"];
+    // Light CNN looks at grey images.
+    let channels = if image == 128 { 1 } else { 3 };
+    for (seed, name) in images.into_iter().enumerate() {
+        inputs.insert(name, Item::Tensor(make(seed, &[2, channels, image, image])?));
+    }
+    for (seed, name) in ["weight", "mask", "pred_alpha"].into_iter().enumerate() {
+        inputs.insert(name, Item::Tensor(make(20 + seed, &[2, 1, image, image])?));
+    }
+    inputs.insert("latents", Item::Tensor(make(30, &[2, 2, 3])?));
+    inputs.insert("soft_attention", Item::Tensor(make(31, &[2, 1, 2, 2])?));
+    for (seed, name) in [(32, "maps"), (34, "textures")] {
+        inputs.insert(name, Item::Tensors(vec![make(seed, &[2, 3, 2, 2])?, make(seed + 1, &[2, 2, 4, 4])?]));
+    }
+    inputs.insert("text", Item::Tokens(vec![vec![1, 2, 9, 0], vec![1, 5, 6, 9]]));
+    Ok(inputs)
+}
+
+fn evaluate<'g>(
+    loss: &mut Component,
+    mut inputs: Inputs<'_, AnyTensor<'g>>,
+    times: usize,
+    read: &dyn Fn(&[&AnyTensor<'g>]) -> Result<Vec<Vec<f64>>>,
+) -> Result<Results> {
+    let takes = |kind: &str| loss.arguments().iter().any(|argument| argument.name == kind);
+    let calls: Vec<Vec<(&str, Item<'_, AnyTensor<'g>>)>> = if takes("is_disc") {
+        let roles = [(true, true), (true, false), (false, true), (false, false)];
+        roles.map(|(real, disc)| vec![("target_is_real", Item::Flag(real)), ("is_disc", Item::Flag(disc))]).into()
+    } else if takes("model") {
+        ["discriminator", "generator"].map(|model| vec![("model", Item::Text(model.into()))]).into()
+    } else {
+        vec![Vec::new()]
+    };
+    let mut all = Vec::new();
+    for _ in 0..times {
+        for call in &calls {
+            for (name, item) in call {
+                inputs.insert(*name, item.clone());
+            }
+            let outcome = loss.evaluate(&inputs)?;
+            if let Outcome::Skipped = outcome {
+                all.push(("skipped".to_owned(), Vec::new(), Vec::new()));
+                continue;
+            }
+            let (values, state) = outcome.into_parts();
+            let tensors: Vec<&AnyTensor<'g>> = values.iter().chain(&state).map(|(_, tensor)| tensor).collect();
+            let mut numbers = read(&tensors)?.into_iter();
+            for (name, tensor) in &values {
+                all.push(((*name).to_owned(), tensor.shape(), numbers.next().unwrap()));
+            }
+            for (name, tensor) in &state {
+                loss.remember(name, &numbers.next().unwrap(), &tensor.shape())?;
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// Whether two results differ by more than rounding.
+fn differ(a: &Results, b: &Results) -> bool {
+    let near = |a: &f64, b: &f64| a.to_bits() == b.to_bits() || (a - b).abs() <= 1e-9 * a.abs().max(b.abs());
+    a.len() != b.len()
+        || a.iter().zip(b).any(|((name, shape, values), (other, extents, others))| {
+            name != other
+                || shape.iter().product::<usize>() != extents.iter().product::<usize>()
+                || !values.iter().zip(others).all(|(a, b)| near(a, b))
+        })
+}
+
+#[test]
+fn every_option_of_every_loss_changes_a_result() {
+    let registry = Registry::standard();
+    let table = table();
+    let mut covered: BTreeSet<(String, String)> = BTreeSet::new();
+    for (name, base, alternatives) in &table {
+        let reference = results(&mut build(name, base).unwrap()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!reference.is_empty(), "{name} gives nothing");
+        for (option, value) in alternatives.as_object().unwrap() {
+            covered.insert(((*name).to_owned(), option.split('.').next().unwrap().to_owned()));
+            let options = merged(base, &json!({option: value}));
+            let changed = build(name, &options).and_then(|mut loss| results(&mut loss));
+            let changed = changed.unwrap_or_else(|error| panic!("{name} with {option} = {value}: {error}"));
+            assert!(differ(&reference, &changed), "{name}: {option} = {value} changes nothing: {reference:?}");
+        }
+    }
+    for entry in registry.types() {
+        for field in entry.fields() {
+            let key = (entry.name().to_owned(), (*field).to_owned());
+            assert!(covered.contains(&key), "the table has no row for {}.{field}", entry.name());
+        }
+    }
+}
+
+#[test]
+fn the_common_fields_act_for_every_loss() {
+    for (name, base, _) in table() {
+        if HEAVY.contains(&name) {
+            continue; // The same code, at more expense.
+        }
+        let loss = build(name, &base).unwrap();
+        let arguments = loss.arguments();
+        // Named by the argument, but for one: the result is that of another input.
+        let tensors: Vec<&str> = arguments
+            .iter()
+            .filter(|a| a.required && matches!(a.kind, Kind::Tensor | Kind::Tensors) && a.name != "soft_attention")
+            .map(|a| a.name)
+            .collect();
+        let mut data_info = json!({});
+        for argument in arguments.iter().filter(|argument| argument.required || argument.name == "fake_data") {
+            data_info[argument.name] = argument.name.into();
+        }
+        if arguments.iter().any(|argument| argument.name == "is_disc") {
+            data_info["is_disc"] = "is_disc".into();
+            data_info["mask"] = "mask".into();
+        }
+        let named = merged(&base, &json!({"data_info": data_info}));
+        let reference = results(&mut build(name, &named).unwrap()).unwrap();
+        let other = match tensors[0] {
+            "maps" => "textures",
+            "pred_alpha" => "mask",
+            // Half the latents would be of another shape: the same in reverse is not there. Any other tensor is refused.
+            "latents" => "real",
+            "real" | "fg" => "target",
+            _ => "real",
+        };
+        let mut moved = named.clone();
+        moved["data_info"][tensors[0]] = other.into();
+        let changed = build(name, &moved).and_then(|mut loss| results(&mut loss));
+        assert!(changed.is_err() || differ(&reference, &changed.unwrap()), "{name}: data_info picks nothing");
+
+        let skipping = merged(&named, &json!({"interval": 3}));
+        let skipped = results(&mut build(name, &skipping).unwrap()).unwrap();
+        assert!(skipped.iter().all(|(name, ..)| name == "skipped"), "{name}: the interval skips nothing");
+
+        let other = build(name, &merged(&base, &json!({"loss_name": "loss_other"}))).unwrap();
+        assert_eq!((loss.loss_name() == "loss_other", other.loss_name().as_str()), (false, "loss_other"));
+    }
+}
+
+#[test]
+fn every_configuration_is_written_back_complete() {
+    let registry = Registry::standard();
+    for (name, base, alternatives) in table() {
+        let mut documents = vec![base.clone()];
+        documents.extend(alternatives.as_object().unwrap().iter().map(|(option, value)| merged(&base, &json!({option: value}))));
+        for options in documents.into_iter().take(if HEAVY.contains(&name) { 2 } else { usize::MAX }) {
+            let options = merged(&options, &json!({"loss_name": "loss_x"}));
+            let written = build(name, &options).unwrap().to_value().unwrap();
+            let again = registry.build(&written, "loss", &context(name)).unwrap().to_value().unwrap();
+            assert_eq!(written, again);
+            assert_eq!(written["type"], name);
+            for (option, value) in options.as_object().unwrap() {
+                let kept = &written[option];
+                let inside = value.as_object().is_some_and(|map| map.iter().all(|(key, value)| kept[key] == *value));
+                assert!(kept == value || inside, "{name}: {option} = {value} became {kept}");
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The loss of image and text on CLIP.
+
+use std::sync::Arc;
+
+use image_losses_core::{Error, LinearMap, Result, Tensor, finite};
+use serde::{Deserialize, Serialize};
+
+use crate::networks::{BoundAffine, BoundClip, ChannelAffine, Clip, ClipShape, Tokens, check_image};
+use crate::weights::{Request, Weights};
+
+const NAME: &str = "CLIPLoss";
+
+/// The network of [`ClipLoss`] and what happens to an image before it.
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `in_size` | height and width of the images | 1024 |
+/// | `scale_factor` | enlarge so many times first | 7 |
+/// | `pool_size` | the size to average down to; `scale_factor`·`in_size` // `pool_size` is the window | 224 |
+/// | `clip_type` | the parameters' file, or a published model's name, see [`Weights`] | `ViT-B/32` |
+/// | `normalize` | subtract CLIP's mean, divide by its deviation (MMagic does not) | `false` |
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ClipModelOptions {
+    /// Height and width of the images.
+    pub in_size: usize,
+    /// Enlarge so many times first.
+    pub scale_factor: usize,
+    /// The size to average down to.
+    pub pool_size: usize,
+    /// The parameters' file or a published model's name.
+    pub clip_type: String,
+    /// Subtract CLIP's mean, divide by its deviation.
+    pub normalize: bool,
+}
+
+impl Default for ClipModelOptions {
+    fn default() -> Self {
+        ClipModelOptions {
+            in_size: 1024,
+            scale_factor: 7,
+            pool_size: 224,
+            clip_type: "ViT-B/32".into(),
+            normalize: false,
+        }
+    }
+}
+
+/// Options of [`ClipLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `loss_weight` | λ, multiplies the result | 1 |
+/// | `clip_model` | the network: [`ClipModelOptions`] | ViT-B/32 for 1024×1024 |
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ClipOptions {
+    /// λ, multiplies the result.
+    pub loss_weight: f64,
+    /// The network.
+    pub clip_model: ClipModelOptions,
+}
+
+impl Default for ClipOptions {
+    fn default() -> Self {
+        ClipOptions { loss_weight: 1.0, clip_model: ClipModelOptions::default() }
+    }
+}
+
+impl ClipOptions {
+    /// Checks them without reading any weights.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, or sizes that leave no window.
+    pub fn validate(&self) -> Result<()> {
+        finite(NAME, "loss_weight", self.loss_weight)?;
+        self.window().map(drop)
+    }
+
+    /// The averaging window, in enlarged pixels.
+    fn window(&self) -> Result<usize> {
+        let ClipModelOptions { in_size, scale_factor, pool_size, .. } = self.clip_model;
+        match scale_factor.checked_mul(in_size).and_then(|enlarged| enlarged.checked_div(pool_size)) {
+            Some(window) if window > 0 && scale_factor > 0 => Ok(window),
+            _ => {
+                let expected = "at most scale_factor·in_size, none of them 0";
+                Err(Error::option(NAME, "pool_size", expected, pool_size))
+            }
+        }
+    }
+}
+
+/// How far images are from texts in CLIP's embedding.
+///
+/// L = λ · (1 − exp(s)·cos(e(xₙ), e(tₘ))/100), an N×M matrix
+///
+/// e: the frozen embeddings of image and text, s: the model's trained `logit_scale` (exp(s) is 100 in the published
+/// models). Before the network, the image is enlarged `scale_factor` times (nearest) and averaged over windows of
+/// ⌊`scale_factor`·`in_size`/`pool_size`⌋; both are done as one, so that the enlarged image is never held. As in MMagic
+/// and StyleCLIP the image is not normalised as CLIP was trained, unless `normalize` says so.
+///
+/// # Shapes
+/// Image: (N, 3, H, W) that becomes the network's size, 224×224 for ViT-B/32. Text: M rows of token ids. Value: (N, M).
+///
+/// In [0, 2λ] for λ > 0 and exp(s) = 100. The text carries no gradient; its embedding can be computed once.
+///
+/// Options: [`ClipOptions`].
+///
+/// # Errors
+/// [`Error::ShapeRule`] for images that do not become the network's size, [`Error::Empty`], [`Error::InvalidOption`] for
+/// texts that are too long or ids beyond the vocabulary.
+///
+/// ```no_run
+/// use image_losses_core::Tensor;
+/// use image_losses_ndarray::NdTensor;
+/// use image_losses_perceptual::networks::Tokens;
+/// use image_losses_perceptual::{ClipLoss, ClipOptions, Weights};
+/// use ndarray::Array4;
+///
+/// // Reads ViT-B-32.pt, OpenAI's archive.
+/// let loss = ClipLoss::new(ClipOptions::default(), &Weights::directory("weights"))?.bind::<NdTensor<f32>>(&())?;
+/// let text = loss.encode_text(&Tokens::tokenize(&["a happy face"], 77)?)?;
+/// let image = NdTensor::new(Array4::from_elem((1, 3, 1024, 1024), 0.5));
+/// assert_eq!(loss.forward_with(&image, &text)?.shape(), [1, 1]);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: O. Patashnik, Z. Wu, E. Shechtman, D. Cohen-Or, D. Lischinski, "StyleCLIP: Text-Driven Manipulation of
+/// StyleGAN Imagery", 2021, section 4; MMagic, `mmagic.models.losses.CLIPLoss`.
+#[derive(Clone, Debug)]
+pub struct ClipLoss {
+    options: ClipOptions,
+    network: Clip,
+}
+
+impl ClipLoss {
+    /// The loss with the given options and the network's parameters from `weights`. The network's size is the
+    /// checkpoint's; for made-up parameters that of the published `clip_type`, ViT-B/32 if it is none.
+    ///
+    /// # Errors
+    /// As [`ClipOptions::validate`]; [`Error::Io`], [`Error::Format`] or [`Error::CheckpointMismatch`] for weights that
+    /// cannot be had or are no CLIP with a vision transformer.
+    pub fn new(options: ClipOptions, weights: &Weights) -> Result<Self> {
+        options.validate()?;
+        let clip_type = &options.clip_model.clip_type;
+        let request = Request {
+            owner: NAME,
+            option: "clip_type",
+            configured: Some(clip_type),
+            published: clip_type,
+        };
+        let shape = || ClipShape::published(clip_type).unwrap_or(ClipShape::VIT_B_32);
+        let network = Clip::load(&weights.open(&request, || Ok(shape().architecture()))?)?;
+        Ok(ClipLoss { options, network })
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &ClipOptions {
+        &self.options
+    }
+
+    /// The size of its network.
+    pub fn shape(&self) -> ClipShape {
+        self.network.shape()
+    }
+
+    /// The loss with its network on a context.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundClipLoss<T>> {
+        // The statistics of CLIP's own preprocessing, for images in [0, 1].
+        const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+        const DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
+        Ok(BoundClipLoss {
+            loss_weight: self.options.loss_weight,
+            scale_factor: self.options.clip_model.scale_factor,
+            window: self.options.window()?,
+            normalisation: match self.options.clip_model.normalize {
+                true => Some(ChannelAffine::normalisation(&MEAN, &DEVIATION).bind(context)?),
+                false => None,
+            },
+            network: self.network.bind(context)?,
+        })
+    }
+
+    /// The loss on the context of `image`. To use the network more than once, [`bind`](ClipLoss::bind) it.
+    ///
+    /// # Errors
+    /// Those of the type's description.
+    pub fn forward<T: Tensor>(&self, image: &T, text: &Tokens) -> Result<T> {
+        self.bind(&image.context())?.forward(image, text)
+    }
+}
+
+/// [`ClipLoss`] with its network on a context.
+#[derive(Clone, Debug)]
+pub struct BoundClipLoss<T> {
+    loss_weight: f64,
+    scale_factor: usize,
+    window: usize,
+    normalisation: Option<BoundAffine<T>>,
+    network: BoundClip<T>,
+}
+
+impl<T: Tensor> BoundClipLoss<T> {
+    /// The loss of every image with every text: (N, M).
+    ///
+    /// # Errors
+    /// Those of [`ClipLoss`].
+    pub fn forward(&self, image: &T, text: &Tokens) -> Result<T> {
+        self.forward_with(image, &self.encode_text(text)?)
+    }
+
+    /// The texts' embeddings, (M, D), for [`forward_with`](BoundClipLoss::forward_with).
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for more tokens than the model takes or ids beyond its vocabulary.
+    pub fn encode_text(&self, text: &Tokens) -> Result<T> {
+        self.network.encode_text(text)
+    }
+
+    /// The loss of every image with texts whose embeddings are known: (N, M).
+    ///
+    /// # Errors
+    /// Those of [`ClipLoss`].
+    pub fn forward_with(&self, image: &T, text: &T) -> Result<T> {
+        let shape = image.shape();
+        check_image(NAME, "image", &shape, 3)?;
+        let resolution = self.network.shape().image_resolution;
+        let maps = [self.resample(shape[2])?, self.resample(shape[3])?];
+        if maps.iter().any(|map| map.outputs() != resolution) {
+            return Err(Error::ShapeRule {
+                operation: NAME,
+                argument: "image",
+                expected: format!(
+                    "a height and a width that become {resolution}, enlarged {} times and averaged over windows of {}",
+                    self.scale_factor, self.window
+                ),
+                got: shape,
+            });
+        }
+        let mut image = image.linear(2, &maps[0])?.linear(3, &maps[1])?;
+        if let Some(normalisation) = &self.normalisation {
+            image = normalisation.forward(&image)?;
+        }
+        let embedding = self.network.encode_image(&image)?;
+        let cosines = embedding.matmul(text, false, true)?;
+        cosines.affine(-self.loss_weight * self.network.logit_scale().exp() / 100.0, self.loss_weight)
+    }
+
+    /// Nearest enlargement and averaging along an axis, as one map.
+    fn resample(&self, extent: usize) -> Result<Arc<LinearMap>> {
+        let (scale, window) = (self.scale_factor, self.window);
+        let row = |i: usize| {
+            let (start, end) = (i * window, (i + 1) * window);
+            let pixels = start / scale..(end - 1) / scale + 1;
+            let share = |j: usize| (end.min((j + 1) * scale) - start.max(j * scale)) as f64 / window as f64;
+            pixels.map(|j| (j, share(j))).collect()
+        };
+        LinearMap::from_rows(extent, (0..extent.saturating_mul(scale) / window).map(row))
+    }
+}

@@ -1,0 +1,72 @@
+//! How features are compared.
+
+use image_losses_core::{Element, Function, Input, Pointwise, Reducer, Result, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The mean absolute or the mean squared difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Criterion {
+    /// mean |a − b|
+    #[default]
+    #[serde(alias = "L1")]
+    L1,
+    /// mean (a − b)²
+    #[serde(alias = "MSE")]
+    Mse,
+}
+
+impl Criterion {
+    /// `weight` · mean of the differences of two tensors of one shape.
+    pub(crate) fn compare<T: Tensor>(
+        self,
+        operation: &'static str,
+        features: &T,
+        target: &T,
+        weight: f64,
+    ) -> Result<T> {
+        const NAMES: [Input; 2] = [Input::full("features"), Input::full("target features")];
+        let function = match self {
+            Criterion::L1 => Function::new(Absolute),
+            Criterion::Mse => Function::new(Squared),
+        };
+        let reducer = Reducer { loss_weight: weight, ..Reducer::default() };
+        reducer.reduce(operation, &function, &NAMES, &[features, target], None)
+    }
+}
+
+/// |a − b|.
+#[derive(Clone, Copy, Debug)]
+struct Absolute;
+
+impl Pointwise<2> for Absolute {
+    #[inline(always)]
+    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+        (a - b).abs()
+    }
+}
+
+/// (a − b)².
+#[derive(Clone, Copy, Debug)]
+struct Squared;
+
+impl Pointwise<2> for Squared {
+    #[inline(always)]
+    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+        (a - b).square()
+    }
+}
+
+/// The sum of one-element tensors, `None` for none of them.
+pub(crate) fn sum<T: Tensor>(terms: impl IntoIterator<Item = Result<T>>) -> Result<Option<T>> {
+    let mut sum: Option<T> = None;
+    for term in terms {
+        let term = term?;
+        sum = Some(match sum {
+            Some(sum) => sum.add(&term.reshape(&sum.shape())?)?,
+            None => term,
+        });
+    }
+    Ok(sum)
+}

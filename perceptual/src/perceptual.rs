@@ -1,0 +1,367 @@
+//! The perceptual and style loss on VGG features.
+
+use std::collections::BTreeMap;
+
+use image_losses_core::{Error, Result, Tensor, finite, not_negative};
+use serde::{Deserialize, Serialize};
+
+use crate::criterion::{self, Criterion};
+use crate::networks::{BoundSequential, Vgg, VggType, imagenet_normalisation, BoundAffine, check_image};
+use crate::weights::{Request, Weights};
+
+const NAME: &str = "PerceptualLoss";
+
+/// Options of [`PerceptualLoss`].
+///
+/// | option | meaning | default |
+/// |---|---|---|
+/// | `layer_weights` | layer, by its index in torchvision's `features` (`"34"`) or its name (`relu5_4`), to its weight | required |
+/// | `layer_weights_style` | the same for the style term | as `layer_weights` |
+/// | `vgg_type` | `vgg11`, `vgg13`, `vgg16` or `vgg19`, each also with `_bn` | `vgg19` |
+/// | `use_input_norm` | subtract ImageNet's mean, divide by its deviation | `true` |
+/// | `perceptual_weight` | weight of the perceptual term; 0 switches it off | 1 |
+/// | `style_weight` | weight of the style term; 0 switches it off | 1 |
+/// | `norm_img` | images are in [−1, 1], and mapped to [0, 1] first | `true` |
+/// | `pretrained` | the parameters' file, see [`Weights`] | `torchvision://` and `vgg_type` |
+/// | `criterion` | `l1` or `mse` between features | `l1` |
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct PerceptualOptions {
+    /// Layers of the perceptual term and their weights.
+    pub layer_weights: BTreeMap<String, f64>,
+    /// Layers of the style term and their weights; `None`: those of the perceptual term.
+    pub layer_weights_style: Option<BTreeMap<String, f64>>,
+    /// Which network.
+    pub vgg_type: VggType,
+    /// Subtract ImageNet's mean, divide by its deviation.
+    pub use_input_norm: bool,
+    /// Weight of the perceptual term.
+    pub perceptual_weight: f64,
+    /// Weight of the style term.
+    pub style_weight: f64,
+    /// Images are in [−1, 1].
+    pub norm_img: bool,
+    /// The parameters' file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<String>,
+    /// How features are compared.
+    pub criterion: Criterion,
+}
+
+impl Default for PerceptualOptions {
+    fn default() -> Self {
+        PerceptualOptions {
+            layer_weights: BTreeMap::new(),
+            layer_weights_style: None,
+            vgg_type: VggType::Vgg19,
+            use_input_norm: true,
+            perceptual_weight: 1.0,
+            style_weight: 1.0,
+            norm_img: true,
+            pretrained: None,
+            criterion: Criterion::L1,
+        }
+    }
+}
+
+/// The terms that are on, with their layers as (index, weight).
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Layers {
+    perceptual: Vec<(usize, f64)>,
+    style: Vec<(usize, f64)>,
+}
+
+impl PerceptualOptions {
+    /// Checks them without reading any weights.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`] for no layers, weights out of range or another network's `pretrained`;
+    /// [`Error::UnknownName`] for a layer that the network has not.
+    pub fn validate(&self) -> Result<()> {
+        self.layers().map(drop)
+    }
+
+    fn layers(&self) -> Result<Layers> {
+        not_negative(NAME, "perceptual_weight", self.perceptual_weight)?;
+        not_negative(NAME, "style_weight", self.style_weight)?;
+        let indices = |option: &'static str, weights: &BTreeMap<String, f64>| {
+            if weights.is_empty() {
+                return Err(Error::option(NAME, option, "at least one layer with its weight", "none"));
+            }
+            let mut layers = Vec::new();
+            for (layer, weight) in weights {
+                let (index, weight) = (self.vgg_type.layer(layer)?, finite(NAME, option, *weight)?);
+                if layers.iter().any(|(known, _)| *known == index) {
+                    return Err(Error::option(NAME, option, "each layer once, by index or by name", layer));
+                }
+                layers.push((index, weight));
+            }
+            Ok(layers)
+        };
+        let perceptual = indices("layer_weights", &self.layer_weights)?;
+        let style = match &self.layer_weights_style {
+            Some(weights) => indices("layer_weights_style", weights)?,
+            None => perceptual.clone(),
+        };
+        if let Some(named) = self.pretrained.as_deref().and_then(|file| file.strip_prefix("torchvision://"))
+            && named != self.vgg_type.name()
+        {
+            return Err(Error::option(NAME, "pretrained", format!("torchvision://{}", self.vgg_type.name()), named));
+        }
+        let when = |weight: f64, layers: Vec<(usize, f64)>| if weight > 0.0 { layers } else { Vec::new() };
+        Ok(Layers { perceptual: when(self.perceptual_weight, perceptual), style: when(self.style_weight, style) })
+    }
+}
+
+/// The distance of two images in the features of a VGG network, and in their Gram matrices: perceptual loss, feature
+/// reconstruction loss, content loss, VGG loss; and style loss.
+///
+/// perceptual = `perceptual_weight` · Σₖ wₖ · criterion(fₖ(x), fₖ(y))
+///
+/// style = `style_weight` · Σₖ vₖ · criterion(G(fₖ(x)), G(fₖ(y))), G(f) = f·fᵀ/(c·h·w) with f as (c, h·w)
+///
+/// fₖ: layer k of the frozen network, wₖ its `layer_weights`, vₖ its `layer_weights_style`; criterion: the mean absolute
+/// or squared difference. This is MMagic's form, which taps any layer before or after its ReLU; SRGAN and ESRGAN use the
+/// same with single layers of VGG-19.
+///
+/// One run of the network serves both terms, and ends with the deepest layer needed. The network holds no context:
+/// [`bind`](PerceptualLoss::bind) puts it on one, to be used again and again.
+///
+/// # Shapes
+/// Image x and target y: (N, 3, H, W), equal; for the style term alone y may have another height and width. The network
+/// halves the image at each pooling up to the deepest layer, and needs at least one pixel there.
+///
+/// Both in [0, ∞) for weights that are not negative; 0 for a perfect prediction. Not differentiable where features are
+/// equal (`l1`) or at the kinks of ReLU and maximum pooling. The target carries no gradient.
+///
+/// Options: [`PerceptualOptions`].
+///
+/// # Errors
+/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank, channels, too few pixels), [`Error::Empty`].
+///
+/// ```
+/// use image_losses_core::Tensor;
+/// use image_losses_ndarray::NdTensor;
+/// use image_losses_perceptual::{PerceptualLoss, PerceptualOptions, Weights};
+/// use ndarray::Array4;
+///
+/// let options = PerceptualOptions {
+///     layer_weights: [("relu1_1".to_owned(), 1.0)].into(),
+///     style_weight: 0.0,
+///     ..PerceptualOptions::default()
+/// };
+/// // Real use: Weights::directory("weights"), which has vgg19-dcbb9e9d.pth. Here: made-up parameters from a seed.
+/// let loss = PerceptualLoss::new(options, &Weights::Seeded(7))?.bind::<NdTensor<f64>>(&())?;
+/// let image = NdTensor::new(Array4::from_elem((1, 3, 4, 4), 0.5));
+/// let terms = loss.forward(&image, &image)?;
+/// assert_eq!(terms.perceptual.unwrap().item()?, 0.0);
+/// assert!(terms.style.is_none());
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// Source: J. Johnson, A. Alahi, L. Fei-Fei, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", 2016,
+/// sections 3.2 and 3.3; MMagic, `mmagic.models.losses.PerceptualLoss`.
+#[derive(Clone, Debug)]
+pub struct PerceptualLoss {
+    options: PerceptualOptions,
+    layers: Layers,
+    network: Vgg,
+}
+
+impl PerceptualLoss {
+    /// The loss with the given options and the network's parameters from `weights`.
+    ///
+    /// # Errors
+    /// As [`PerceptualOptions::validate`]; [`Error::Io`], [`Error::Format`] or [`Error::CheckpointMismatch`] for weights
+    /// that cannot be had or are another network's.
+    pub fn new(options: PerceptualOptions, weights: &Weights) -> Result<Self> {
+        let layers = options.layers()?;
+        let needed = layers.perceptual.iter().chain(&layers.style).map(|(index, _)| index + 1).max().unwrap_or(0);
+        let published = format!("torchvision://{}", options.vgg_type.name());
+        let request = Request {
+            owner: NAME,
+            option: "pretrained",
+            configured: options.pretrained.as_deref(),
+            published: &published,
+        };
+        let checkpoint = weights.open(&request, || Ok(options.vgg_type.architecture()))?;
+        let network = Vgg::load(options.vgg_type, needed, &checkpoint)?;
+        Ok(PerceptualLoss { options, layers, network })
+    }
+
+    /// Its options.
+    pub fn options(&self) -> &PerceptualOptions {
+        &self.options
+    }
+
+    /// The loss with its network on a context.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundPerceptualLoss<T>> {
+        Ok(BoundPerceptualLoss {
+            options: self.options.clone(),
+            layers: self.layers.clone(),
+            network: self.network.bind(context)?,
+            normalisation: match self.options.use_input_norm {
+                true => Some(imagenet_normalisation().bind(context)?),
+                false => None,
+            },
+        })
+    }
+
+    /// The loss on the context of `x`. To use the network more than once, [`bind`](PerceptualLoss::bind) it.
+    ///
+    /// # Errors
+    /// Those of the type's description.
+    pub fn forward<T: Tensor>(&self, x: &T, gt: &T) -> Result<PerceptualTerms<T>> {
+        self.bind(&x.context())?.forward(x, gt)
+    }
+}
+
+/// What [`PerceptualLoss`] gives: one-element tensors, `None` where a term is off.
+#[derive(Clone, Debug)]
+pub struct PerceptualTerms<T> {
+    /// The perceptual term.
+    pub perceptual: Option<T>,
+    /// The style term.
+    pub style: Option<T>,
+}
+
+impl<T: Tensor> PerceptualTerms<T> {
+    /// The sum of the terms that are on.
+    ///
+    /// # Errors
+    /// The engine's own.
+    pub fn total(&self) -> Result<Option<T>> {
+        criterion::sum(self.perceptual.iter().chain(&self.style).map(|term| Ok(term.clone())))
+    }
+}
+
+/// What a target contributes to [`PerceptualLoss`]: compute it once, use it often.
+#[derive(Clone, Debug)]
+pub struct TargetFeatures<T> {
+    shape: Vec<usize>,
+    features: Vec<T>,
+    grams: Vec<T>,
+}
+
+impl<T: Tensor> TargetFeatures<T> {
+    /// The tensors, as many as there are layers in both terms, to be carried to another context with
+    /// [`map`](TargetFeatures::map)'s help.
+    pub fn tensors(&self) -> impl Iterator<Item = &T> {
+        self.features.iter().chain(&self.grams)
+    }
+
+    /// The same with every tensor replaced: carried to another graph, for instance.
+    ///
+    /// # Errors
+    /// Those of `carry`.
+    pub fn map<U: Tensor>(&self, mut carry: impl FnMut(&T) -> Result<U>) -> Result<TargetFeatures<U>> {
+        Ok(TargetFeatures {
+            shape: self.shape.clone(),
+            features: self.features.iter().map(&mut carry).collect::<Result<_>>()?,
+            grams: self.grams.iter().map(&mut carry).collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// [`PerceptualLoss`] with its network on a context.
+#[derive(Clone, Debug)]
+pub struct BoundPerceptualLoss<T> {
+    options: PerceptualOptions,
+    layers: Layers,
+    network: BoundSequential<T>,
+    normalisation: Option<BoundAffine<T>>,
+}
+
+impl<T: Tensor> BoundPerceptualLoss<T> {
+    /// The terms for the image `x` and the target `gt`.
+    ///
+    /// # Errors
+    /// Those of [`PerceptualLoss`].
+    pub fn forward(&self, x: &T, gt: &T) -> Result<PerceptualTerms<T>> {
+        self.check_target(x, &gt.shape())?;
+        self.forward_with(x, &self.features(gt)?)
+    }
+
+    /// The features of a target, without gradient, for [`forward_with`](BoundPerceptualLoss::forward_with).
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`], [`Error::Empty`].
+    pub fn features(&self, gt: &T) -> Result<TargetFeatures<T>> {
+        let (features, grams) = self.run(&gt.detach(), "gt")?;
+        Ok(TargetFeatures { shape: gt.shape(), features, grams })
+    }
+
+    /// The terms for the image `x` and a target whose features are known.
+    ///
+    /// # Errors
+    /// Those of [`PerceptualLoss`], and [`Error::InputCount`] for features of a loss with other layers.
+    pub fn forward_with(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {
+        self.check_target(x, &target.shape)?;
+        let expected = self.layers.perceptual.len() + self.layers.style.len();
+        let got = target.features.len() + target.grams.len();
+        if target.features.len() != self.layers.perceptual.len() || got != expected {
+            return Err(Error::InputCount { operation: NAME, expected, got });
+        }
+        let (features, grams) = self.run(x, "x")?;
+        let term = |layers: &[(usize, f64)], weight: f64, ours: &[T], theirs: &[T]| {
+            let pairs = layers.iter().zip(ours.iter().zip(theirs));
+            criterion::sum(pairs.map(|((_, layer), (ours, theirs))| {
+                self.options.criterion.compare(NAME, ours, theirs, weight * layer)
+            }))
+        };
+        Ok(PerceptualTerms {
+            perceptual: term(
+                &self.layers.perceptual,
+                self.options.perceptual_weight,
+                &features,
+                &target.features,
+            )?,
+            style: term(&self.layers.style, self.options.style_weight, &grams, &target.grams)?,
+        })
+    }
+
+    fn check_target(&self, x: &T, target: &[usize]) -> Result<()> {
+        let expected = x.shape();
+        let same = if self.layers.perceptual.is_empty() {
+            // Gram matrices forget height and width.
+            expected.get(..2) == target.get(..2) && expected.len() == target.len()
+        } else {
+            expected == target
+        };
+        if same {
+            return Ok(());
+        }
+        Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got: target.to_vec() })
+    }
+
+    /// One run: the perceptual layers' features and the style layers' Gram matrices.
+    fn run(&self, image: &T, argument: &'static str) -> Result<(Vec<T>, Vec<T>)> {
+        check_image(NAME, argument, &image.shape(), 3)?;
+        let mut image = image.clone();
+        if self.options.norm_img {
+            image = image.affine(0.5, 0.5)?;
+        }
+        if let Some(normalisation) = &self.normalisation {
+            image = normalisation.forward(&image)?;
+        }
+        let count = self.layers.perceptual.len();
+        let taps: Vec<usize> =
+            self.layers.perceptual.iter().chain(&self.layers.style).map(|(index, _)| *index).collect();
+        let mut features = self.network.taps(&image, &taps)?;
+        let grams = features.split_off(count).iter().map(gram).collect::<Result<_>>()?;
+        Ok((features, grams))
+    }
+}
+
+/// f·fᵀ/(c·h·w) of (N, c, h, w): (N, c, c).
+fn gram<T: Tensor>(features: &T) -> Result<T> {
+    let shape = features.shape();
+    let (channels, pixels) = (shape[1], shape[2] * shape[3]);
+    // Scaled before the product, each factor by the root: the sum stays in half precision's range.
+    let scaled = features.scale(1.0 / ((channels * pixels) as f64).sqrt())?.reshape(&[shape[0], channels, pixels])?;
+    scaled.matmul(&scaled, false, true)
+}

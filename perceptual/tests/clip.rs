@@ -1,0 +1,231 @@
+//! `CLIPLoss` on a small model: gradients, texts, sizes, errors.
+#![cfg(feature = "clip")]
+
+mod common;
+
+use common::{elements, tensor, values};
+use image_losses_autograd::differentiate;
+use image_losses_core::gradcheck::check_gradient;
+use image_losses_core::{Error, Interpolation, Result, Tensor};
+use image_losses_ndarray::NdTensor;
+use image_losses_perceptual::checkpoint::Checkpoint;
+use image_losses_perceptual::networks::{Clip, ClipShape, Tokens};
+use image_losses_perceptual::{ClipLoss, ClipModelOptions, ClipOptions, Weights};
+
+const SMALL: ClipShape = ClipShape {
+    embed_dim: 6,
+    image_resolution: 4,
+    vision_layers: 2,
+    vision_width: 128,
+    vision_patch_size: 2,
+    context_length: 7,
+    vocab_size: 11,
+    transformer_width: 64,
+    transformer_layers: 2,
+};
+
+fn weights() -> Weights {
+    Checkpoint::seeded(&SMALL.architecture(), 7).unwrap().into()
+}
+
+fn options(normalize: bool) -> ClipOptions {
+    // 6 pixels, enlarged twice, averaged over windows of 12 // 4 = 3.
+    let clip_model = ClipModelOptions { in_size: 6, scale_factor: 2, pool_size: 4, normalize, ..Default::default() };
+    ClipOptions { loss_weight: 0.9, clip_model }
+}
+
+fn texts() -> Tokens {
+    Tokens::from_ids(vec![vec![9, 3, 10, 0, 0, 0, 0], vec![9, 5, 1, 2, 10, 0, 0], vec![9, 10, 0, 0, 0, 0, 0]]).unwrap()
+}
+
+#[test]
+fn gradient_against_differences() {
+    let shape = [2, 3, 6, 6];
+    for normalize in [false, true] {
+        let loss = ClipLoss::new(options(normalize), &weights()).unwrap();
+        let bound = loss.bind::<NdTensor<f64>>(&()).unwrap();
+        let text = bound.encode_text(&texts()).unwrap();
+        let worst = check_gradient(
+            &[values(1, &shape)],
+            1e-6,
+            |x| bound.forward_with(&tensor(&x[0], &shape), &text)?.sum_all()?.item(),
+            |x| {
+                let inputs = [(x[0].clone(), shape.to_vec())];
+                Ok(differentiate(&inputs, |x| loss.forward(&x[0], &texts())?.sum_all())?.1)
+            },
+        );
+        let worst = worst.unwrap().unwrap();
+        assert!(worst.error < 1e-7, "{worst:?}");
+    }
+}
+
+#[test]
+fn texts_stand_alone() {
+    let loss = ClipLoss::new(options(false), &weights()).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+    let shape = [2, 3, 6, 6];
+    let image = tensor(&values(1, &shape), &shape);
+    let together = loss.forward(&image, &texts()).unwrap();
+    assert_eq!(together.shape(), [2, 3]);
+    for (column, row) in texts().ids().iter().enumerate() {
+        // Alone, and without the zeros after its end.
+        let end = row.iter().position(|id| *id == 10).unwrap();
+        let alone = Tokens::from_ids(vec![row[..=end].to_vec()]).unwrap();
+        let alone = elements(&loss.forward(&image, &alone).unwrap());
+        let column = elements(&together.narrow(1, column, 1).unwrap());
+        assert!(alone.iter().zip(&column).all(|(a, b)| (a - b).abs() < 1e-13), "{alone:?} {column:?}");
+    }
+    // What comes after the end has no influence; what comes before it has.
+    let value = |ids: [u32; 7]| {
+        elements(&loss.forward(&image, &Tokens::from_ids(vec![ids.to_vec()]).unwrap()).unwrap())[0]
+    };
+    assert_eq!(value([9, 3, 10, 0, 0, 0, 0]), value([9, 3, 10, 4, 8, 1, 0]));
+    assert_ne!(value([9, 3, 10, 0, 0, 0, 0]), value([9, 4, 10, 0, 0, 0, 0]));
+    assert_ne!(value([9, 3, 4, 10, 0, 0, 0]), value([9, 4, 3, 10, 0, 0, 0]));
+}
+
+/// The joined resampling is the enlargement and the averaging one after the other, for sizes that do not divide.
+#[test]
+fn resampling_is_nearest_then_average() {
+    for (extent, scale, window) in [(6, 2, 3), (9, 4, 8), (5, 7, 8), (6, 3, 4)] {
+        let clip_model = ClipModelOptions {
+            in_size: window * 4,
+            scale_factor: scale,
+            pool_size: scale * 4,
+            ..ClipModelOptions::default()
+        };
+        let size = extent * scale / window;
+        let shape = [1, 3, extent, extent];
+        let image = tensor(&values(3, &shape), &shape);
+        let enlarged = image.resize([extent * scale; 2], Interpolation::Nearest).unwrap();
+        let resampled = enlarged.avg_pool2d([window; 2]).unwrap();
+        let model = ClipShape { image_resolution: size, vision_patch_size: 1, vision_layers: 1, ..SMALL };
+        let checkpoint = Checkpoint::seeded(&model.architecture(), 7).unwrap();
+        let network = Clip::load(&checkpoint).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+        let (images, texts_) = (network.encode_image(&resampled).unwrap(), network.encode_text(&texts()).unwrap());
+        let cosines = elements(&images.matmul(&texts_, false, true).unwrap());
+        let loss = ClipLoss::new(ClipOptions { loss_weight: 1.0, clip_model }, &checkpoint.into()).unwrap();
+        let value = elements(&loss.forward(&image, &texts()).unwrap());
+        let temperature = 1.0 / 0.07 / 100.0;
+        for (value, cosine) in value.iter().zip(cosines) {
+            assert!((value - (1.0 - temperature * cosine)).abs() < 1e-6, "{value} {cosine}");
+        }
+    }
+}
+
+#[test]
+fn normalisation_is_clips_own() {
+    let shape = [1, 3, 6, 6];
+    let x = values(5, &shape);
+    let (mean, deviation) = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
+    let normal: Vec<f64> = x.iter().enumerate().map(|(i, x)| (x - mean[i / 36]) / deviation[i / 36]).collect();
+    let value = |normalize, x: &[f64]| {
+        let loss = ClipLoss::new(options(normalize), &weights()).unwrap();
+        elements(&loss.forward(&tensor(x, &shape), &texts()).unwrap())
+    };
+    let (with, without) = (value(true, &x), value(false, &normal));
+    assert!(with.iter().zip(&without).all(|(a, b)| (a - b).abs() < 1e-12));
+    assert!(with != value(false, &x));
+}
+
+#[test]
+fn wrong_inputs_are_refused() {
+    let loss = ClipLoss::new(options(false), &weights()).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+    let image = |shape: &[usize]| tensor(&vec![0.25; shape.iter().product()], shape);
+    let good = image(&[1, 3, 6, 6]);
+    let refused = |image: &NdTensor<'static, f64>, text: &Tokens| loss.forward(image, text).unwrap_err();
+    assert!(matches!(refused(&image(&[1, 3, 6, 9]), &texts()), Error::ShapeRule { argument: "image", .. }));
+    assert!(matches!(refused(&image(&[1, 1, 6, 6]), &texts()), Error::ShapeRule { .. }));
+    assert!(matches!(refused(&image(&[0, 3, 6, 6]), &texts()), Error::Empty { .. }));
+    let long = Tokens::from_ids(vec![vec![1; 8]]).unwrap();
+    assert!(matches!(refused(&good, &long), Error::InvalidOption { option: "text", .. }));
+    let unknown = Tokens::from_ids(vec![vec![9, 11]]).unwrap();
+    assert!(matches!(refused(&good, &unknown), Error::InvalidOption { option: "text", .. }));
+    assert!(matches!(Tokens::from_ids(vec![vec![1, 2], vec![1]]), Err(Error::Length { .. })));
+    assert!(matches!(Tokens::from_ids(vec![]), Err(Error::Empty { .. })));
+    assert!(matches!(Tokens::from_ids(vec![vec![]]), Err(Error::Empty { .. })));
+}
+
+#[test]
+fn models_are_recognised_by_their_shapes() {
+    let shape_of = |architecture: &[(String, Vec<usize>)]| {
+        Checkpoint::seeded(architecture, 0).and_then(|checkpoint| ClipShape::of(&checkpoint))
+    };
+    for shape in [SMALL, ClipShape::VIT_B_32, ClipShape::VIT_B_16, ClipShape::VIT_L_14, ClipShape::VIT_L_14_336] {
+        assert_eq!(shape_of(&shape.architecture()).unwrap(), shape);
+    }
+    // OpenAI's archives carry three whole numbers beside.
+    let mut architecture = SMALL.architecture();
+    architecture.push(("context_length".into(), vec![]));
+    assert!(Clip::load(&Checkpoint::seeded(&architecture, 0).unwrap()).is_ok());
+    architecture.push(("visual.extra".into(), vec![1]));
+    let refused: Result<Clip> = Clip::load(&Checkpoint::seeded(&architecture, 0).unwrap());
+    assert!(matches!(refused, Err(Error::CheckpointMismatch { unexpected, .. }) if unexpected == ["visual.extra"]));
+
+    let resnet = [("visual.layer1.0.conv1.weight".to_owned(), vec![64, 64, 1, 1])];
+    let refused = shape_of(&resnet).unwrap_err();
+    assert!(matches!(&refused, Error::Format { message, .. } if message.contains("ResNet")), "{refused}");
+    let vgg = [("features.0.weight".to_owned(), vec![64, 3, 3, 3])];
+    assert!(matches!(shape_of(&vgg), Err(Error::CheckpointMismatch { .. })));
+    // Every change of one tensor is an error, never a panic.
+    for place in 0..SMALL.architecture().len() {
+        for change in [vec![], vec![1], vec![0, 0], vec![3, 5], vec![1 << 20, 0], vec![2, 3, 0, 0]] {
+            let mut architecture = SMALL.architecture();
+            if architecture[place].1 == change {
+                continue;
+            }
+            architecture[place].1 = change;
+            let checkpoint = Checkpoint::seeded(&architecture, 0).unwrap();
+            assert!(Clip::load(&checkpoint).is_err(), "{:?}", architecture[place]);
+        }
+    }
+}
+
+#[test]
+fn options_are_checked_and_survive_serde() {
+    let text = serde_json::to_string(&options(true)).unwrap();
+    assert_eq!(serde_json::from_str::<ClipOptions>(&text).unwrap(), options(true));
+    assert!(serde_json::from_str::<ClipOptions>(r#"{"clip_model": {"size": 3}}"#).is_err());
+    for (in_size, scale_factor, pool_size) in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 2), (usize::MAX, 2, 1)] {
+        let clip_model = ClipModelOptions { in_size, scale_factor, pool_size, ..ClipModelOptions::default() };
+        let bad = ClipOptions { clip_model, ..ClipOptions::default() };
+        assert!(matches!(bad.validate(), Err(Error::InvalidOption { option: "pool_size", .. })));
+    }
+    let bad = ClipOptions { loss_weight: f64::NAN, ..options(false) };
+    assert!(matches!(ClipLoss::new(bad, &weights()), Err(Error::InvalidOption { option: "loss_weight", .. })));
+}
+
+/// As OpenAI's `clip.tokenize` has them.
+#[test]
+fn tokens() {
+    let ids = |text: &str| Tokens::tokenize(&[text], 77).unwrap().ids()[0].clone();
+    let head = |text: &str| ids(text).into_iter().take_while(|id| *id != 0).collect::<Vec<_>>();
+    assert_eq!(ids("a diagram").len(), 77);
+    assert_eq!(head("a diagram"), [49406, 320, 22697, 49407]);
+    assert_eq!(head("A   Dog!\n"), head("a dog !"));
+    assert_eq!(head(""), [49406, 49407]);
+    assert_eq!(Tokens::tokenize(&["a dog"], 4).unwrap().ids()[0], [49406, 320, 1929, 49407]);
+    assert!(matches!(Tokens::tokenize(&["a dog"], 3), Err(Error::InvalidOption { option: "text", .. })));
+    assert!(matches!(Tokens::tokenize(&[""; 0], 77), Err(Error::Empty { .. })));
+}
+
+/// The attention's softmax neither overflows nor loses its derivative.
+#[test]
+fn softmax_is_stable() {
+    let rows = NdTensor::new(ndarray::array![[1000.0f32, 1000.0, f32::NEG_INFINITY], [-1000.0, -1001.0, -1e30]]);
+    let softmax = rows.softmax().unwrap();
+    let expected = [0.5, 0.5, 0.0, 1.0 / (1.0 + (-1.0f32).exp()), 1.0 / (1.0 + 1f32.exp()), 0.0];
+    assert!(softmax.array().iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{softmax:?}");
+    let worst = check_gradient(
+        &[vec![0.5, -1.0, 2.0, 2.0, 800.0, 799.0]],
+        1e-6,
+        |x| Ok(elements(&tensor(&x[0], &[2, 3]).softmax()?).iter().enumerate().map(|(i, p)| i as f64 * p).sum()),
+        |x| {
+            Ok(differentiate(&[(x[0].clone(), vec![2, 3])], |x| {
+                let ramp = Tensor::constant(&x[0].context(), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0], &[2, 3])?;
+                x[0].softmax()?.mul(&ramp)?.sum_all()
+            })?
+            .1)
+        },
+    );
+    assert!(worst.as_ref().unwrap().unwrap().error < 1e-8, "{worst:?}");
+}
