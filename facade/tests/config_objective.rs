@@ -4,7 +4,7 @@
 use image_losses::AnyTensor;
 use image_losses::autograd::{Session, run};
 use image_losses::config::check::check;
-use image_losses::config::{BuildContext, Inputs, Item, Registry};
+use image_losses::config::{BuildContext, Inputs, Item, Registry, network};
 use image_losses::core::{Differentiable, Error, Result, Tensor, Unary};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Note, Objective, Report, Side};
@@ -21,11 +21,15 @@ fn discriminator<'g>(parameters: &[Any<'g>], x: &Any<'g>) -> Result<Any<'g>> {
     flat.matmul(&parameters[0], false, false)?.unary(Unary::Tanh)?.matmul(&parameters[1], false, false)
 }
 
-/// G(w) = softplus(mean of the latents (N, 2, 3) · C), an image.
+/// G(w) = mean_softplus(mean of the latents (N, 2, 3) · C), an image.
 fn generator<'g>(parameters: &[Any<'g>], latents: &Any<'g>) -> Result<Any<'g>> {
     let n = latents.shape()[0];
     let image = latents.reshape(&[n, 6])?.matmul(&parameters[2], false, false)?;
     image.unary(Unary::Softplus)?.reshape(&[n, 1, 2, 2])
+}
+
+fn mean_softplus<'g>(scores: Any<'g>) -> Result<Any<'g>> {
+    scores.unary(Unary::Softplus)?.mean_all()?.reshape(&[1])
 }
 
 const SHAPES: [[usize; 2]; 3] = [[4, 3], [3, 1], [6, 4]];
@@ -46,7 +50,11 @@ struct Batch {
 const BATCH: usize = 4;
 
 fn batch(draws: &mut Draws) -> Batch {
-    Batch { real: draws.normal_values(BATCH * 4), latents: draws.normal_values(BATCH * 6), noise: draws.normal_values(BATCH / 2 * 4) }
+    Batch {
+        real: draws.normal_values(BATCH * 4),
+        latents: draws.normal_values(BATCH * 6),
+        noise: draws.normal_values(BATCH / 2 * 4),
+    }
 }
 
 fn own(side: Side) -> std::ops::Range<usize> {
@@ -91,11 +99,17 @@ fn differentiated<'g>(
     Ok((values, rest))
 }
 
-fn by_objective(objective: &mut Objective, iteration: usize, side: Side, parameters: &[Vec<f64>], batch: &Batch) -> (Outcome, Report) {
+fn by_objective(
+    objective: &mut Objective,
+    iteration: usize,
+    side: Side,
+    parameters: &[Vec<f64>],
+    batch: &Batch,
+) -> (Outcome, Report) {
     let mut report = None;
     let outcome = on_graph(parameters, batch, |session, parameters, [real, latents, noise]| {
-        let disc = |x: &Any<'_>| discriminator(parameters, x);
-        let gen_ = |w: &Any<'_>| generator(parameters, w);
+        let disc = network(|x| discriminator(parameters, x));
+        let gen_ = network(|w| generator(parameters, w));
         let fake = gen_(&latents)?;
         let outputs = Inputs::new()
             .number("iteration", iteration as f64)
@@ -119,27 +133,36 @@ fn by_objective(objective: &mut Objective, iteration: usize, side: Side, paramet
     (outcome, report.unwrap())
 }
 
-fn by_hand(state: &mut PathLengthState, iteration: usize, side: Side, parameters: &[Vec<f64>], batch: &Batch) -> Outcome {
+fn by_hand(
+    state: &mut PathLengthState,
+    iteration: usize,
+    side: Side,
+    parameters: &[Vec<f64>],
+    batch: &Batch,
+) -> Outcome {
     on_graph(parameters, batch, |session, parameters, [real, latents, noise]| {
-        let disc = |x: &Any<'_>| discriminator(parameters, x);
-        let gen_ = |w: &Any<'_>| generator(parameters, w);
+        let disc = network(|x| discriminator(parameters, x));
+        let gen_ = network(|w| generator(parameters, w));
         let fake = gen_(&latents)?;
-        let softplus = |scores: Any<'_>| scores.unary(Unary::Softplus)?.mean_all()?.reshape(&[1]);
         let mut carried = None;
         let mut total;
         if side == Side::Discriminator {
-            total = softplus(disc(&fake.detach())?)?.add(&softplus(disc(&real)?.neg()?)?)?;
+            total = mean_softplus(disc(&fake.detach())?)?.add(&mean_softplus(disc(&real)?.neg()?)?)?;
             if iteration % 16 == 0 {
-                let r1 = R1GradientPenalty::new(R1Options { loss_weight: 80.0, norm_mode: NormMode::Hwc, ..R1Options::default() })?;
-                total = total.add(&r1.forward(disc, &real, None)?.reshape(&[1])?)?;
+                let r1 = R1GradientPenalty::new(R1Options {
+                    loss_weight: 80.0,
+                    norm_mode: NormMode::Hwc,
+                    ..R1Options::default()
+                })?;
+                total = total.add(&r1.forward(&disc, &real, None)?.reshape(&[1])?)?;
             }
         } else {
-            total = softplus(disc(&fake)?.neg()?)?;
+            total = mean_softplus(disc(&fake)?.neg()?)?;
             if iteration % 4 == 0 {
                 let options = PathLengthOptions { loss_weight: 8.0, ..PathLengthOptions::default() };
                 let path = GeneratorPathRegularizer::new(options)?;
                 let part = latents.narrow(0, 0, BATCH / 2)?;
-                let lengths = path.forward(gen_, &part, Noise::Given(&noise), state)?;
+                let lengths = path.forward(&gen_, &part, Noise::Given(&noise), state)?;
                 total = total.add(&lengths.penalty.reshape(&[1])?)?;
                 carried = Some(lengths.mean_path_length);
             }
@@ -165,8 +188,7 @@ fn descend(parameters: &mut [Vec<f64>], side: Side, gradients: &[Vec<f64>]) {
 #[test]
 fn the_stylegan2_objective_is_its_parts_over_40_iterations() {
     let model = json!({"type": "StyleGAN2", "generator": {"type": "x"}, "loss_config": {"norm_mode": "HWC"}});
-    let mut objective =
-        Objective::model(&Registry::standard(), &model, "model", &BuildContext::default()).unwrap();
+    let mut objective = Objective::model(&Registry::standard(), &model, "model", &BuildContext::default()).unwrap();
     assert!(objective.notes().is_empty());
     let mut draws = Draws::new(5);
     let start: Vec<Vec<f64>> =
@@ -178,14 +200,19 @@ fn the_stylegan2_objective_is_its_parts_over_40_iterations() {
         // Half way through, the objective is written down and built again, as after a restart.
         if iteration == 20 {
             let saved = objective.state().unwrap();
-            objective = Objective::build(&Registry::standard(), objective.to_value(), "model", &BuildContext::default()).unwrap();
+            objective =
+                Objective::build(&Registry::standard(), objective.to_value(), "model", &BuildContext::default())
+                    .unwrap();
             objective.restore(saved).unwrap();
         }
         let batch = batch(&mut draws);
         for (position, side) in [Side::Discriminator, Side::Generator].into_iter().enumerate() {
             let (got, report) = by_objective(&mut objective, iteration, side, &ours, &batch);
             let expected = by_hand(&mut state, iteration, side, &theirs, &batch);
-            assert!((got.total - expected.total).abs() <= 1e-12 * expected.total.abs(), "{iteration} {side:?}: {report}");
+            assert!(
+                (got.total - expected.total).abs() <= 1e-12 * expected.total.abs(),
+                "{iteration} {side:?}: {report}"
+            );
             for (a, b) in got.gradients.iter().flatten().zip(expected.gradients.iter().flatten()) {
                 assert!((a - b).abs() <= 1e-12 * (1.0 + b.abs()), "{iteration} {side:?}: {a} {b}");
             }
@@ -219,9 +246,7 @@ fn gan(document: Value) -> Result<Objective> {
 
 #[test]
 fn auxiliary_losses_of_one_name_are_added_and_reported() {
-    let shift = |weight: f64, output: &str| {
-        json!({"type": "DiscShiftLossComps", "loss_weight": weight, "data_info": {"pred": output}})
-    };
+    let shift = |weight: f64, output: &str| json!({"type": "DiscShiftLossComps", "loss_weight": weight, "data_info": {"pred": output}});
     let document = json!({
         "gan_loss": {"type": "GANLoss", "gan_type": "hinge", "loss_weight": 0.5},
         "disc_auxiliary_loss": [shift(2.0, "disc_pred_fake"), shift(3.0, "disc_pred_real")],
@@ -237,15 +262,19 @@ fn auxiliary_losses_of_one_name_are_added_and_reported() {
     let report = eager(&mut objective, Side::Discriminator, &outputs);
     // 2·mean(1, 4) + 3·mean(¼, 9); the hinge: mean(1 + 1, 1 + 2) and mean(1 − ½, 0).
     assert_eq!(report.term("loss_disc_shift"), Some(5.0 + 13.875));
-    assert_eq!(report.terms.iter().map(|term| term.name.as_str()).collect::<Vec<_>>(), [
-        "loss_disc_fake", "loss_disc_real", "loss_disc_shift"
-    ]);
+    assert_eq!(
+        report.terms.iter().map(|term| term.name.as_str()).collect::<Vec<_>>(),
+        ["loss_disc_fake", "loss_disc_real", "loss_disc_shift"]
+    );
     assert_eq!(report.terms[2].weights, [2.0, 3.0]);
     assert_eq!(report.total, 2.5 + 0.25 + 18.875);
     // λ is the generator's; a name without `loss` is only logged.
     let report = eager(&mut objective, Side::Generator, &outputs);
     assert_eq!((report.total, report.term("distance")), (-2.5, Some(2.0)));
-    assert_eq!(report.to_string(), "total -2.500000, loss_gen -2.500000 (weight 0.5), distance 2.000000 (not in the total)");
+    assert_eq!(
+        report.to_string(),
+        "total -2.500000, loss_gen -2.500000 (weight 0.5), distance 2.000000 (not in the total)"
+    );
     let logged = serde_json::to_value(&report).unwrap();
     assert_eq!(logged["terms"][1], json!({"name": "distance", "value": 2.0, "weights": [1.0], "counts": false}));
 
@@ -267,9 +296,8 @@ fn auxiliary_losses_of_one_name_are_added_and_reported() {
 fn the_first_term_that_is_not_finite_is_named() {
     let document = json!({"loss_a": {"type": "L1Loss"}, "loss_b": {"type": "L1Loss", "data_info": {"pred": "c", "target": "target"}}});
     let mut objective = gan(document).unwrap();
-    let outputs = |a: f64, c: f64| {
-        Inputs::new().tensor("pred", row(&[a])).tensor("c", row(&[c])).tensor("target", row(&[0.0]))
-    };
+    let outputs =
+        |a: f64, c: f64| Inputs::new().tensor("pred", row(&[a])).tensor("c", row(&[c])).tensor("target", row(&[0.0]));
     let mut first = |a, c| eager(&mut objective, Side::Only, &outputs(a, c)).first_not_finite;
     assert_eq!(first(1.0, 2.0), None);
     assert_eq!(first(1.0, f64::NAN), Some("loss_b".to_owned()));
@@ -292,24 +320,34 @@ fn the_other_models_are_their_terms() {
     // WGAN-GP without its penalty: the mean of the fake scores, minus that of the real ones.
     for key in ["gp_loss_weight", "loss_weight"] {
         let report = numbers(json!({"type": "WGANGP", "loss_config": {key: 0.0}}), Side::Discriminator, &outputs);
-        assert_eq!((report.term("loss_disc_fake"), report.term("loss_disc_real"), report.total), (Some(1.5), Some(-2.0), -0.5));
+        assert_eq!(
+            (report.term("loss_disc_fake"), report.term("loss_disc_real"), report.total),
+            (Some(1.5), Some(-2.0), -0.5)
+        );
     }
     let wgan = numbers(json!({"type": "WGANGP", "loss_config": {}}), Side::Generator, &outputs);
     assert_eq!(wgan.term("loss_gen"), Some(-3.0));
-    let pix = numbers(json!({"type": "Pix2Pix", "loss_config": {"pixel_loss_weight": 10.0}}), Side::Generator, &outputs);
+    let pix =
+        numbers(json!({"type": "Pix2Pix", "loss_config": {"pixel_loss_weight": 10.0}}), Side::Generator, &outputs);
     assert_eq!(pix.term("loss_pixel"), Some(15.0));
     assert!((pix.term("loss_gan_g").unwrap() - (-3f64).exp().ln_1p()).abs() < 1e-12);
 
     let mut outputs = Inputs::new();
     for (i, domain) in ["photo", "mask"].into_iter().enumerate() {
         let i = i as f64;
-        for (name, value) in
-            [("disc_pred_fake", 1.0 + i), ("disc_pred_real", 3.0), ("disc_pred_fake_g", 2.0), ("cycle", 1.0), ("identity", 5.0), ("real", 2.0 + i)]
-        {
+        for (name, value) in [
+            ("disc_pred_fake", 1.0 + i),
+            ("disc_pred_real", 3.0),
+            ("disc_pred_fake_g", 2.0),
+            ("cycle", 1.0),
+            ("identity", 5.0),
+            ("real", 2.0 + i),
+        ] {
             outputs.insert(format!("{name}_{domain}"), Item::Tensor(row(&[value])));
         }
     }
-    let cycle = json!({"type": "CycleGAN", "reachable_domains": ["photo", "mask"], "loss_config": {"id_loss_weight": 0.5}});
+    let cycle =
+        json!({"type": "CycleGAN", "reachable_domains": ["photo", "mask"], "loss_config": {"id_loss_weight": 0.5}});
     let report = numbers(cycle.clone(), Side::Discriminator, &outputs);
     assert_eq!((report.term("loss_gan_d_photo"), report.term("loss_gan_d_mask")), (Some(2.5), Some(4.0)));
     let report = numbers(cycle, Side::Generator, &outputs);
@@ -323,7 +361,7 @@ fn mixed_precision_switches_scale_the_inner_gradient() {
         let mut objective = gan(json!({"type": "StyleGAN2", "loss_config": config})).unwrap();
         run(|session| {
             let tensor = |values: Vec<f32>, shape: &[usize]| session.input(values, shape).map(Any::from);
-            let stretched = |x: &Any<'_>| x.mul(x)?.scale(1e-36)?.scale(1e36)?.reshape(&[1, 1, 1, 2]);
+            let stretched = network(|x| Any::mul(x, x)?.scale(1e-36)?.scale(1e36)?.reshape(&[1, 1, 1, 2]));
             let scores = tensor(vec![0.0, 0.0], &[2, 1])?;
             let outputs = Inputs::new()
                 .number("iteration", 0.0)
@@ -370,10 +408,21 @@ fn every_mistake_has_its_variant_and_its_place() {
     assert_eq!(build(json!({"loss_weight": 1.0})), missing("m.0", "type"));
     assert!(matches!(build(json!({"type": 3})), Error::Config { path, .. } if path == "m.0.type"));
     assert_eq!(build(json!({"type": "L1Los"})), unknown("m.0.type", "type", "L1Los", Some("L1Loss")));
-    assert_eq!(build(json!({"type": "L1Loss", "los_weight": 1})), unknown("m.0.los_weight", "field", "los_weight", Some("loss_weight")));
-    assert_eq!(build(json!({"type": "L1Loss", "data_inf": {}})), unknown("m.0.data_inf", "field", "data_inf", Some("data_info")));
-    assert_eq!(build(json!({"type": "L1Loss", "reduction": "meen"})), unknown("m.0.reduction", "value", "meen", Some("mean")));
-    assert!(matches!(build(json!({"type": "L1Loss", "loss_weight": "1"})), Error::Config { path, .. } if path == "m.0.loss_weight"));
+    assert_eq!(
+        build(json!({"type": "L1Loss", "los_weight": 1})),
+        unknown("m.0.los_weight", "field", "los_weight", Some("loss_weight"))
+    );
+    assert_eq!(
+        build(json!({"type": "L1Loss", "data_inf": {}})),
+        unknown("m.0.data_inf", "field", "data_inf", Some("data_info"))
+    );
+    assert_eq!(
+        build(json!({"type": "L1Loss", "reduction": "meen"})),
+        unknown("m.0.reduction", "value", "meen", Some("mean"))
+    );
+    assert!(
+        matches!(build(json!({"type": "L1Loss", "loss_weight": "1"})), Error::Config { path, .. } if path == "m.0.loss_weight")
+    );
     assert!(at_option(&build(json!({"type": "CharbonnierLoss", "eps": -1.0})), "m.0", "eps"));
     assert!(at_option(&build(json!({"type": "L1Loss", "interval": 0})), "m.0", "interval"));
     assert_eq!(build(json!({"type": "GANLoss"})), missing("m.0", "gan_type"));
@@ -395,28 +444,43 @@ fn every_mistake_has_its_variant_and_its_place() {
         objective(json!({"gan_loss": vanilla, "disc_auxilary_loss": []})),
         unknown("m.disc_auxilary_loss", "field", "disc_auxilary_loss", Some("disc_auxiliary_loss"))
     );
-    assert!(matches!(objective(json!({"gan_loss": {"type": "L1Loss"}})), Error::Config { path, .. } if path == "m.gan_loss"));
-    assert!(matches!(Objective::gan(&registry, &json!({}), "m", &BuildContext::default()).unwrap_err(), e if e == missing("m", "gan_loss")));
+    assert!(
+        matches!(objective(json!({"gan_loss": {"type": "L1Loss"}})), Error::Config { path, .. } if path == "m.gan_loss")
+    );
+    assert!(
+        matches!(Objective::gan(&registry, &json!({}), "m", &BuildContext::default()).unwrap_err(), e if e == missing("m", "gan_loss"))
+    );
     assert_eq!(
         objective(json!({"gan_loss": vanilla, "gen_auxiliary_loss": [{"type": "L1Los"}]})),
         unknown("m.gen_auxiliary_loss.0.type", "type", "L1Los", Some("L1Loss"))
     );
-    assert_eq!(objective(json!({"type": "StyleGAN4", "loss_config": {}})), unknown("m.type", "type", "StyleGAN4", Some("StyleGAN2")));
+    assert_eq!(
+        objective(json!({"type": "StyleGAN4", "loss_config": {}})),
+        unknown("m.type", "type", "StyleGAN4", Some("StyleGAN2"))
+    );
     let style = |config: Value| objective(json!({"type": "StyleGAN2", "loss_config": config}));
-    assert_eq!(style(json!({"r1_los_weight": 1})), unknown("m.loss_config.r1_los_weight", "field", "r1_los_weight", Some("r1_loss_weight")));
+    assert_eq!(
+        style(json!({"r1_los_weight": 1})),
+        unknown("m.loss_config.r1_los_weight", "field", "r1_los_weight", Some("r1_loss_weight"))
+    );
     assert_eq!(style(json!({"norm_mode": "HCW"})), unknown("m.loss_config.norm_mode", "value", "HCW", Some("HWC")));
     assert!(at_option(&style(json!({"r1_interval": 0})), "m.loss_config", "r1_interval"));
     assert!(matches!(objective(json!([])), Error::Config { path, .. } if path == "m"));
 
     // At the step: an output that is not there, one of another kind.
     let mut objective = gan(json!({"loss_a": {"type": "L1Loss"}})).unwrap();
-    let evaluate = |objective: &mut Objective, outputs: Inputs<'_, AnyTensor<'static>>| objective.evaluate(Side::Only, &outputs).unwrap_err();
+    let evaluate = |objective: &mut Objective, outputs: Inputs<'_, AnyTensor<'static>>| {
+        objective.evaluate(Side::Only, &outputs).unwrap_err()
+    };
     let is_missing = |error: Error, name: &str| {
         matches!(error, Error::At { path, error } if path == "losses.loss_a"
             && matches!(&*error, Error::MissingInput { argument, .. } if argument == name))
     };
     assert!(is_missing(evaluate(&mut objective, Inputs::new().tensor("pred", row(&[1.0]))), "target"));
-    assert!(is_missing(evaluate(&mut objective, Inputs::new().number("pred", 1.0).tensor("target", row(&[1.0]))), "pred"));
+    assert!(is_missing(
+        evaluate(&mut objective, Inputs::new().number("pred", 1.0).tensor("target", row(&[1.0]))),
+        "pred"
+    ));
     let mut objective = gan(json!({"loss_a": {"type": "L1Loss", "interval": 2}})).unwrap();
     assert!(is_missing(evaluate(&mut objective, Inputs::new().tensor("pred", row(&[1.0]))), "iteration"));
 }
@@ -436,15 +500,23 @@ fn the_checker_finds_every_loss_at_any_depth() {
         "face": {"type": "mmagic.models.losses.LightCNNFeatureLoss", "pretrained": "https://example.org/nowhere.pth"},
     });
     let findings = check(&Registry::standard(), &document, &BuildContext::default());
-    let rows: Vec<(&str, &str, bool, usize)> =
-        findings.rows.iter().map(|row| (row.path.as_str(), row.name.as_str(), row.error.is_none(), row.missing.len())).collect();
-    assert_eq!(rows, [
-        ("model.loss_config", "loss_config of StyleGAN2", true, 0),
-        ("model.losses.0", "L1Loss", true, 0),
-        ("model.losses.1", "L1Loss", false, 0),
-        ("model.extra", "DreamLoss", false, 0),
-        ("second.loss_config", "loss_config of mmagic.Pix2Pix", false, 0),
-        ("face", "mmagic.models.losses.LightCNNFeatureLoss", true, 1),
-    ]);
-    assert!(matches!(&findings.rows[3].error, Some(Error::UnknownName { path, kind: "type", .. }) if path == "model.extra.type"));
+    let rows: Vec<(&str, &str, bool, usize)> = findings
+        .rows
+        .iter()
+        .map(|row| (row.path.as_str(), row.name.as_str(), row.error.is_none(), row.missing.len()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("model.loss_config", "loss_config of StyleGAN2", true, 0),
+            ("model.losses.0", "L1Loss", true, 0),
+            ("model.losses.1", "L1Loss", false, 0),
+            ("model.extra", "DreamLoss", false, 0),
+            ("second.loss_config", "loss_config of mmagic.Pix2Pix", false, 0),
+            ("face", "mmagic.models.losses.LightCNNFeatureLoss", true, 1),
+        ]
+    );
+    assert!(
+        matches!(&findings.rows[3].error, Some(Error::UnknownName { path, kind: "type", .. }) if path == "model.extra.type")
+    );
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use image_losses::AnyTensor;
 use image_losses::autograd::{Session, run};
-use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry};
+use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry, network};
 use image_losses::core::{Result, Tensor, Unary};
 use image_losses::penalties::{Communicator, Processes};
 use serde_json::{Value, json};
@@ -70,7 +70,14 @@ fn table() -> Vec<(&'static str, Value, Value)> {
 
 /// The losses whose networks make them slow: evaluated once, in single precision.
 const HEAVY: [&str; 8] = [
-    "PerceptualLoss", "LightCNNFeatureLoss", "FaceIdLoss", "FaceIdLossComps", "CLIPLoss", "CLIPLossComps", "LPIPS", "DISTS",
+    "PerceptualLoss",
+    "LightCNNFeatureLoss",
+    "FaceIdLoss",
+    "FaceIdLossComps",
+    "CLIPLoss",
+    "CLIPLossComps",
+    "LPIPS",
+    "DISTS",
 ];
 
 /// The mapping with more or other fields; a dotted name goes inside.
@@ -137,39 +144,37 @@ fn results(loss: &mut Component) -> Result<Results> {
         let read = |tensors: &[&AnyTensor<'_>]| tensors.iter().map(|tensor| tensor.values()).collect();
         return evaluate(loss, inputs, 1, &read);
     }
-    run(|session: &Session<'_, f64>| {
-        let make = |seed: usize, shape: &[usize]| {
-            session.input(numbers(shape.iter().product(), seed), shape).map(AnyTensor::from)
-        };
-        let critic = |x: &AnyTensor<'_>| {
-            // The two factors cancel, unless a loss scale overflows between them.
-            x.unary(Unary::Square)?.scale(1e-300)?.scale(1e300)?.sum(&[1, 2, 3], false)
-        };
-        let generator = |w: &AnyTensor<'_>| {
-            let batch = w.shape()[0];
-            let image = w.mul(w)?.reshape(&[batch, 1, 2, 3])?;
-            image.scale(1e-300)?.scale(1e300)
-        };
-        let read_one = |x: &AnyTensor<'_>| {
-            let AnyTensor::AgF64(x) = x else { unreachable!() };
-            Ok(session.evaluate(&[x])?[0][0])
-        };
-        let processes = Processes { communicator: &Pair, read: &read_one };
-        let mut inputs = world(make, image)?;
-        for name in ["discriminator", "net"] {
-            inputs.insert(name, Item::Network(&critic));
-        }
-        inputs.insert("generator", Item::Network(&generator));
-        inputs.insert("processes", Item::Processes(processes));
-        let read = |tensors: &[&AnyTensor<'_>]| {
-            let nodes: Vec<_> = tensors
-                .iter()
-                .map(|tensor| if let AnyTensor::AgF64(node) = tensor { node } else { unreachable!() })
-                .collect();
-            session.evaluate(&nodes)
-        };
-        evaluate(loss, inputs, 2, &read)
-    })
+    run(|session| on_session(session, loss, image))
+}
+
+fn on_session<'g>(session: &Session<'g, f64>, loss: &mut Component, image: usize) -> Result<Results> {
+    let make =
+        |seed: usize, shape: &[usize]| session.input(numbers(shape.iter().product(), seed), shape).map(AnyTensor::from);
+    // The two factors cancel, unless a loss scale overflows between them.
+    let critic = network(|x| AnyTensor::unary(x, Unary::Square)?.scale(1e-300)?.scale(1e300)?.sum(&[1, 2, 3], false));
+    let generator = network(|w| {
+        let batch = AnyTensor::shape(w)[0];
+        w.mul(w)?.reshape(&[batch, 1, 2, 3])?.scale(1e-300)?.scale(1e300)
+    });
+    let read_one = |x: &AnyTensor<'g>| {
+        let AnyTensor::AgF64(x) = x else { unreachable!() };
+        Ok(session.evaluate(&[x])?[0][0])
+    };
+    let processes = Processes { communicator: &Pair, read: &read_one };
+    let mut inputs = world(make, image)?;
+    for name in ["discriminator", "net"] {
+        inputs.insert(name, Item::Network(&critic));
+    }
+    inputs.insert("generator", Item::Network(&generator));
+    inputs.insert("processes", Item::Processes(processes));
+    let read = |tensors: &[&AnyTensor<'g>]| {
+        let nodes: Vec<_> = tensors
+            .iter()
+            .map(|tensor| if let AnyTensor::AgF64(node) = tensor { node } else { unreachable!() })
+            .collect();
+        session.evaluate(&nodes)
+    };
+    evaluate(loss, inputs, 2, &read)
 }
 
 /// The extent of images that a network takes.
@@ -187,8 +192,21 @@ fn world<'a, 'g>(
     image: usize,
 ) -> Result<Inputs<'a, AnyTensor<'g>>> {
     let mut inputs = Inputs::new().number("iteration", 4.0).number("num_batches", 2.0);
-    let images =
-        ["pred", "target", "input", "x", "gt", "image", "fake", "real", "real_data", "fake_data", "fg", "bg", "ori_merged"];
+    let images = [
+        "pred",
+        "target",
+        "input",
+        "x",
+        "gt",
+        "image",
+        "fake",
+        "real",
+        "real_data",
+        "fake_data",
+        "fg",
+        "bg",
+        "ori_merged",
+    ];
     // Light CNN looks at grey images.
     let channels = if image == 128 { 1 } else { 3 };
     for (seed, name) in images.into_iter().enumerate() {
@@ -332,7 +350,9 @@ fn every_configuration_is_written_back_complete() {
     let registry = Registry::standard();
     for (name, base, alternatives) in table() {
         let mut documents = vec![base.clone()];
-        documents.extend(alternatives.as_object().unwrap().iter().map(|(option, value)| merged(&base, &json!({option: value}))));
+        documents.extend(
+            alternatives.as_object().unwrap().iter().map(|(option, value)| merged(&base, &json!({option: value}))),
+        );
         for options in documents.into_iter().take(if HEAVY.contains(&name) { 2 } else { usize::MAX }) {
             let options = merged(&options, &json!({"loss_name": "loss_x"}));
             let written = build(name, &options).unwrap().to_value().unwrap();

@@ -145,12 +145,7 @@ impl ClipLoss {
     pub fn new(options: ClipOptions, weights: &Weights) -> Result<Self> {
         options.validate()?;
         let clip_type = &options.clip_model.clip_type;
-        let request = Request {
-            owner: NAME,
-            option: "clip_type",
-            configured: Some(clip_type),
-            published: clip_type,
-        };
+        let request = Request { owner: NAME, option: "clip_type", configured: Some(clip_type), published: clip_type };
         let shape = || ClipShape::published(clip_type).unwrap_or(ClipShape::VIT_B_32);
         let network = Clip::load(&weights.open(&request, || Ok(shape().architecture()))?)?;
         Ok(ClipLoss { options, network })

@@ -4,7 +4,8 @@ use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, Una
 use serde::{Deserialize, Serialize};
 
 use crate::networks::{
-    Architecture, BoundAffine, BoundSequential, Parameter, Parameters, Vgg, VggType, check_image, imagenet_normalisation,
+    Architecture, BoundAffine, BoundSequential, Parameter, Parameters, Vgg, VggType, check_image,
+    imagenet_normalisation,
 };
 use crate::weights::{Request, Weights};
 

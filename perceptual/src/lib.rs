@@ -20,6 +20,10 @@ pub mod checkpoint;
 pub mod networks;
 
 mod criterion;
+#[cfg_attr(
+    not(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip")),
+    expect(dead_code, reason = "only losses with a network read weights")
+)]
 mod weights;
 
 #[cfg(feature = "clip")]

@@ -4,8 +4,8 @@ use image_losses_core::{Element, Error, Function, Interpolation, Pointwise, Resu
 use serde::{Deserialize, Serialize};
 
 use crate::networks::{
-    AlexNet, Architecture, BoundAffine, BoundSequential, ChannelAffine, Parameter, Parameters, SqueezeNet, Vgg, VggType,
-    check_image,
+    AlexNet, Architecture, BoundAffine, BoundSequential, ChannelAffine, Parameter, Parameters, SqueezeNet, Vgg,
+    VggType, check_image,
 };
 use crate::weights::{Request, Weights};
 
@@ -230,7 +230,8 @@ impl Lpips {
             let needed = net.linear_architecture();
             let checkpoint = linear.open(&request, || Ok(needed.clone()))?;
             // A checkpoint of the whole module holds the first and a copy of each layer beside.
-            let mut parameters = Parameters::load(&checkpoint, NAME, &needed, &[], &["lins.", "net.", "scaling_layer."])?;
+            let mut parameters =
+                Parameters::load(&checkpoint, NAME, &needed, &[], &["lins.", "net.", "scaling_layer."])?;
             needed.iter().map(|(name, _)| parameters.take(name)).collect::<Result<_>>()?
         } else {
             Vec::new()

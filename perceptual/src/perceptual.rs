@@ -6,7 +6,7 @@ use image_losses_core::{Error, Result, Tensor, finite, not_negative};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
-use crate::networks::{BoundSequential, Vgg, VggType, imagenet_normalisation, BoundAffine, check_image};
+use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "PerceptualLoss";
@@ -307,19 +307,15 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
             return Err(Error::InputCount { operation: NAME, expected, got });
         }
         let (features, grams) = self.run(x, "x")?;
-        let term = |layers: &[(usize, f64)], weight: f64, ours: &[T], theirs: &[T]| {
-            let pairs = layers.iter().zip(ours.iter().zip(theirs));
-            criterion::sum(pairs.map(|((_, layer), (ours, theirs))| {
-                self.options.criterion.compare(NAME, ours, theirs, weight * layer)
-            }))
-        };
+        let term =
+            |layers: &[(usize, f64)], weight: f64, ours: &[T], theirs: &[T]| {
+                let pairs = layers.iter().zip(ours.iter().zip(theirs));
+                criterion::sum(pairs.map(|((_, layer), (ours, theirs))| {
+                    self.options.criterion.compare(NAME, ours, theirs, weight * layer)
+                }))
+            };
         Ok(PerceptualTerms {
-            perceptual: term(
-                &self.layers.perceptual,
-                self.options.perceptual_weight,
-                &features,
-                &target.features,
-            )?,
+            perceptual: term(&self.layers.perceptual, self.options.perceptual_weight, &features, &target.features)?,
             style: term(&self.layers.style, self.options.style_weight, &grams, &target.grams)?,
         })
     }

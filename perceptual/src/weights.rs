@@ -62,9 +62,7 @@ impl Weights {
     /// The file that a configured name stands for, if it is there; names are looked up in `directory`, or else in the
     /// environment variable's.
     pub fn locate(name: &str, directory: Option<&Path>) -> Option<PathBuf> {
-        let directory = directory
-            .map(Path::to_owned)
-            .or_else(|| std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from));
+        let directory = directory.map(Path::to_owned).or_else(|| std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from));
         let request = Request { owner: "weights", option: "name", configured: None, published: name };
         request.find(name, directory.as_deref()).ok().filter(|path| path.is_file())
     }

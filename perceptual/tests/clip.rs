@@ -9,7 +9,7 @@ use image_losses_core::gradcheck::check_gradient;
 use image_losses_core::{Error, Interpolation, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
-use image_losses_perceptual::networks::{Clip, ClipShape, Tokens};
+use image_losses_perceptual::networks::{Clip, ClipShape, Tokens, fitting};
 use image_losses_perceptual::{ClipLoss, ClipModelOptions, ClipOptions, Weights};
 
 const SMALL: ClipShape = ClipShape {
@@ -75,9 +75,8 @@ fn texts_stand_alone() {
         assert!(alone.iter().zip(&column).all(|(a, b)| (a - b).abs() < 1e-13), "{alone:?} {column:?}");
     }
     // What comes after the end has no influence; what comes before it has.
-    let value = |ids: [u32; 7]| {
-        elements(&loss.forward(&image, &Tokens::from_ids(vec![ids.to_vec()]).unwrap()).unwrap())[0]
-    };
+    let value =
+        |ids: [u32; 7]| elements(&loss.forward(&image, &Tokens::from_ids(vec![ids.to_vec()]).unwrap()).unwrap())[0];
     assert_eq!(value([9, 3, 10, 0, 0, 0, 0]), value([9, 3, 10, 4, 8, 1, 0]));
     assert_ne!(value([9, 3, 10, 0, 0, 0, 0]), value([9, 4, 10, 0, 0, 0, 0]));
     assert_ne!(value([9, 3, 4, 10, 0, 0, 0]), value([9, 4, 3, 10, 0, 0, 0]));
@@ -153,6 +152,9 @@ fn models_are_recognised_by_their_shapes() {
     for shape in [SMALL, ClipShape::VIT_B_32, ClipShape::VIT_B_16, ClipShape::VIT_L_14, ClipShape::VIT_L_14_336] {
         assert_eq!(shape_of(&shape.architecture()).unwrap(), shape);
     }
+    let names = |shape: ClipShape| fitting(&Checkpoint::seeded(&shape.architecture(), 0).unwrap());
+    assert_eq!(names(ClipShape::VIT_L_14), ["CLIP ViT-L/14"]);
+    assert_eq!(names(SMALL), ["CLIP of another size"]);
     // OpenAI's archives carry three whole numbers beside.
     let mut architecture = SMALL.architecture();
     architecture.push(("context_length".into(), vec![]));

@@ -51,7 +51,8 @@ fn light_cnn_takes_one_pixel_and_refuses_what_is_no_image() {
 
 #[test]
 fn light_cnn_options_and_weights() {
-    let options = LightCnnFeatureOptions { pretrained: Some("a.pth".into()), loss_weight: 0.1, criterion: Criterion::Mse };
+    let options =
+        LightCnnFeatureOptions { pretrained: Some("a.pth".into()), loss_weight: 0.1, criterion: Criterion::Mse };
     let text = serde_json::to_string(&options).unwrap();
     assert_eq!(serde_json::from_str::<LightCnnFeatureOptions>(&text).unwrap(), options);
     assert!(serde_json::from_str::<LightCnnFeatureOptions>(r#"{"weight": 1}"#).is_err());
@@ -109,12 +110,8 @@ fn face_id_gradient_and_cached_target() {
     let itself = bound.forward_with(&tensor(&gt, &shape), &target).unwrap().item().unwrap();
     assert!(itself.abs() < 1e-12, "{itself}");
     let inputs = [(x, shape.to_vec()), (gt, shape.to_vec())];
-    let error = directional_error(
-        &inputs,
-        1e-7,
-        |x| loss.forward(&x[0], &x[1]),
-        |x| bound.forward_with(x, &target)?.item(),
-    );
+    let error =
+        directional_error(&inputs, 1e-7, |x| loss.forward(&x[0], &x[1]), |x| bound.forward_with(x, &target)?.item());
     assert!(error < 1e-5, "{error:e}");
 
     let image = |shape: &[usize]| tensor(&vec![0.25; shape.iter().product()], shape);
@@ -142,7 +139,10 @@ fn face_id_options() {
     assert!(text.contains(r#""type":"ArcFace""#) && text.contains(r#""num_layers":152"#), "{text}");
     assert_eq!(serde_json::from_str::<FaceIdOptions>(&text).unwrap(), options);
     let parse = serde_json::from_str::<FaceIdOptions>;
-    assert_eq!(parse(r#"{"facenet": {"type": "ArcFace", "ir_se50_weights": null}}"#).unwrap(), FaceIdOptions::default());
+    assert_eq!(
+        parse(r#"{"facenet": {"type": "ArcFace", "ir_se50_weights": null}}"#).unwrap(),
+        FaceIdOptions::default()
+    );
     assert!(parse(r#"{"facenet": {"type": "CosFace"}}"#).is_err());
     assert!(parse(r#"{"facenet": {"num_layers": 34}}"#).is_err());
     assert!(parse(r#"{"face_net": {}}"#).is_err());

@@ -6,9 +6,7 @@ use image_losses_core::gradcheck::check_gradient;
 use image_losses_core::{Error, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
-use image_losses_perceptual::{
-    Dists, DistsOptions, Lpips, LpipsNet, LpipsOptions, LpipsVersion, Weights,
-};
+use image_losses_perceptual::{Dists, DistsOptions, Lpips, LpipsNet, LpipsOptions, LpipsVersion, Weights};
 
 /// A reference file: values by name, and the trained weights in it as a checkpoint of their own.
 struct Reference(Checkpoint);
@@ -34,7 +32,11 @@ impl Reference {
     }
 
     /// Compares value and gradients in double precision.
-    fn check(&self, name: &str, loss: impl for<'g> Fn(&AgTensor<'g, f64>, &AgTensor<'g, f64>) -> Result<AgTensor<'g, f64>>) {
+    fn check(
+        &self,
+        name: &str,
+        loss: impl for<'g> Fn(&AgTensor<'g, f64>, &AgTensor<'g, f64>) -> Result<AgTensor<'g, f64>>,
+    ) {
         let (prediction, target) = (self.get("input.prediction"), self.get("input.target"));
         let (cotangent, _) = self.get("cotangent");
         let (value, gradients) = differentiate(&[prediction.clone(), target.clone()], |x| {
@@ -44,12 +46,14 @@ impl Reference {
             value.mul(&cotangent)?.sum_all()
         })
         .unwrap();
-        let expected: f64 = self.get("value").0.iter().zip(&cotangent).map(|(value, cotangent)| value * cotangent).sum();
+        let expected: f64 =
+            self.get("value").0.iter().zip(&cotangent).map(|(value, cotangent)| value * cotangent).sum();
         assert!((value[0] - expected).abs() < 1e-7 * expected.abs(), "{name}: {} {expected}", value[0]);
         for (gradient, which) in gradients.iter().zip(["grad.prediction", "grad.target"]) {
             let expected = self.get(which).0;
             let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
-            let error = square(&mut gradient.iter().zip(&expected).map(|(a, b)| a - b)) / square(&mut expected.iter().copied());
+            let error =
+                square(&mut gradient.iter().zip(&expected).map(|(a, b)| a - b)) / square(&mut expected.iter().copied());
             assert!(error < 1e-6, "{name}: {which} {error:e}");
         }
     }
@@ -94,7 +98,8 @@ fn samples_are_independent_and_features_can_be_kept() {
     let values = |value: NdTensor<'_, f64>| value.array().iter().copied().collect::<Vec<_>>();
 
     let options = LpipsOptions { net: LpipsNet::Squeeze, loss_weight: 2.0, ..LpipsOptions::default() };
-    let loss = Lpips::new(options, &Weights::Seeded(7), &Weights::Seeded(8)).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+    let loss =
+        Lpips::new(options, &Weights::Seeded(7), &Weights::Seeded(8)).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
     let both = values(loss.forward(&first, &second).unwrap());
     assert_eq!(both, [values(loss.forward(&a, &b).unwrap())[0], values(loss.forward(&b, &c).unwrap())[0]]);
     assert_eq!(values(loss.forward_with(&first, &loss.features(&second).unwrap()).unwrap()), both);
@@ -103,7 +108,8 @@ fn samples_are_independent_and_features_can_be_kept() {
     assert!(matches!(loss.forward_with(&a, &[]), Err(Error::InputCount { .. })));
 
     let options = DistsOptions { loss_weight: 3.0, ..DistsOptions::default() };
-    let loss = Dists::new(options, &Weights::Seeded(7), &Weights::Seeded(8)).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+    let loss =
+        Dists::new(options, &Weights::Seeded(7), &Weights::Seeded(8)).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
     let both = values(loss.forward(&first, &second).unwrap());
     assert_eq!(both, [values(loss.forward(&a, &b).unwrap())[0], values(loss.forward(&b, &c).unwrap())[0]]);
     assert_eq!(values(loss.forward_with(&first, &loss.features(&second).unwrap()).unwrap()), both);
@@ -186,4 +192,29 @@ fn options_and_weights_are_checked() {
     let loss = Lpips::new(options, &Weights::Seeded(1), &Weights::Seeded(1)).unwrap();
     let small = image(1, &[1, 3, 20, 20]);
     assert!(matches!(loss.forward(&small, &small), Err(Error::ShapeRule { operation: "AlexNet", .. })));
+}
+
+#[test]
+fn checkpoints_are_recognised() {
+    use image_losses_perceptual::networks::{AlexNet, IrDepth, IrMode, IrNet, LightCnn, SqueezeNet, VggType, fitting};
+
+    let names = |mut architecture: Vec<(String, Vec<usize>)>| {
+        let all = fitting(&Checkpoint::seeded(&architecture, 0).unwrap());
+        // With another shape, or another tensor beside, it is none.
+        architecture.push(("another".into(), vec![1]));
+        assert!(fitting(&Checkpoint::seeded(&architecture, 0).unwrap()).is_empty());
+        architecture.pop();
+        architecture[0].1.push(2);
+        assert!(fitting(&Checkpoint::seeded(&architecture, 0).unwrap()).is_empty());
+        all
+    };
+    for kind in VggType::ALL {
+        assert_eq!(names(kind.architecture()), [kind.name()]);
+    }
+    assert_eq!(names(AlexNet::architecture()), ["AlexNet"]);
+    assert_eq!(names(SqueezeNet::architecture()), ["SqueezeNet"]);
+    assert_eq!(names(LightCnn::architecture()), ["LightCNN"]);
+    assert_eq!(names(IrNet::architecture(IrDepth::L100, IrMode::IrSe, false)), ["IR-SE100"]);
+    assert_eq!(names(LpipsNet::Vgg.linear_architecture()), ["linear layers of LPIPS for Vgg"]);
+    assert_eq!(names(Dists::weights_architecture()), ["weights of DISTS"]);
 }

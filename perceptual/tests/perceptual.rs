@@ -8,7 +8,7 @@ use image_losses_core::gradcheck::check_gradient;
 use image_losses_core::{Differentiable, Error, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
-use image_losses_perceptual::networks::{Vgg, VggType};
+use image_losses_perceptual::networks::{Architecture, Vgg, VggType};
 use image_losses_perceptual::{Criterion, PerceptualLoss, PerceptualOptions, Weights};
 use proptest::prelude::*;
 
@@ -279,14 +279,13 @@ fn options_are_checked_and_survive_serde() {
     assert_eq!(serde_json::from_str::<PerceptualOptions>(&text).unwrap(), good);
     assert!(serde_json::from_str::<PerceptualOptions>(r#"{"layer_weight": {}}"#).is_err());
     assert!(serde_json::from_str::<PerceptualOptions>(r#"{"vgg_type": "vgg17"}"#).is_err());
-    let mmagic: PerceptualOptions =
-        serde_json::from_str(r#"{"layer_weights": {"34": 1.0}, "pretrained": "torchvision://vgg19", "criterion": "l1"}"#)
-            .unwrap();
+    let mmagic: PerceptualOptions = serde_json::from_str(
+        r#"{"layer_weights": {"34": 1.0}, "pretrained": "torchvision://vgg19", "criterion": "l1"}"#,
+    )
+    .unwrap();
     mmagic.validate().unwrap();
 
-    let with = |layer: &str, weight: f64| {
-        options(&[("4", 1.0), (layer, weight)]).validate().unwrap_err()
-    };
+    let with = |layer: &str, weight: f64| options(&[("4", 1.0), (layer, weight)]).validate().unwrap_err();
     let bad = |change: fn(&mut PerceptualOptions)| {
         let mut options = options(&[("4", 1.0)]);
         change(&mut options);
@@ -311,7 +310,7 @@ fn options_are_checked_and_survive_serde() {
 
 #[test]
 fn weights_that_do_not_fit_are_refused() {
-    let check = |change: &dyn Fn(&mut Vec<(String, Vec<usize>)>)| {
+    let check = |change: &dyn Fn(&mut Architecture)| {
         let mut architecture = VggType::Vgg11.architecture();
         change(&mut architecture);
         Vgg::load(VggType::Vgg11, 7, &Checkpoint::seeded(&architecture, 0).unwrap())

@@ -46,7 +46,8 @@ enum Format {
 pub(crate) fn run(command: &Command) -> Result<Outcome, Stop> {
     match command {
         Command::Schema => {
-            let text = serde_json::to_string_pretty(&schema(&Registry::standard())).map_err(|error| error.to_string())?;
+            let text =
+                serde_json::to_string_pretty(&schema(&Registry::standard())).map_err(|error| error.to_string())?;
             print(&text)?;
             Ok(Outcome::Success)
         }

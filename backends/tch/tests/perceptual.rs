@@ -26,7 +26,8 @@ trait Case {
 
 /// Value and gradients on autograd, in double precision.
 fn on_autograd(case: &impl Case) -> (Vec<f64>, Vec<Vec<f64>>) {
-    let inputs: Vec<_> = case.shapes().into_iter().zip(1..).map(|(shape, seed)| (values(seed, &shape), shape)).collect();
+    let inputs: Vec<_> =
+        case.shapes().into_iter().zip(1..).map(|(shape, seed)| (values(seed, &shape), shape)).collect();
     image_losses_autograd::differentiate(&inputs, |x| sum(case, x)).unwrap()
 }
 

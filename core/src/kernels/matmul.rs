@@ -73,7 +73,7 @@ impl<'a, T> SharedMut<'a, T> {
 }
 
 /// The longest part of an inner axis that is summed in one go.
-const PIECE: usize = 64;
+const PIECE: usize = 96;
 
 /// A matrix inside a slice: element `(row, column)` is `data[row * row_stride + column * column_stride]`.
 #[derive(Clone, Copy)]

@@ -11,11 +11,11 @@ mod brightness;
 mod cauchy;
 
 use brightness::BrightnessLoss;
+use image_losses::AnyTensor;
 use image_losses::autograd;
 use image_losses::config::{BuildContext, Entry, Inputs, Registry};
 use image_losses::core::{Differentiable, Result};
 use image_losses::objective::{Objective, Side};
-use image_losses::AnyTensor;
 use serde_json::json;
 
 fn main() -> Result<()> {

@@ -128,10 +128,7 @@ pub(super) fn entries() -> Vec<Entry> {
             frozen!(p::ClipLoss, p::ClipOptions, "CLIPLossComps").named("loss_clip"),
         ]);
         #[cfg(feature = "lpips")]
-        entries.extend([
-            frozen!(p::Lpips, p::LpipsOptions, "LPIPS"),
-            frozen!(p::Dists, p::DistsOptions, "DISTS"),
-        ]);
+        entries.extend([frozen!(p::Lpips, p::LpipsOptions, "LPIPS"), frozen!(p::Dists, p::DistsOptions, "DISTS")]);
     }
     entries
 }

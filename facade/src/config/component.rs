@@ -226,10 +226,7 @@ impl Component {
     }
 
     /// Evaluates the loss with arguments that the caller picked.
-    pub(crate) fn evaluate_picked<'g>(
-        &mut self,
-        picked: &Inputs<'_, AnyTensor<'g>>,
-    ) -> Result<Outcome<AnyTensor<'g>>> {
+    pub(crate) fn evaluate_picked<'g>(&mut self, picked: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
         self.loss.evaluate(picked)
     }
 

@@ -70,8 +70,9 @@ pub fn parse(text: &str, syntax: Syntax) -> Result<Value> {
 /// format.
 pub fn read(path: &Path) -> Result<Value> {
     let refuse = |message: String| Error::Format { path: path.to_owned(), message };
-    let syntax = Syntax::of(path)
-        .ok_or_else(|| refuse("configurations end in .json, .toml (feature `toml`) or .yaml (feature `yaml`)".into()))?;
+    let syntax = Syntax::of(path).ok_or_else(|| {
+        refuse("configurations end in .json, .toml (feature `toml`) or .yaml (feature `yaml`)".into())
+    })?;
     let text = std::fs::read_to_string(path).map_err(|error| Error::io(path, &error))?;
     parse(&text, syntax).map_err(|error| match error {
         Error::Config { message, .. } => refuse(message),
@@ -106,7 +107,9 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(value.into())
     }
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Value, E> {
-        serde_json::Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom(format!("{value} is not finite")))
+        serde_json::Number::from_f64(value)
+            .map(Value::Number)
+            .ok_or_else(|| E::custom(format!("{value} is not finite")))
     }
     fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
         Ok(value.into())

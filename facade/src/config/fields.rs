@@ -152,10 +152,7 @@ mod tests {
         };
         assert_eq!(read(r#"{"iner": 1}"#), unknown("a.iner", "field", "iner", Some("inner")));
         assert_eq!(read(r#"{"inner": {"mod": "pixel"}}"#), unknown("a.inner.mod", "field", "mod", Some("mode")));
-        assert_eq!(
-            read(r#"{"inner": {"mode": "pixle"}}"#),
-            unknown("a.inner.mode", "value", "pixle", Some("pixel"))
-        );
+        assert_eq!(read(r#"{"inner": {"mode": "pixle"}}"#), unknown("a.inner.mode", "value", "pixle", Some("pixel")));
         assert_eq!(read("{}"), Error::MissingKey { path: "a".into(), key: "inner".into() });
         assert_eq!(read(r#"{"inner": {}}"#), Error::MissingKey { path: "a.inner".into(), key: "mode".into() });
         let text = read(r#"{"inner": {"mode": "pixel"}, "list": [1, "x"]}"#);

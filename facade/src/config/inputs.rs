@@ -8,6 +8,23 @@ use image_losses_core::{Error, Result};
 /// A network: a function from tensor to tensor.
 pub type Network<'a, T> = &'a dyn Fn(&T) -> Result<T>;
 
+/// A closure as a network: tells the compiler that it takes and gives tensors of one type, which it does not find out
+/// for a closure that is given a name first.
+///
+/// ```
+/// use image_losses::config::{Inputs, network};
+/// use image_losses::core::Tensor;
+/// # use image_losses::ndarray::NdTensor;
+/// # type T = NdTensor<'static, f64>;
+///
+/// let disc = network(|x: &T| x.scale(3.0));
+/// let outputs = Inputs::new().network("disc", &disc);
+/// # let _ = outputs;
+/// ```
+pub fn network<T, F: Fn(&T) -> Result<T>>(function: F) -> F {
+    function
+}
+
 /// One named input.
 #[derive(Clone)]
 #[non_exhaustive]

@@ -25,9 +25,9 @@ pub(crate) use component::check_offered;
 #[cfg(feature = "inventory")]
 pub use contribution::Contribution;
 pub use document::{Syntax, parse, read};
+pub use inputs::{Inputs, Item, Network, Outcome, network};
 #[cfg(feature = "inventory")]
 pub use inventory;
-pub use inputs::{Inputs, Item, Network, Outcome};
 pub(crate) use registry::to_value;
 pub use registry::{Argument, BuildContext, Configurable, Entry, Kind, Registry};
 #[cfg(feature = "schema")]

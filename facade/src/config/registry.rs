@@ -9,8 +9,8 @@ use std::sync::Arc;
 use image_losses_core::{
     Differentiable, Error, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Tensor, finite,
 };
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::component::Component;
@@ -623,9 +623,8 @@ impl Registry {
             Some(_) => return Err(refuse(&join(path, "type"), "a type is a word")),
             None => return Err(Error::MissingKey { path: path.to_owned(), key: "type".to_owned() }),
         };
-        let entry = self
-            .get(name)
-            .ok_or_else(|| unknown(join(path, "type"), "type", name, self.entries.keys().copied()))?;
+        let entry =
+            self.get(name).ok_or_else(|| unknown(join(path, "type"), "type", name, self.entries.keys().copied()))?;
         let mut options = map.clone();
         options.shift_remove("type");
         Component::build(entry, options, path, context)

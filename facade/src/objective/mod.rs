@@ -216,7 +216,8 @@ impl Objective {
                 None | Some(Value::Null) => continue,
                 Some(Value::Array(losses)) => {
                     let listed = losses.iter().enumerate();
-                    let added = listed.map(|(i, loss)| parts.configured(side, loss, join(&place, &i.to_string()), None));
+                    let added =
+                        listed.map(|(i, loss)| parts.configured(side, loss, join(&place, &i.to_string()), None));
                     Value::Array(added.collect::<Result<_>>()?)
                 }
                 Some(loss) => parts.configured(side, loss, place, None)?,
@@ -243,9 +244,10 @@ impl Objective {
                 Value::Object(added.collect::<Result<_>>()?)
             }
             Value::Array(list) if !list.is_empty() => {
-                let added = list.iter().enumerate().map(|(i, loss)| {
-                    parts.configured(Side::Only, loss, join(path, &i.to_string()), None)
-                });
+                let added = list
+                    .iter()
+                    .enumerate()
+                    .map(|(i, loss)| parts.configured(Side::Only, loss, join(path, &i.to_string()), None));
                 Value::Array(added.collect::<Result<_>>()?)
             }
             _ => return Err(refuse(path, "a sum is a mapping {name: loss, …} or a list of losses")),
@@ -476,13 +478,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A part of the last loss.
-    fn push(
-        &mut self,
-        side: Side,
-        name: &str,
-        sources: Vec<(&'static str, Source)>,
-        factor: f64,
-    ) -> Result<()> {
+    fn push(&mut self, side: Side, name: &str, sources: Vec<(&'static str, Source)>, factor: f64) -> Result<()> {
         let Some(loss) = self.losses.last() else { return Ok(()) };
         for (_, source) in &sources {
             if let Source::Output { name, required: true } = source {

@@ -276,7 +276,9 @@ fn wgan_gp(parts: &mut Builder<'_>, config: WganGpConfig) -> Result<Value> {
             ("fake_data", output("fake_imgs")),
             ("alpha", if_there("alpha")),
         ];
-        parts.add(Side::Discriminator, "loss_gp", &loss, sources, 1.0).map_err(|error| gp_spelling(error, parts.path()))?;
+        parts
+            .add(Side::Discriminator, "loss_gp", &loss, sources, 1.0)
+            .map_err(|error| gp_spelling(error, parts.path()))?;
     }
     to_value(&config)
 }
@@ -306,7 +308,8 @@ fn cycle_gan(parts: &mut Builder<'_>, config: CycleGanConfig, model: &Map<String
     for domain in &domains {
         for (kind, real) in [("fake", false), ("real", true)] {
             let scores = output(format!("disc_pred_{kind}_{domain}"));
-            let sources = vec![("input", scores), ("target_is_real", Source::Flag(real)), ("is_disc", Source::Flag(true))];
+            let sources =
+                vec![("input", scores), ("target_is_real", Source::Flag(real)), ("is_disc", Source::Flag(true))];
             parts.add(Side::Discriminator, &format!("loss_gan_d_{domain}"), &lsgan, sources, 0.5)?;
         }
         let sources = vec![

@@ -14,7 +14,7 @@ const HEAD: usize = 64;
 /// PyTorch's summand under the root of layer norm's deviation.
 const LAYER_NORM_EPSILON: f64 = 1e-5;
 /// Scalars that OpenAI's archives carry beside the parameters.
-const BESIDE: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
+pub(super) const BESIDE: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
 
 /// The size of a CLIP model with a vision transformer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -478,8 +478,11 @@ impl<T: Tensor> BoundClip<T> {
         for block in &parts.text {
             x = block.forward(&x, Some(&mask))?;
         }
-        let last: Vec<T> =
-            ends.iter().enumerate().map(|(text, end)| x.narrow(0, text, 1)?.narrow(1, *end, 1)).collect::<Result<_>>()?;
+        let last: Vec<T> = ends
+            .iter()
+            .enumerate()
+            .map(|(text, end)| x.narrow(0, text, 1)?.narrow(1, *end, 1))
+            .collect::<Result<_>>()?;
         let x = T::concatenate(&last.iter().collect::<Vec<_>>(), 0)?.reshape(&[texts, width])?;
         let x = layer_norm(&x, &parts.after_text)?;
         normalised(&x.matmul(&parts.text_projection, false, false)?)
@@ -521,8 +524,7 @@ fn layer_norm<T: Tensor>(x: &T, layer: &Pair<T>) -> Result<T> {
     let last = x.rank() - 1;
     let wide = x.accumulator()?;
     let centred = wide.sub(&wide.mean(&[last], true)?)?;
-    let deviation =
-        centred.unary(Unary::Square)?.mean(&[last], true)?.shift(LAYER_NORM_EPSILON)?.unary(Unary::Sqrt)?;
+    let deviation = centred.unary(Unary::Square)?.mean(&[last], true)?.shift(LAYER_NORM_EPSILON)?.unary(Unary::Sqrt)?;
     let mut row = vec![1; x.rank()];
     row[last] = layer.weight.elements();
     centred.div(&deviation)?.cast_like(x)?.mul(&layer.weight.reshape(&row)?)?.add(&layer.bias.reshape(&row)?)

@@ -3,8 +3,8 @@
 use image_losses_core::{Conv2d, Error, Pool2d, Result, Tensor, Unary};
 use serde::{Deserialize, Serialize};
 
-use super::parameters::BoundAffine;
 use super::embedding::normalised;
+use super::parameters::BoundAffine;
 use super::sequential::check_image;
 use super::{Architecture, ChannelAffine, Parameter, Parameters, parameters};
 use crate::checkpoint::Checkpoint;

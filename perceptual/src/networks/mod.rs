@@ -7,7 +7,10 @@
 
 #[cfg(any(feature = "face-id", feature = "clip"))]
 mod embedding;
+// Building blocks that networks share: with few networks some of them have no use.
+#[cfg_attr(not(all(feature = "vgg", feature = "light-cnn", feature = "face-id")), allow(dead_code, unused_imports))]
 mod parameters;
+#[cfg_attr(not(all(feature = "vgg", feature = "light-cnn", feature = "face-id")), allow(dead_code, unused_imports))]
 mod sequential;
 
 #[cfg(feature = "lpips")]
@@ -32,12 +35,67 @@ pub use ir_net::{BoundIrNet, IrDepth, IrMode, IrNet};
 #[cfg(feature = "light-cnn")]
 pub use light_cnn::LightCnn;
 pub use parameters::Architecture;
+#[cfg_attr(
+    not(all(feature = "vgg", feature = "light-cnn", feature = "face-id")),
+    allow(dead_code, unused_imports)
+)]
+pub(crate) use parameters::{BoundAffine, ChannelAffine, Parameter, Parameters};
+pub use sequential::BoundSequential;
+#[cfg_attr(
+    not(all(feature = "vgg", feature = "light-cnn", feature = "face-id")),
+    allow(dead_code, unused_imports)
+)]
+pub(crate) use sequential::{Layer, Sequential, check_image};
 #[cfg(feature = "lpips")]
 pub use squeeze_net::SqueezeNet;
-pub use sequential::BoundSequential;
-#[cfg(feature = "vgg")]
-pub use vgg::{Vgg, VggType};
 #[cfg(feature = "vgg")]
 pub(crate) use vgg::imagenet_normalisation;
-pub(crate) use parameters::{BoundAffine, ChannelAffine, Parameter, Parameters};
-pub(crate) use sequential::{Layer, Sequential, check_image};
+#[cfg(feature = "vgg")]
+pub use vgg::{Vgg, VggType};
+
+use crate::checkpoint::Checkpoint;
+
+/// The names of the networks, of those compiled in, that a checkpoint holds all parameters of. Nothing is read but names,
+/// shapes and types.
+///
+/// ```
+/// use image_losses_perceptual::checkpoint::Checkpoint;
+/// use image_losses_perceptual::networks::{VggType, fitting};
+///
+/// let checkpoint = Checkpoint::seeded(&VggType::Vgg16.architecture(), 0)?;
+/// assert_eq!(fitting(&checkpoint), ["vgg16"]);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+pub fn fitting(checkpoint: &Checkpoint) -> Vec<String> {
+    let mut known: Vec<(String, Architecture, &[&str])> = Vec::new();
+    #[cfg(feature = "vgg")]
+    known.extend(VggType::ALL.map(|kind| (kind.name().into(), kind.architecture(), &["classifier."][..])));
+    #[cfg(feature = "light-cnn")]
+    known.push(("LightCNN".into(), LightCnn::architecture(), &["classifier."]));
+    #[cfg(feature = "face-id")]
+    for mode in [IrMode::Ir, IrMode::IrSe] {
+        for depth in [IrDepth::L50, IrDepth::L100, IrDepth::L152] {
+            for affine in [false, true] {
+                known.push((IrNet::name(depth, mode).into(), IrNet::architecture(depth, mode, affine), &[]));
+            }
+        }
+    }
+    #[cfg(feature = "lpips")]
+    {
+        known.push(("AlexNet".into(), AlexNet::architecture(), &["classifier."]));
+        known.push(("SqueezeNet".into(), SqueezeNet::architecture(), &["classifier."]));
+        for net in [crate::LpipsNet::Alex, crate::LpipsNet::Vgg, crate::LpipsNet::Squeeze] {
+            let beside: &[&str] = &["lins.", "net.", "scaling_layer."];
+            known.push((format!("linear layers of LPIPS for {net:?}"), net.linear_architecture(), beside));
+        }
+        known.push(("weights of DISTS".into(), crate::Dists::weights_architecture(), &["stage", "mean", "std"]));
+    }
+    #[cfg(feature = "clip")]
+    if let Ok(shape) = ClipShape::of(checkpoint) {
+        let names = ["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"];
+        let published = names.into_iter().find(|name| ClipShape::published(name) == Some(shape));
+        known.push((format!("CLIP {}", published.unwrap_or("of another size")), shape.architecture(), &clip::BESIDE));
+    }
+    known.retain(|(_, architecture, beside)| parameters::fits(checkpoint, architecture, beside));
+    known.into_iter().map(|(name, ..)| name).collect()
+}

@@ -159,6 +159,18 @@ impl Parameters {
     }
 }
 
+/// Whether a checkpoint has all tensors of `needed` and no others but those that start with a prefix of `beside`. Counters
+/// of batch norm may be there or not.
+pub(crate) fn fits(checkpoint: &Checkpoint, needed: &Architecture, beside: &[&str]) -> bool {
+    let is_count = |name: &str| name.ends_with("num_batches_tracked");
+    let names: HashSet<&str> = needed.iter().map(|(name, _)| name.as_str()).collect();
+    needed.iter().filter(|(name, _)| !is_count(name)).all(|(name, shape)| {
+        checkpoint.get(name).is_some_and(|entry| entry.shape() == shape && entry.dtype().is_float())
+    }) && checkpoint
+        .iter()
+        .all(|(name, _)| names.contains(name) || is_count(name) || beside.iter().any(|prefix| name.starts_with(prefix)))
+}
+
 /// Adds the tensors of a convolution.
 pub(crate) fn convolution(to: &mut Architecture, prefix: &str, shape: [usize; 4], bias: bool) {
     to.push((format!("{prefix}.weight"), shape.to_vec()));
@@ -169,7 +181,8 @@ pub(crate) fn convolution(to: &mut Architecture, prefix: &str, shape: [usize; 4]
 
 /// Adds the tensors of a batch norm.
 pub(crate) fn batch_norm(to: &mut Architecture, prefix: &str, channels: usize, affine: bool) {
-    let names = if affine { &["weight", "bias", "running_mean", "running_var"][..] } else { &["running_mean", "running_var"] };
+    let names =
+        if affine { &["weight", "bias", "running_mean", "running_var"][..] } else { &["running_mean", "running_var"] };
     to.extend(names.iter().map(|name| (format!("{prefix}.{name}"), vec![channels])));
     to.push((format!("{prefix}.num_batches_tracked"), Vec::new()));
 }

@@ -58,10 +58,8 @@ impl SqueezeNet {
                 geometry,
             })
         };
-        let mut layers = vec![
-            Layer::Convolve(convolution("features.0".into(), Conv2d::default().strided(2))?),
-            Layer::Relu,
-        ];
+        let mut layers =
+            vec![Layer::Convolve(convolution("features.0".into(), Conv2d::default().strided(2))?), Layer::Relu];
         for index in layers.len()..LAYERS {
             if FIRES.iter().any(|(place, ..)| *place == index) {
                 let prefix = format!("features.{index}");

@@ -142,9 +142,9 @@ impl VggType {
             kind: "layer",
             name: name.to_owned(),
             // The last of the block and kind that were meant, if such there are.
-            nearest: name.split_once('_').and_then(|(stem, _)| {
-                names.iter().rfind(|known| known.split('_').next() == Some(stem)).cloned()
-            }),
+            nearest: name
+                .split_once('_')
+                .and_then(|(stem, _)| names.iter().rfind(|known| known.split('_').next() == Some(stem)).cloned()),
         })
     }
 

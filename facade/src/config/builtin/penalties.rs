@@ -86,7 +86,7 @@ macro_rules! at_data {
                     Argument::optional("mask", Kind::Tensor),
                     Argument::optional(LOSS_SCALER, Kind::Number),
                     PROCESSES,
-            PROCESSES,
+                    PROCESSES,
                 ]
             }
             fn build(options: R1Options, _: &BuildContext) -> Result<Self> {

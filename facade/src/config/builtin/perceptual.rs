@@ -246,13 +246,9 @@ of_pair!(
     LightCnnFeatureLoss::new
 );
 #[cfg(feature = "lpips")]
-of_pair!(Lpips, LpipsOptions, BoundLpips, "LPIPS", "target", |options, weights| Lpips::new(
-    options, weights, weights
-));
+of_pair!(Lpips, LpipsOptions, BoundLpips, "LPIPS", "target", |options, weights| Lpips::new(options, weights, weights));
 #[cfg(feature = "lpips")]
-of_pair!(Dists, DistsOptions, BoundDists, "DISTS", "target", |options, weights| Dists::new(
-    options, weights, weights
-));
+of_pair!(Dists, DistsOptions, BoundDists, "DISTS", "target", |options, weights| Dists::new(options, weights, weights));
 
 #[cfg(feature = "clip")]
 impl Frozen for ClipLoss {
