@@ -338,6 +338,9 @@ fn a_weighted_mean_divides_by_the_sum_plus_a_little_and_by_zero_not_at_all() {
     let (value, by_sum, _) = divide(f64::INFINITY, 4.0);
     assert_eq!(value, f64::INFINITY);
     assert!((by_sum - 0.25).abs() < 1e-12);
+    // One that has overflowed where nothing counts is still nothing.
+    let (value, by_sum, _) = divide(f64::INFINITY, 0.0);
+    assert_eq!((value, by_sum), (0.0, 0.0));
     // Sums and totals of several elements.
     let (value, _) = differentiate(&[(vec![2.0, 5.0, 6.0], vec![3]), (vec![4.0, 0.0, 8.0], vec![3])], |t| {
         weighted_mean(&t[0], &t[1])

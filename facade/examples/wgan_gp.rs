@@ -47,7 +47,9 @@ pub struct Torch;
 #[cfg(feature = "tch")]
 impl Engine for Torch {
     fn differentiate(&self, parameters: &[Values], objective: &impl Objective) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-        use image_losses::tch::{differentiate, tch::Tensor};
+        use image_losses::tch::{differentiate, tch, tch::Tensor};
+        // Matrices this small: more threads only wait for one another.
+        tch::set_num_threads(1);
         let tensor = |(values, shape): &Values| {
             Tensor::from_slice(values).reshape(shape.iter().map(|&extent| extent as i64).collect::<Vec<_>>())
         };

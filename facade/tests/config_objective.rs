@@ -83,6 +83,9 @@ fn on_graph(
     .unwrap()
 }
 
+/// Two lists of values.
+type Terms = (Vec<Vec<f64>>, Vec<Vec<f64>>);
+
 /// Gradients of the side's parameters and the other tensors, evaluated.
 fn differentiated<'g>(
     session: &Session<'g, f64>,
@@ -90,7 +93,7 @@ fn differentiated<'g>(
     total: &Any<'g>,
     parameters: &[Any<'g>],
     others: &[&Any<'g>],
-) -> Result<(Vec<Vec<f64>>, Vec<Vec<f64>>)> {
+) -> Result<Terms> {
     let leaves: Vec<&Any<'g>> = parameters[own(side)].iter().collect();
     let gradients: Vec<Any<'g>> = Any::gradients(total, &leaves, false)?.into_iter().map(Option::unwrap).collect();
     let wanted: Vec<&Any<'g>> = gradients.iter().chain(others.iter().copied()).collect();
@@ -148,21 +151,21 @@ fn by_hand(
         let mut total;
         if side == Side::Discriminator {
             total = mean_softplus(disc(&fake.detach())?)?.add(&mean_softplus(disc(&real)?.neg()?)?)?;
-            if iteration % 16 == 0 {
+            if iteration.is_multiple_of(16) {
                 let r1 = R1GradientPenalty::new(R1Options {
                     loss_weight: 80.0,
                     norm_mode: NormMode::Hwc,
                     ..R1Options::default()
                 })?;
-                total = total.add(&r1.forward(&disc, &real, None)?.reshape(&[1])?)?;
+                total = total.add(&r1.forward(disc, &real, None)?.reshape(&[1])?)?;
             }
         } else {
             total = mean_softplus(disc(&fake)?.neg()?)?;
-            if iteration % 4 == 0 {
+            if iteration.is_multiple_of(4) {
                 let options = PathLengthOptions { loss_weight: 8.0, ..PathLengthOptions::default() };
                 let path = GeneratorPathRegularizer::new(options)?;
                 let part = latents.narrow(0, 0, BATCH / 2)?;
-                let lengths = path.forward(&gen_, &part, Noise::Given(&noise), state)?;
+                let lengths = path.forward(gen_, &part, Noise::Given(&noise), state)?;
                 total = total.add(&lengths.penalty.reshape(&[1])?)?;
                 carried = Some(lengths.mean_path_length);
             }
@@ -456,7 +459,7 @@ fn every_mistake_has_its_variant_and_its_place() {
     );
     assert_eq!(
         objective(json!({"type": "StyleGAN4", "loss_config": {}})),
-        unknown("m.type", "type", "StyleGAN4", Some("StyleGAN2"))
+        unknown("m.type", "type", "StyleGAN4", Some("StyleGAN3"))
     );
     let style = |config: Value| objective(json!({"type": "StyleGAN2", "loss_config": config}));
     assert_eq!(

@@ -79,6 +79,7 @@ fn texts_stand_alone() {
         |ids: [u32; 7]| elements(&loss.forward(&image, &Tokens::from_ids(vec![ids.to_vec()]).unwrap()).unwrap())[0];
     assert_eq!(value([9, 3, 10, 0, 0, 0, 0]), value([9, 3, 10, 4, 8, 1, 0]));
     assert_ne!(value([9, 3, 10, 0, 0, 0, 0]), value([9, 4, 10, 0, 0, 0, 0]));
+    assert_ne!(value([4, 3, 10, 0, 0, 0, 0]), value([4, 3, 9, 0, 0, 0, 0]));
     assert_ne!(value([9, 3, 4, 10, 0, 0, 0]), value([9, 4, 3, 10, 0, 0, 0]));
 }
 

@@ -56,6 +56,7 @@ fn names_are_looked_up() {
     assert!(matches!(&missing, Error::Io { path, .. } if path.ends_with("vgg11")), "{missing}");
     folder.write("vgg11_bn-6002323d.pth");
     folder.write("vgg11-notahash.pth");
+    folder.write("vgg11-abc.pth");
     assert!(load(None, &weights).is_err(), "another network's file");
     folder.write("vgg11-8a719046.pth");
     load(None, &weights).unwrap();

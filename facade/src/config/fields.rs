@@ -95,10 +95,16 @@ fn classify(path: String, message: String) -> Error {
 
 /// The known name nearest to `name`, if one is near enough to be a slip.
 pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let name = name.to_lowercase();
     known
         .into_iter()
-        .map(|known| (strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase()), known))
-        .filter(|(similarity, _)| *similarity > 0.75)
+        .filter_map(|known| {
+            let lower = known.to_lowercase();
+            let similarity = strsim::jaro_winkler(&lower, &name);
+            // Two letters changed places: little is left alike of a short name.
+            let is_slip = similarity > 0.75 || strsim::osa_distance(&lower, &name) <= 1;
+            is_slip.then_some((similarity, known))
+        })
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, known)| known.to_owned())
 }
@@ -163,6 +169,7 @@ mod tests {
     fn nearest_finds_slips_only() {
         assert_eq!(nearest("L1los", ["L1Loss", "MSELoss"]), Some("L1Loss".to_owned()));
         assert_eq!(nearest("weigth", ["loss_weight", "reduction"]), None);
+        assert_eq!(nearest("HCW", ["pixel", "HWC"]), Some("HWC".to_owned()));
         assert_eq!(nearest("los_weight", ["loss_weight", "reduction"]), Some("loss_weight".to_owned()));
     }
 }

@@ -32,6 +32,7 @@ pub(crate) fn directional_error(
     value: impl Fn(&NdTensor<'static, f64>) -> Result<f64>,
 ) -> f64 {
     let (_, gradients) = differentiate(inputs, differentiable).unwrap();
+    assert!(gradients[1..].iter().flatten().all(|g| *g == 0.0), "the target carries no gradient");
     let (x, shape) = &inputs[0];
     let direction = values(99, shape);
     let at = |step: f64| {

@@ -31,26 +31,29 @@ const DIFFERENCE: f64 = 1e-7;
 const SINGLE: f64 = 2e-5;
 
 /// What a loss must be for its laws to be checked: configurable, comparable, movable between threads.
-pub trait Configured: Serialize + DeserializeOwned + PartialEq + Debug + Clone + Send + Sync + 'static {}
+pub(crate) trait Configured:
+    Serialize + DeserializeOwned + PartialEq + Debug + Clone + Send + Sync + 'static
+{
+}
 impl<L: Serialize + DeserializeOwned + PartialEq + Debug + Clone + Send + Sync + 'static> Configured for L {}
 
 /// What a loss takes.
 #[derive(Clone, Copy, Debug)]
-pub struct Takes<const K: usize> {
+pub(crate) struct Takes<const K: usize> {
     /// The inputs' names, in order.
-    pub names: [&'static str; K],
+    pub(crate) names: [&'static str; K],
     /// Which inputs have one channel.
-    pub per_pixel: [bool; K],
+    pub(crate) per_pixel: [bool; K],
     /// It takes a weight.
-    pub weight: bool,
+    pub(crate) weight: bool,
     /// The number of axes: any from 2 to 5, or 4.
-    pub image: bool,
+    pub(crate) image: bool,
     /// The number of channels, if it is fixed.
-    pub channels: Option<usize>,
+    pub(crate) channels: Option<usize>,
     /// The value comes from a map of the inputs' shape by `reduction`.
-    pub map: bool,
+    pub(crate) map: bool,
     /// It has second derivatives on the grid.
-    pub smooth: bool,
+    pub(crate) smooth: bool,
 }
 
 /// Inputs, weight and options of a case.
@@ -230,7 +233,7 @@ fn assert_close(got: &[f64], expected: &[f64], tolerance: f64) {
 
 /// Every law of a pointwise loss. `hand` gives points with the map's value there, before `loss_weight`; the first is of
 /// a perfect prediction.
-pub fn pointwise<const K: usize, L: PointwiseLoss<K> + Configured>(
+pub(crate) fn pointwise<const K: usize, L: PointwiseLoss<K> + Configured>(
     losses: impl Strategy<Value = L> + Clone,
     hand: impl Fn(&L) -> Vec<([f64; K], f64)>,
 ) {
@@ -282,7 +285,10 @@ pub fn pointwise<const K: usize, L: PointwiseLoss<K> + Configured>(
 }
 
 /// Every law that any loss keeps.
-pub fn general<const K: usize, L: Loss<K> + Configured>(losses: impl Strategy<Value = L> + Clone, takes: Takes<K>) {
+pub(crate) fn general<const K: usize, L: Loss<K> + Configured>(
+    losses: impl Strategy<Value = L> + Clone,
+    takes: Takes<K>,
+) {
     engines(losses.clone(), takes);
     gradients(losses.clone(), takes);
     scaling(losses.clone(), takes);

@@ -5,13 +5,13 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, Zip};
 
 /// Numbers in double precision; every operation makes new ones.
 #[derive(Clone, Debug)]
-pub struct Plain(pub ArrayD<f64>);
+pub(crate) struct Plain(pub(crate) ArrayD<f64>);
 
 impl Plain {
-    pub fn new(values: &[f64], shape: &[usize]) -> Self {
+    pub(crate) fn new(values: &[f64], shape: &[usize]) -> Self {
         Plain(ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()).unwrap())
     }
-    pub fn values(&self) -> Vec<f64> {
+    pub(crate) fn values(&self) -> Vec<f64> {
         self.0.iter().copied().collect()
     }
     fn zip(&self, other: &Self, operation: &'static str, f: impl Fn(f64, f64) -> f64) -> Result<Self> {

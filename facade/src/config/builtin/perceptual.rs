@@ -30,9 +30,10 @@ use crate::config::registry::{Argument, BuildContext, Configurable, Entry, Erase
 impl Configurable for TransferalPerceptualLoss {
     type Options = TransferalPerceptualOptions;
     fn arguments(&self) -> Vec<Argument> {
+        let required = Configurable::options(self).use_attention;
         vec![
             Argument::required("maps", Kind::Tensors),
-            Argument::optional("soft_attention", Kind::Tensor),
+            Argument { required, ..Argument::optional("soft_attention", Kind::Tensor) },
             Argument::required("textures", Kind::Tensors),
         ]
     }
