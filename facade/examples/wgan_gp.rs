@@ -10,7 +10,7 @@
 
 use std::f64::consts::TAU;
 
-use image_losses::core::{Differentiable, Result, Tensor};
+use image_losses::core::{Differentiable, Result, Tensor, Unary};
 use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
 use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, NormMode};
 
@@ -71,12 +71,12 @@ fn network(widths: &[usize], draws: &mut Draws) -> Vec<Values> {
     widths.windows(2).flat_map(layer).collect()
 }
 
-/// The network's output; leaky ReLU between the layers.
+/// The network's output; ReLU between the layers.
 fn forward<T: Tensor>(parameters: &[T], input: &T) -> Result<T> {
     let mut x = input.clone();
     for (position, layer) in parameters.chunks(2).enumerate() {
         if position > 0 {
-            x = x.leaky_relu(0.2)?;
+            x = x.unary(Unary::Relu)?;
         }
         x = x.matmul(&layer[0], false, true)?.add(&layer[1])?;
     }
@@ -169,7 +169,7 @@ impl Adam {
 const MODES: usize = 8;
 const RADIUS: f64 = 2.0;
 const DEVIATION: f64 = 0.2;
-const LATENTS: usize = 4;
+const LATENTS: usize = 2;
 const BATCH: usize = 128;
 const CRITIC_STEPS: usize = 3;
 
@@ -292,7 +292,7 @@ pub fn plot(trained: &Trained, path: &str) -> std::result::Result<(), Box<dyn st
 #[allow(dead_code, reason = "the test of this file trains without it")]
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let steps = arguments.next().map_or(Ok(1000), |steps| steps.parse())?;
+    let steps = arguments.next().map_or(Ok(2000), |steps| steps.parse())?;
     let path = arguments.next().unwrap_or_else(|| "wgan_gp.png".into());
     #[cfg(feature = "tch")]
     let engine = Torch;

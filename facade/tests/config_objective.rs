@@ -1,5 +1,13 @@
 //! Objectives against the same steps computed by hand, and every kind of mistake.
-#![cfg(all(feature = "autograd", feature = "ndarray", feature = "pixelwise", feature = "gan", feature = "penalties"))]
+#![cfg(all(
+    feature = "config",
+    feature = "autograd",
+    feature = "ndarray",
+    feature = "pixelwise",
+    feature = "gan",
+    feature = "penalties",
+    feature = "light-cnn"
+))]
 
 use image_losses::AnyTensor;
 use image_losses::autograd::{Session, run};

@@ -1,11 +1,14 @@
 //! Every loss of the registry and every option of it: each builds, is written back, and changes a result.
 #![cfg(all(
+    feature = "config",
     feature = "autograd",
     feature = "ndarray",
     feature = "pixelwise",
     feature = "gan",
     feature = "penalties",
     feature = "composition",
+    feature = "light-cnn",
+    feature = "face-id",
     feature = "clip",
     feature = "lpips"
 ))]

@@ -41,8 +41,9 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Stop> {
     if status.success() { Ok(()) } else { Err(format!("{} ended with {status}", command.get_program().display())) }
 }
 
-/// Where libtorch is, if it is set up.
+/// Where libtorch is, if it is set up: in the folder `LIBTORCH` names (as the build sees it), or where `setup` puts it.
 pub(crate) fn libtorch() -> Option<PathBuf> {
-    let folder = std::env::var_os("LIBTORCH").map(PathBuf::from)?;
-    folder.join("lib").is_dir().then_some(folder)
+    let named = std::env::var_os("LIBTORCH").map(PathBuf::from);
+    let own = root().join(".libtorch").join("torch");
+    named.into_iter().chain([own]).find(|folder| folder.join("lib").is_dir())
 }

@@ -36,8 +36,10 @@ pub(crate) fn setup_libtorch() -> Result<Outcome, Stop> {
     println!("Downloading {} from PyPI: about 0.5 GB, 1.2 GB unpacked, into {}.", wheels.join(", "), target.display());
     // Installed beside its place and moved there when complete: an interruption leaves nothing half done.
     let partial = root().join(".libtorch.partial");
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).map_err(|error| format!("{}: {error}", partial.display()))?;
+    for left in [&partial, &target] {
+        if left.exists() {
+            std::fs::remove_dir_all(left).map_err(|error| format!("{}: {error}", left.display()))?;
+        }
     }
     run_command(
         python()?

@@ -12,6 +12,7 @@ mod pixelwise;
 use super::registry::Entry;
 
 /// An entry with the schema of its options, where schemas are enabled.
+#[allow(unused_macros)]
 macro_rules! described {
     ($entry:expr, $options:ty) => {{
         #[cfg(feature = "schema")]
@@ -56,6 +57,7 @@ macro_rules! frozen {
 
 /// Every loss of the enabled families.
 pub(super) fn entries() -> Vec<Entry> {
+    #[allow(unused_mut)]
     let mut entries: Vec<Entry> = Vec::new();
     #[cfg(feature = "pixelwise")]
     {
@@ -115,12 +117,15 @@ pub(super) fn entries() -> Vec<Entry> {
     #[cfg(feature = "perceptual")]
     {
         use image_losses_perceptual as p;
+        entries.push(adapted!(p::TransferalPerceptualLoss, p::TransferalPerceptualOptions, "TransferalPerceptualLoss"));
+        #[cfg(feature = "vgg")]
+        entries.push(frozen!(p::PerceptualLoss, p::PerceptualOptions, "PerceptualLoss"));
+        #[cfg(feature = "light-cnn")]
+        entries.push(frozen!(p::LightCnnFeatureLoss, p::LightCnnFeatureOptions, "LightCNNFeatureLoss"));
+        #[cfg(feature = "face-id")]
         entries.extend([
-            frozen!(p::PerceptualLoss, p::PerceptualOptions, "PerceptualLoss"),
-            frozen!(p::LightCnnFeatureLoss, p::LightCnnFeatureOptions, "LightCNNFeatureLoss"),
             frozen!(p::FaceIdLoss, p::FaceIdOptions, "FaceIdLoss").named("loss_id"),
             frozen!(p::FaceIdLoss, p::FaceIdOptions, "FaceIdLossComps").named("loss_id"),
-            adapted!(p::TransferalPerceptualLoss, p::TransferalPerceptualOptions, "TransferalPerceptualLoss"),
         ]);
         #[cfg(feature = "clip")]
         entries.extend([

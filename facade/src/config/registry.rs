@@ -300,6 +300,7 @@ impl Entry {
     }
 
     /// An entry for a loss of `K` tensors.
+    #[cfg(feature = "pixelwise")]
     pub(crate) fn loss<L, O, const K: usize>() -> Self
     where
         L: NamedLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
@@ -372,6 +373,7 @@ fn default_loss_name(name: &str) -> String {
 }
 
 /// A loss of `K` tensors and perhaps a weight, with the names of its call.
+#[cfg(feature = "pixelwise")]
 pub(crate) trait NamedLoss<const K: usize>: Loss<K> {
     const NAME: &'static str;
     const INPUTS: [&'static str; K];

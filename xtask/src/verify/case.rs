@@ -88,7 +88,12 @@ pub(crate) struct Weights {
 impl Case {
     /// The loss's `type`.
     pub(crate) fn loss_type(&self) -> &str {
-        self.description.loss.get("type").and_then(Value::as_str).unwrap_or("?")
+        self.option("type").unwrap_or("?")
+    }
+
+    /// A word of the configuration.
+    pub(crate) fn option(&self, name: &str) -> Option<&str> {
+        self.description.loss.get(name).and_then(Value::as_str)
     }
 
     /// Reads a file; what it is not is said in words.
