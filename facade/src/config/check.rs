@@ -88,7 +88,8 @@ fn walk(registry: &Registry, value: &Value, path: &str, context: &BuildContext, 
                     error: objective.err(),
                     missing: Vec::new(),
                 });
-            } else if map.contains_key("gan_loss") {
+            }
+            if map.contains_key("gan_loss") {
                 // The keys of an objective may stand in a model's mapping among others.
                 let keys = ["gan_loss", "disc_auxiliary_loss", "gen_auxiliary_loss"];
                 let own = map.iter().filter(|(key, _)| keys.contains(&key.as_str()));

@@ -5,10 +5,26 @@ use super::registry::Entry;
 /// A loss that another crate contributes: submit it, and [`Registry::standard`](super::Registry::standard) knows it in
 /// every program that links the crate.
 ///
-/// ```ignore
-/// image_losses::config::inventory::submit! {
-///     Contribution(|| Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"]))
+/// ```
+/// use image_losses::config::{Contribution, Entry, Registry, inventory};
+/// use image_losses::core::{Element, Pointwise};
+///
+/// /// ln(1 + (x − y)²)
+/// #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+/// struct Cauchy;
+///
+/// impl Pointwise<2> for Cauchy {
+///     #[inline(always)]
+///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+///         ((x - y).square() + 1.0).ln()
+///     }
 /// }
+///
+/// inventory::submit!(Contribution(|| Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"])));
+///
+/// let document = serde_json::json!({"type": "CauchyLoss", "loss_weight": 0.1});
+/// assert!(Registry::standard().build(&document, "loss", &Default::default()).is_ok());
+/// # assert!(Registry::standard().build(&serde_json::json!({"type": "CauchyLoss", "x": 1}), "", &Default::default()).is_err());
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Contribution(pub fn() -> Entry);
