@@ -145,11 +145,11 @@ fn the_other_losses_are_the_same() {
             let psnr = PsnrLoss::new(PsnrOptions { loss_weight: -0.5, to_y }).unwrap();
             compare(&psnr, &[x.clone(), y.clone()], None);
         }
-        compare(&TvLoss::new(TvOptions { loss_weight: 3.0 }).unwrap(), std::slice::from_ref(&x), None);
+        compare(&TvLoss::new(TvOptions { loss_weight: 3.0 }).unwrap(), std::array::from_ref(&x), None);
         let pixel = [shape[0], 1, shape[2], shape[3]];
         for weight in [None, Some(weights(&pixel)), Some(weights(&shape))] {
             let masked = MaskedTvLoss::new(MaskedTvOptions { loss_weight: 0.5 }).unwrap();
-            compare(&masked, std::slice::from_ref(&x), weight.as_ref());
+            compare(&masked, std::array::from_ref(&x), weight.as_ref());
             for reduction in REDUCTIONS {
                 let gradient = GradientLoss::new(GradientOptions { loss_weight: 0.5, reduction }).unwrap();
                 compare(&gradient, &[x.clone(), y.clone()], weight.as_ref());
