@@ -22,6 +22,7 @@ const MAP: Takes<2> = Takes {
     channels: None,
     map: true,
     smooth: false,
+    apart: false,
 };
 
 /// One image, no map.
@@ -33,6 +34,7 @@ const IMAGE: Takes<1> = Takes {
     channels: None,
     map: false,
     smooth: true,
+    apart: false,
 };
 
 #[test]
@@ -88,7 +90,7 @@ fn psnr() {
     let options = |to_y: bool| {
         (-8..=8i8).prop_map(move |v| PsnrLoss::new(PsnrOptions { loss_weight: f64::from(v) / 4.0, to_y }).unwrap())
     };
-    let takes = Takes { weight: false, image: false, map: false, smooth: true, ..MAP };
+    let takes = Takes { weight: false, image: false, map: false, smooth: true, apart: true, ..MAP };
     general(options(false), takes);
     general(options(true), Takes { channels: Some(3), ..takes });
 }
