@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernels::map::Map;
 use crate::kernels::{Array, count};
+use crate::primitive::check_length;
 use crate::{Element, Error, Extent, Function, Pointwise, Result, Scalar, Tensor};
 
 /// Added to a sum of weights before dividing by it, as MMagic does.
@@ -131,50 +132,84 @@ pub trait PointwiseLoss<const K: usize> {
         weight: Option<Array<'_, F>>,
         wanted: [bool; K],
     ) -> Result<(F, [Option<Vec<F>>; K])> {
-        let shapes = inputs.map(|input| input.shape);
-        let shape = check_inputs(Self::NAME, &Self::INPUTS, &shapes)?;
-        if let Some(weight) = weight {
-            check_weight(Self::NAME, shape, weight.shape)?;
-        }
-        let function = self.function();
-        let reducer = self.reducer();
-        if reducer.reduction == Reduction::None {
-            return Err(Error::option(Self::NAME, "reduction", "mean or sum for a value with gradients", "none"));
-        }
-        let positions: Vec<usize> = (0..K).filter(|&input| wanted[input]).collect();
-        let repeats = |weight: &Array<'_, F>| count(shape) as f64 / count(weight.shape) as f64;
-        let inverse = |sum: f64| if sum == 0.0 { 0.0 } else { 1.0 / (sum + EPSILON) };
-        let mut samples = Vec::new();
-        let mut sample_shape = vec![1; shape.len()];
-        let scale = match (reducer.reduction, &weight) {
-            (Reduction::Mean, None) => reducer.loss_weight / count(shape) as f64,
-            (Reduction::Mean, Some(weight)) if reducer.sample_wise => {
-                sample_shape[0] = shape[0];
-                let repeats = repeats(weight);
-                samples = weight
-                    .data
-                    .chunks(count(&weight.shape[1..]))
-                    .map(|sample| F::from_f64(inverse(crate::kernels::sum(sample) * repeats)))
-                    .collect();
-                reducer.loss_weight / shape[0] as f64
+        fused(self, inputs, weight, |map| {
+            let positions: Vec<usize> = (0..K).filter(|&input| wanted[input]).collect();
+            let (value, gradients) = map.sum_and_gradients(&positions);
+            let mut by_input = [const { None }; K];
+            for (input, gradient) in positions.into_iter().zip(gradients) {
+                by_input[input] = Some(gradient);
             }
-            (Reduction::Mean, Some(weight)) => {
-                reducer.loss_weight * inverse(crate::kernels::sum(weight.data) * repeats(weight))
-            }
-            _ => reducer.loss_weight,
-        };
-        let mut multipliers: Vec<Array<'_, F>> = weight.into_iter().collect();
-        if !samples.is_empty() {
-            multipliers.push(Array { shape: &sample_shape, data: &samples });
-        }
-        let map = Map::new(&function, &inputs, &multipliers, shape, scale);
-        let (value, gradients) = map.sum_and_gradients(&positions);
-        let mut by_input = [const { None }; K];
-        for (input, gradient) in positions.into_iter().zip(gradients) {
-            by_input[input] = Some(gradient);
-        }
-        Ok((F::from_f64(value), by_input))
+            Ok((F::from_f64(value), by_input))
+        })
     }
+
+    /// The value; the gradients asked for are written to memory of the caller's, which a training loop can use again
+    /// and again.
+    ///
+    /// # Errors
+    /// As [`value_and_gradients`](PointwiseLoss::value_and_gradients), and [`Error::Length`] where a gradient has not
+    /// its input's number of elements.
+    fn value_and_gradients_into<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; K],
+        weight: Option<Array<'_, F>>,
+        gradients: [Option<&mut [F]>; K],
+    ) -> Result<F> {
+        for (gradient, input) in gradients.iter().zip(&inputs) {
+            if let Some(gradient) = gradient {
+                check_length("value_and_gradients_into", gradient.len(), input.shape)?;
+            }
+        }
+        fused(self, inputs, weight, |map| {
+            let targets = gradients.into_iter().enumerate().filter_map(|(input, target)| Some((input, target?)));
+            Ok(F::from_f64(map.sum_and_gradients_into(targets.collect())))
+        })
+    }
+}
+
+/// Checks the inputs of a pointwise loss with a mean or a sum, and hands its map with weights and factors to `compute`.
+fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
+    loss: &L,
+    inputs: [Array<'_, F>; K],
+    weight: Option<Array<'_, F>>,
+    compute: impl FnOnce(Map<'_, F>) -> Result<R>,
+) -> Result<R> {
+    let shapes = inputs.map(|input| input.shape);
+    let shape = check_inputs(L::NAME, &L::INPUTS, &shapes)?;
+    if let Some(weight) = weight {
+        check_weight(L::NAME, shape, weight.shape)?;
+    }
+    let function = loss.function();
+    let reducer = loss.reducer();
+    if reducer.reduction == Reduction::None {
+        return Err(Error::option(L::NAME, "reduction", "mean or sum for a value with gradients", "none"));
+    }
+    let repeats = |weight: &Array<'_, F>| count(shape) as f64 / count(weight.shape) as f64;
+    let inverse = |sum: f64| if sum == 0.0 { 0.0 } else { 1.0 / (sum + EPSILON) };
+    let mut samples = Vec::new();
+    let mut sample_shape = vec![1; shape.len()];
+    let scale = match (reducer.reduction, &weight) {
+        (Reduction::Mean, None) => reducer.loss_weight / count(shape) as f64,
+        (Reduction::Mean, Some(weight)) if reducer.sample_wise => {
+            sample_shape[0] = shape[0];
+            let repeats = repeats(weight);
+            samples = weight
+                .data
+                .chunks(count(&weight.shape[1..]))
+                .map(|sample| F::from_f64(inverse(crate::kernels::sum(sample) * repeats)))
+                .collect();
+            reducer.loss_weight / shape[0] as f64
+        }
+        (Reduction::Mean, Some(weight)) => {
+            reducer.loss_weight * inverse(crate::kernels::sum(weight.data) * repeats(weight))
+        }
+        _ => reducer.loss_weight,
+    };
+    let mut multipliers: Vec<Array<'_, F>> = weight.into_iter().collect();
+    if !samples.is_empty() {
+        multipliers.push(Array { shape: &sample_shape, data: &samples });
+    }
+    compute(Map::new(&function, &inputs, &multipliers, shape, scale))
 }
 
 impl<const K: usize, L: PointwiseLoss<K>> Loss<K> for L {

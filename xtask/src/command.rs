@@ -47,3 +47,9 @@ pub(crate) fn libtorch() -> Option<PathBuf> {
     let own = root().join(".libtorch").join("torch");
     named.into_iter().chain([own]).find(|folder| folder.join("lib").is_dir())
 }
+
+/// A Python with PyTorch, to compare with.
+pub(crate) fn torch_peer() -> Result<Command, Stop> {
+    let named = std::env::var_os("IMAGE_LOSSES_PEER_PYTHON").ok_or("no peer")?;
+    Ok(Command::new(named))
+}

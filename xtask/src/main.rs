@@ -3,6 +3,7 @@
 //! Exit codes: 0 where everything asked for succeeded, 1 where a check failed, 2 where the command could not be run
 //! as given.
 
+mod bench;
 mod command;
 mod config;
 mod reference;
@@ -28,6 +29,8 @@ struct Arguments {
 enum Task {
     /// Compare every loss with the reference values that MMagic computed.
     Verify(verify::Arguments),
+    /// Time every loss against PyTorch on the same inputs, in one interleaved run.
+    Bench(bench::Arguments),
     /// Run the tests of every crate, on tch too where libtorch is set up.
     Test(test::Arguments),
     /// Install what a part of the project needs.
@@ -54,6 +57,7 @@ type Stop = String;
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Verify(arguments) => verify::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
         Task::Config(command) => config::run(&command),

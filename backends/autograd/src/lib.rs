@@ -22,15 +22,16 @@
 //! ```
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::ops::Deref;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use autograd as ag;
 use autograd::ndarray::{ArrayD, ArrayViewD, IxDyn};
 use image_losses_core::kernels::{self, Array};
-use image_losses_core::{Differentiable, Error, Primitive, PrimitiveTensor, Result, Scalar, Tensor, vjp};
+use image_losses_core::{Differentiable, Error, Extent, Primitive, PrimitiveTensor, Result, Scalar, Tensor, vjp};
 
 const ENGINE: &str = "autograd";
 
@@ -83,11 +84,64 @@ struct Node {
     primitive: Primitive,
     inputs: Vec<Rc<[usize]>>,
     shape: Rc<[usize]>,
+    /// The sum of a map: shared by the node of the sum and those of its first derivatives.
+    sum: Option<Rc<SharedSum>>,
+}
+
+/// The sum of a map, left by a node of its derivative, which reads the same inputs, for the node of the sum itself.
+#[derive(Default)]
+struct SharedSum {
+    sum: Cell<f64>,
+    /// The evaluation that the sum is of: inputs are the same within one, and only there.
+    evaluation: Cell<u64>,
 }
 
 thread_local! {
     /// What went wrong while the crate asked our nodes for derivatives: its interface has no way to say so.
     static DERIVATIVE_ERROR: RefCell<Option<Error>> = const { RefCell::new(None) };
+    /// The sum whose derivatives are being built.
+    static DIFFERENTIATED: RefCell<Option<Rc<SharedSum>>> = const { RefCell::new(None) };
+    /// The evaluation that this thread is in; 0 outside of those that a [`Session`] started.
+    static EVALUATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Marks an evaluation of this thread as long as it lives.
+struct Evaluation;
+
+impl Evaluation {
+    fn begin() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        EVALUATION.set(COUNT.fetch_add(1, Ordering::Relaxed) + 1);
+        Evaluation
+    }
+}
+
+impl Drop for Evaluation {
+    fn drop(&mut self) {
+        EVALUATION.set(0);
+    }
+}
+
+impl Node {
+    /// The sum of the map, if this is its node and a node of its derivative has left it.
+    fn left_sum(&self) -> Option<f64> {
+        let is_sum = matches!(self.primitive, Primitive::Map { extent: Extent::Sum, .. });
+        let sum = self.sum.as_ref().filter(|sum| is_sum && sum.evaluation.get() == EVALUATION.get());
+        (EVALUATION.get() != 0).then_some(sum?.sum.get())
+    }
+
+    /// The derivative of a map, with the map's sum computed in the same pass and left for its node.
+    fn derivative_with_sum<F: Element>(&self, arrays: &[Array<'_, F>]) -> Option<Vec<F>> {
+        let Primitive::Map { function, partial, scale, extent: Extent::Map } = &self.primitive else { return None };
+        let shared = self.sum.as_ref().filter(|_| EVALUATION.get() != 0)?;
+        // The last multiplier is the gradient of the sum.
+        let (gradient, arrays) = arrays.split_last().filter(|(gradient, _)| gradient.data.len() == 1)?;
+        let gradient = gradient.data[0].to_f64();
+        let (sum, derivative) = kernels::sum_and_derivative(function, partial, *scale, arrays, gradient, &self.shape);
+        shared.sum.set(sum);
+        shared.evaluation.set(EVALUATION.get());
+        Some(derivative)
+    }
 }
 
 impl<F: Element> ag::op::Op<F> for Node {
@@ -111,7 +165,12 @@ impl<F: Element> ag::op::Op<F> for Node {
         let elements: Vec<Cow<'_, [F]>> = views.iter().map(row_major).collect();
         let arrays: Vec<Array<'_, F>> =
             self.inputs.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
-        let out = kernels::evaluate(&self.primitive, &arrays, &self.shape);
+        let out = match self.left_sum() {
+            Some(sum) => vec![F::from_f64(sum)],
+            None => self
+                .derivative_with_sum(&arrays)
+                .unwrap_or_else(|| kernels::evaluate(&self.primitive, &arrays, &self.shape)),
+        };
         let out = ArrayD::from_shape_vec(IxDyn(&self.shape), out)
             .map_err(|error| ag::op::OpError::NdArrayError(self.primitive.name().to_owned(), error))?;
         drop(elements);
@@ -125,7 +184,10 @@ impl<F: Element> ag::op::Op<F> for Node {
         let inputs: Vec<_> =
             context.inputs().iter().zip(&self.inputs).map(|(&node, shape)| tensor(node, shape)).collect();
         let gradient = tensor(context.output_grad(), &self.shape);
-        match vjp(&self.primitive, &inputs, &gradient) {
+        DIFFERENTIATED.with(|slot| slot.replace(self.sum.clone()));
+        let gradients = vjp(&self.primitive, &inputs, &gradient);
+        DIFFERENTIATED.with(|slot| slot.replace(None));
+        match gradients {
             Ok(gradients) => {
                 for gradient in gradients {
                     context.append_input_grad(gradient.map(|tensor| tensor.node));
@@ -206,7 +268,14 @@ impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
             builder = builder.append_input(input.node, false);
         }
         let shapes = inputs.iter().map(|input| Rc::clone(&input.shape)).collect();
-        let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape) });
+        let sum = match &primitive {
+            Primitive::Map { partial, extent: Extent::Sum, .. } if partial.is_empty() => Some(Rc::default()),
+            Primitive::Map { partial, extent: Extent::Map, .. } if partial.len() == 1 => {
+                DIFFERENTIATED.with(|slot| slot.borrow().clone())
+            }
+            _ => None,
+        };
+        let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape), sum });
         Ok(AgTensor { node, graph: first.graph, shape })
     }
 }
@@ -256,6 +325,7 @@ impl<F: Element> Differentiable for AgTensor<'_, F> {
 pub struct Session<'g, F: Element> {
     context: &'g ag::Context<'g, 'g, F>,
     feeds: RefCell<Vec<(ag::Tensor<'g, F>, ArrayD<F>)>>,
+    placeholders: RefCell<Vec<AgTensor<'g, F>>>,
 }
 
 impl<F: Element> std::fmt::Debug for Session<'_, F> {
@@ -265,6 +335,10 @@ impl<F: Element> std::fmt::Debug for Session<'_, F> {
 }
 
 impl<'g, F: Element> Session<'g, F> {
+    fn new(context: &'g ag::Context<'g, 'g, F>) -> Self {
+        Session { context, feeds: RefCell::default(), placeholders: RefCell::default() }
+    }
+
     /// The graph, to make constants on.
     pub fn graph(&self) -> &'g Graph<F> {
         self.context
@@ -276,57 +350,119 @@ impl<'g, F: Element> Session<'g, F> {
     /// [`Error::Length`] where the values do not fill the shape.
     pub fn input(&self, values: Vec<F>, shape: &[usize]) -> Result<AgTensor<'g, F>> {
         let got = values.len();
-        let array = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| Error::Length {
-            operation: "input",
-            shape: shape.to_vec(),
-            expected: kernels::count(shape),
-            got,
-        })?;
+        let array = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| length("input", shape, got))?;
+        let tensor = self.unfed(shape);
+        self.feeds.borrow_mut().push((tensor.node, array));
+        Ok(tensor)
+    }
+
+    /// An input that gradients can be asked for, whose values come with each
+    /// [`evaluate_with`](Session::evaluate_with): a graph is built once and evaluated at every step.
+    pub fn placeholder(&self, shape: &[usize]) -> AgTensor<'g, F> {
+        let tensor = self.unfed(shape);
+        self.placeholders.borrow_mut().push(tensor.clone());
+        tensor
+    }
+
+    fn unfed(&self, shape: &[usize]) -> AgTensor<'g, F> {
         // The crate panics on an extent of 0; -1 leaves it open.
         let extents: Vec<isize> = shape.iter().map(|&extent| if extent == 0 { -1 } else { extent as isize }).collect();
         // Fed by node, never looked up by name: one name serves all.
         let node = self.context.placeholder("image-losses input", &extents);
-        self.feeds.borrow_mut().push((node, array));
-        Ok(AgTensor { node, graph: self.context, shape: shape.into() })
+        AgTensor { node, graph: self.context, shape: shape.into() }
     }
 
     /// The values of several tensors in one evaluation; intermediates are shared. A second call computes all again.
     ///
     /// # Errors
-    /// [`Error::Engine`] where a node fails.
+    /// [`Error::Engine`] where a node fails, [`Error::MissingInput`] for a placeholder.
     pub fn evaluate(&self, tensors: &[&AgTensor<'g, F>]) -> Result<Vec<Vec<F>>> {
-        // The crate panics when a node is asked for twice: ask once and copy.
-        let mut unique: Vec<ag::Tensor<'g, F>> = Vec::new();
-        let positions: Vec<usize> = tensors
-            .iter()
-            .map(|tensor| {
-                unique.iter().position(|known| known.id() == tensor.node.id()).unwrap_or_else(|| {
-                    unique.push(tensor.node);
-                    unique.len() - 1
-                })
-            })
-            .collect();
+        self.evaluate_with(&[], tensors)
+    }
+
+    /// As [`evaluate`](Session::evaluate), with the values of every [`placeholder`](Session::placeholder), which are
+    /// read in place.
+    ///
+    /// ```
+    /// use image_losses_autograd::run;
+    /// use image_losses_core::{Differentiable, Tensor};
+    ///
+    /// let gradients = run(|session| {
+    ///     let x = session.placeholder(&[2]);
+    ///     let square = x.mul(&x)?.sum_all()?;
+    ///     let gradient = Differentiable::gradients(&square, &[&x], false)?.remove(0).unwrap();
+    ///     let at = |values: &[f32]| session.evaluate_with(&[(&x, values)], &[&gradient]);
+    ///     Ok::<_, image_losses_core::Error>([at(&[1.0, 2.0])?, at(&[3.0, 4.0])?].concat())
+    /// })?;
+    /// assert_eq!(gradients, [vec![2.0, 4.0], vec![6.0, 8.0]]);
+    /// # Ok::<(), image_losses_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Engine`] where a node fails, [`Error::Length`] for values that do not fill their placeholder,
+    /// [`Error::MissingInput`] for a placeholder without values.
+    pub fn evaluate_with(
+        &self,
+        values: &[(&AgTensor<'g, F>, &[F])],
+        tensors: &[&AgTensor<'g, F>],
+    ) -> Result<Vec<Vec<F>>> {
+        // The crate panics when a node is asked for twice: ask once and copy. It begins with the last: derivatives, the
+        // younger nodes, stand there, since they leave sums for the nodes they are derivatives of.
+        let mut unique: Vec<ag::Tensor<'g, F>> = tensors.iter().map(|tensor| tensor.node).collect();
+        unique.sort_by_key(|node| node.id());
+        unique.dedup_by_key(|node| node.id());
         let feeds = self.feeds.borrow();
         let mut evaluator = self.context.evaluator();
         evaluator.extend(&unique);
         for (node, array) in feeds.iter() {
             evaluator.feed(*node, array.view());
         }
-        let values = evaluator
-            .run()
+        for placeholder in self.placeholders.borrow().iter() {
+            let Some((_, values)) = values.iter().find(|(tensor, _)| tensor.node.id() == placeholder.node.id()) else {
+                let argument = format!("placeholder of shape {:?}", placeholder.shape);
+                return Err(Error::MissingInput { operation: "evaluate", argument, hint: String::new() });
+            };
+            let view = ArrayViewD::from_shape(IxDyn(&placeholder.shape), values)
+                .map_err(|_| length("evaluate", &placeholder.shape, values.len()))?;
+            evaluator.feed(placeholder.node, view);
+        }
+        let evaluation = Evaluation::begin();
+        let results = evaluator.run();
+        drop(evaluation);
+        let mut results = results
             .into_iter()
-            .map(|value| value.map(|array| row_major(&array.view()).into_owned()))
-            .collect::<Result<Vec<Vec<F>>, _>>()
+            .map(|array| Ok(Some(into_row_major(array?))))
+            .collect::<Result<Vec<Option<Vec<F>>>, ag::EvalError>>()
             .map_err(|error| Error::Engine { engine: ENGINE, message: error.to_string() })?;
-        Ok(positions.into_iter().map(|position| values[position].clone()).collect())
+        let position = |tensor: &AgTensor<'g, F>| unique.iter().position(|node| node.id() == tensor.node.id());
+        let mut values: Vec<Vec<F>> = Vec::with_capacity(tensors.len());
+        for (index, tensor) in tensors.iter().enumerate() {
+            // Moved out where it is asked for first, copied from there later.
+            let first = tensors[..index].iter().position(|earlier| earlier.node.id() == tensor.node.id());
+            values.push(match first {
+                Some(first) => values[first].clone(),
+                None => position(tensor).and_then(|at| results[at].take()).unwrap_or_default(),
+            });
+        }
+        Ok(values)
     }
+}
+
+/// Values that do not fill a shape.
+fn length(operation: &'static str, shape: &[usize], got: usize) -> Error {
+    Error::Length { operation, shape: shape.to_vec(), expected: kernels::count(shape), got }
+}
+
+/// The elements in row-major order; copied only where the layout is another.
+fn into_row_major<F: Element>(array: ArrayD<F>) -> Vec<F> {
+    if array.is_standard_layout() { array.into_raw_vec() } else { array.iter().copied().collect() }
 }
 
 /// Runs `body` with a graph of its own.
 pub fn run<F: Element, R>(body: impl for<'g> FnOnce(&Session<'g, F>) -> R) -> R {
     ag::run(|context: &mut ag::Context<'_, '_, F>| {
         let context: &ag::Context<'_, '_, F> = context;
-        body(&Session { context, feeds: RefCell::new(Vec::new()) })
+        body(&Session::new(context))
     })
 }
 
@@ -355,12 +491,12 @@ pub fn differentiate<F: Element>(
     function: impl for<'g> Fn(&[AgTensor<'g, F>]) -> Result<AgTensor<'g, F>>,
 ) -> Result<(Vec<F>, Vec<Vec<F>>)> {
     run(|session| {
-        let tensors =
-            inputs.iter().map(|(values, shape)| session.input(values.clone(), shape)).collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<_> = inputs.iter().map(|(_, shape)| session.placeholder(shape)).collect();
         let value = function(&tensors)?;
         let gradients = Differentiable::gradients(&value, &tensors.iter().collect::<Vec<_>>(), false)?;
         let wanted: Vec<&AgTensor<'_, F>> = [&value].into_iter().chain(gradients.iter().flatten()).collect();
-        let mut results = session.evaluate(&wanted)?.into_iter();
+        let values: Vec<_> = tensors.iter().zip(inputs.iter().map(|(values, _)| &values[..])).collect();
+        let mut results = session.evaluate_with(&values, &wanted)?.into_iter();
         let value = results.next().unwrap_or_default();
         let gradients = gradients
             .iter()

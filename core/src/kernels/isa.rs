@@ -1,7 +1,8 @@
 //! The instruction set, chosen at run time.
 //!
-//! A kernel is one generic function, compiled once per instruction set. None of them may use fused multiply-add, so
-//! that every one of them computes the same bits.
+//! A kernel is one generic function, compiled once per instruction set. Nothing is contracted or reordered by itself, so
+//! that every one of them computes the same bits: where a kernel says `mul_add` it is fused on each of them, by an
+//! instruction or, where there is none, by the library.
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;
@@ -13,7 +14,7 @@ use std::sync::OnceLock;
 pub enum Isa {
     /// What the target guarantees.
     Portable,
-    /// x86-64 with AVX2.
+    /// x86-64 with AVX2 and FMA.
     Avx2,
     /// x86-64 with AVX-512 F, VL, DQ and BW.
     Avx512,
@@ -40,10 +41,11 @@ pub fn available() -> Isa {
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("fma")
         {
             return Isa::Avx512;
         }
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
             return Isa::Avx2;
         }
     }
@@ -61,15 +63,15 @@ pub(crate) trait Kernel {
 pub(crate) fn run(isa: Isa, kernel: impl Kernel) {
     #[cfg(target_arch = "x86_64")]
     {
-        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2")]
+        #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
         fn avx512(kernel: impl Kernel) {
             kernel.run();
         }
-        #[target_feature(enable = "avx2")]
+        #[target_feature(enable = "avx2,fma")]
         fn avx2(kernel: impl Kernel) {
             kernel.run();
         }
-        match isa.min(detect_best()) {
+        match isa.min(available_once()) {
             // SAFETY: `min` with what was detected leaves only instruction sets that this machine has.
             Isa::Avx512 => return unsafe { avx512(kernel) },
             // SAFETY: as above.
@@ -83,7 +85,7 @@ pub(crate) fn run(isa: Isa, kernel: impl Kernel) {
 
 /// [`available`], asked once.
 #[cfg(target_arch = "x86_64")]
-fn detect_best() -> Isa {
+pub(super) fn available_once() -> Isa {
     static BEST: OnceLock<Isa> = OnceLock::new();
     *BEST.get_or_init(available)
 }

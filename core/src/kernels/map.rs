@@ -2,12 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::broadcast;
 use super::isa::{self, Isa, Kernel};
-use super::{Array, count};
+use super::lanes::{self, Lanes};
+use super::matmul::SharedMut;
+use super::stream::{self, Sink, Write};
+use super::{Array, broadcast, count};
 use crate::pointwise::Block;
 use crate::{Function, Scalar};
 
@@ -29,6 +32,8 @@ const SERIAL: usize = 1 << 15;
 pub struct Map<'a, F: Scalar> {
     function: &'a Function,
     scale: f64,
+    /// Outputs are multiplied by it, sums are not.
+    output_factor: f64,
     shape: &'a [usize],
     inputs: Vec<Operand<'a, F>>,
     multipliers: Vec<Operand<'a, F>>,
@@ -58,17 +63,34 @@ enum Repeat {
     Everywhere,
 }
 
-/// Memory that units write to, each its own part.
+/// A derivative, the memory that units write it to, each its own part, and how that repeats.
 #[derive(Clone, Copy)]
-struct Output<F> {
-    start: *mut F,
+struct Output<'a, F> {
+    partial: &'a [usize],
+    target: SharedMut<'a, F>,
     repeat: Repeat,
+    /// The target is too large for the caches.
+    streamed: bool,
 }
 
-// SAFETY: the pointer is only used by `Map::unit`, whose units write to ranges that do not overlap.
-unsafe impl<F: Send> Send for Output<F> {}
-// SAFETY: as above.
-unsafe impl<F: Send> Sync for Output<F> {}
+impl<'a, F: Scalar> Output<'a, F> {
+    fn new(partial: &'a [usize], target: &'a mut [MaybeUninit<F>], repeat: Repeat) -> Self {
+        let streamed = repeat == Repeat::Full && stream::is_large::<F>(target.len());
+        Output { partial, target: SharedMut::new(target).cast(), repeat, streamed }
+    }
+}
+
+/// A vector whose elements `fill` writes, every one of them.
+///
+/// # Safety
+/// `fill` leaves no element unwritten.
+unsafe fn filled<F>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<F>])) -> Vec<F> {
+    let mut values = Vec::with_capacity(length);
+    fill(&mut values.spare_capacity_mut()[..length]);
+    // SAFETY: the capacity is at least `length`, and the caller vouches for the elements.
+    unsafe { values.set_len(length) };
+    values
+}
 
 impl<'a, F: Scalar> Operand<'a, F> {
     fn new(array: Array<'a, F>, shape: &[usize]) -> Self {
@@ -126,7 +148,18 @@ impl<'a, F: Scalar> Map<'a, F> {
             (1, 1)
         };
         let plane = count(shape).checked_div(samples * channels).unwrap_or(0);
-        Map { function, scale, shape, inputs, multipliers, samples, channels, plane, isa: isa::detect() }
+        Map {
+            function,
+            scale,
+            output_factor: 1.0,
+            shape,
+            inputs,
+            multipliers,
+            samples,
+            channels,
+            plane,
+            isa: isa::detect(),
+        }
     }
 
     /// The same on another instruction set.
@@ -137,10 +170,12 @@ impl<'a, F: Scalar> Map<'a, F> {
 
     /// The map differentiated by the inputs in `partial`, at every element.
     pub fn values(&self, partial: &[usize]) -> Vec<F> {
-        let mut out = vec![F::ZERO; count(self.shape)];
-        let output = Output { start: out.as_mut_ptr(), repeat: Repeat::Full };
-        self.run(None, &[(partial.to_vec(), output)]);
-        out
+        // SAFETY: the units write all of a full output.
+        unsafe {
+            filled(count(self.shape), |target| {
+                self.run(None, &[Output::new(partial, target, Repeat::Full)]);
+            })
+        }
     }
 
     /// The sum of the map differentiated by the inputs in `partial`.
@@ -148,57 +183,105 @@ impl<'a, F: Scalar> Map<'a, F> {
         self.run(Some(partial), &[])
     }
 
-    /// The sum, and its gradient with respect to each input in `wanted`, in that input's own shape.
-    pub fn sum_and_gradients(&self, wanted: &[usize]) -> (f64, Vec<Vec<F>>) {
-        let mut buffers: Vec<Vec<F>> = wanted
-            .iter()
-            .map(|&input| {
-                let length = match self.inputs[input].repeat {
-                    Repeat::Channels => self.samples * self.plane,
-                    _ => count(self.shape),
-                };
-                vec![F::ZERO; length]
+    /// The sum, and the map differentiated by the inputs in `partial` times `factor`, at every element.
+    pub(super) fn sum_and_values(mut self, partial: &[usize], factor: f64) -> (f64, Vec<F>) {
+        let mut sum = 0.0;
+        self.output_factor = factor;
+        // SAFETY: the units write all of a full output.
+        let values = unsafe {
+            filled(count(self.shape), |target| {
+                sum = self.run(Some(&[]), &[Output::new(partial, target, Repeat::Full)]);
             })
-            .collect();
-        let outputs: Vec<_> = wanted
-            .iter()
-            .zip(&mut buffers)
-            .map(|(&input, buffer)| {
-                let repeat = self.inputs[input].repeat;
-                (vec![input], Output { start: buffer.as_mut_ptr(), repeat })
-            })
-            .collect();
-        let sum = self.run(Some(&[]), &outputs);
-        for (&input, buffer) in wanted.iter().zip(&mut buffers) {
-            // An input that was expanded has its gradient summed back.
-            let operand = &self.inputs[input];
-            if operand.repeat == Repeat::Full && operand.shape != self.shape {
-                *buffer = broadcast::sum_to(Array { shape: self.shape, data: buffer }, operand.shape);
-            }
-        }
-        (sum, buffers)
+        };
+        (sum, values)
     }
 
-    /// Runs all units; returns the sum over `summed`, the derivative asked for, or 0.
-    fn run(&self, summed: Option<&[usize]>, outputs: &[(Vec<usize>, Output<F>)]) -> f64 {
+    /// The sum, and its gradient with respect to each input in `wanted`, in that input's own shape.
+    pub fn sum_and_gradients(&self, wanted: &[usize]) -> (f64, Vec<Vec<F>>) {
+        let mut gradients: Vec<Vec<F>> =
+            wanted.iter().map(|&input| Vec::with_capacity(count(self.inputs[input].shape))).collect();
+        let targets = wanted
+            .iter()
+            .zip(&mut gradients)
+            .map(|(&input, gradient)| (input, &mut gradient.spare_capacity_mut()[..count(self.inputs[input].shape)]))
+            .collect();
+        let sum = self.write_gradients(targets);
+        for (&input, gradient) in wanted.iter().zip(&mut gradients) {
+            // SAFETY: the capacity is at least that, and `write_gradients` has written every element.
+            unsafe { gradient.set_len(count(self.inputs[input].shape)) };
+        }
+        (sum, gradients)
+    }
+
+    /// The sum; its gradient with respect to each input named in `targets` is written there.
+    ///
+    /// # Panics
+    /// If a target has not as many elements as its input; callers check first.
+    pub fn sum_and_gradients_into(&self, targets: Vec<(usize, &mut [F])>) -> f64 {
+        let targets = targets.into_iter().map(|(input, target)| (input, as_uninit(target))).collect();
+        self.write_gradients(targets)
+    }
+
+    /// The sum; every element of every target is written.
+    fn write_gradients(&self, targets: Vec<(usize, &mut [MaybeUninit<F>])>) -> f64 {
+        // An input that was expanded has its gradient written in full, and summed back.
+        let is_expanded = |input: usize| {
+            let operand = &self.inputs[input];
+            operand.repeat == Repeat::Full && operand.shape != self.shape
+        };
+        let mut full: Vec<Vec<F>> = targets
+            .iter()
+            .map(|(input, target)| {
+                assert_eq!(target.len(), count(self.inputs[*input].shape), "a gradient has its input's elements");
+                if is_expanded(*input) { vec![F::ZERO; count(self.shape)] } else { Vec::new() }
+            })
+            .collect();
+        let partials: Vec<[usize; 1]> = targets.iter().map(|(input, _)| [*input]).collect();
+        let mut expanded = Vec::new();
+        let mut outputs = Vec::new();
+        for (((input, target), full), partial) in targets.into_iter().zip(&mut full).zip(&partials) {
+            if is_expanded(input) {
+                outputs.push(Output::new(partial, as_uninit(full), Repeat::Full));
+                expanded.push((input, target));
+            } else {
+                outputs.push(Output::new(partial, target, self.inputs[input].repeat));
+            }
+        }
+        let sum = self.run(Some(&[]), &outputs);
+        for ((input, target), full) in expanded.into_iter().zip(full.iter().filter(|full| !full.is_empty())) {
+            let small = broadcast::sum_to(Array { shape: self.shape, data: full }, self.inputs[input].shape);
+            for (target, value) in target.iter_mut().zip(small) {
+                target.write(value);
+            }
+        }
+        sum
+    }
+
+    /// Runs all units, which write every element of the outputs; returns the sum over `summed`, the derivative asked
+    /// for, or 0.
+    fn run(&self, summed: Option<&[usize]>, outputs: &[Output<'_, F>]) -> f64 {
         let blocks = self.plane.div_ceil(UNIT);
         let units = self.samples * blocks;
         let unit = |id: usize| self.unit(id / blocks, id % blocks, summed, outputs);
         let mut partial = vec![0.0; units];
+        let work = |first: usize, sums: &mut [f64]| {
+            for (k, sum) in sums.iter_mut().enumerate() {
+                *sum = unit(first + k);
+            }
+            if outputs.iter().any(|output| output.streamed) {
+                stream::fence();
+            }
+        };
         if count(self.shape) < SERIAL {
-            partial.iter_mut().enumerate().for_each(|(id, sum)| *sum = unit(id));
+            work(0, &mut partial);
         } else {
-            partial.par_chunks_mut(TASK).enumerate().for_each(|(task, sums)| {
-                for (k, sum) in sums.iter_mut().enumerate() {
-                    *sum = unit(task * TASK + k);
-                }
-            });
+            partial.par_chunks_mut(TASK).enumerate().for_each(|(task, sums)| work(task * TASK, sums));
         }
-        pairwise_sum(&partial) * self.scale
+        lanes::pairwise(&partial) * self.scale
     }
 
     /// One stretch of pixels of one sample, all channels: writes the outputs, returns the sum before `scale`.
-    fn unit(&self, sample: usize, block: usize, summed: Option<&[usize]>, outputs: &[(Vec<usize>, Output<F>)]) -> f64 {
+    fn unit(&self, sample: usize, block: usize, summed: Option<&[usize]>, outputs: &[Output<'_, F>]) -> f64 {
         let start = block * UNIT;
         let end = self.plane.min(start + UNIT);
         // Multipliers with one number here are gathered into one.
@@ -211,10 +294,9 @@ impl<'a, F: Scalar> Map<'a, F> {
                 Repeat::Full | Repeat::Channels => 1.0,
             })
             .product();
-        let scale = F::from_f64(self.scale * factor);
-        let mut sum = 0.0;
-        let mut values = [F::ZERO; CHUNK];
-        let mut scratch = [F::ZERO; CHUNK];
+        let scale = F::from_f64(self.scale * factor * self.output_factor);
+        let mut lanes: Lanes = [0.0; _];
+        let mut product = [F::ONE; CHUNK];
         let mut inputs: Vec<&[F]> = Vec::with_capacity(self.inputs.len());
         let mut weights: Vec<&[F]> = Vec::with_capacity(self.multipliers.len());
         for from in (start..end).step_by(CHUNK) {
@@ -231,133 +313,81 @@ impl<'a, F: Scalar> Map<'a, F> {
                         .filter(|m| matches!(m.repeat, Repeat::Full | Repeat::Channels))
                         .map(|m| &m.data[at(m.repeat)..][..length]),
                 );
+                let weight = match weights[..] {
+                    [] => &product[..length],
+                    [weight] => weight,
+                    [first, ref rest @ ..] => {
+                        product[..length].copy_from_slice(first);
+                        for weight in rest {
+                            product.iter_mut().zip(*weight).for_each(|(product, &weight)| *product *= weight);
+                        }
+                        &product[..length]
+                    }
+                };
+                let (isa, inputs) = (self.isa, &inputs);
                 // The value comes for free beside the first of the first derivatives.
-                let mut value_done = false;
-                for (partial, output) in outputs {
-                    let beside = summed == Some(&[]) && partial.len() == 1 && !value_done;
-                    // SAFETY: `start` points to `count(shape)` elements, or to `samples · plane` where the output
-                    // repeats over channels; the range lies inside, and no other unit has the same sample and pixels.
-                    let target = unsafe { std::slice::from_raw_parts_mut(output.start.add(at(output.repeat)), length) };
-                    let accumulate = output.repeat == Repeat::Channels && channel > 0;
-                    let out = if accumulate { &mut scratch[..length] } else { &mut *target };
-                    let value = beside.then_some(&mut values[..length]);
-                    self.function.block(Block { isa: self.isa, partial, inputs: &inputs, out, value });
-                    isa::run(self.isa, Weigh { values: out, weights: &weights, scale });
-                    if accumulate {
-                        isa::run(self.isa, Add { target, values: &scratch[..length] });
-                    }
-                    value_done |= beside;
+                let mut sum = summed.map(|_| &mut lanes);
+                for output in outputs {
+                    let beside = summed == Some(&[]) && output.partial.len() == 1;
+                    let write = match output.repeat {
+                        Repeat::Channels if channel > 0 => Write::Add,
+                        _ if output.streamed => Write::Stream,
+                        _ => Write::Store,
+                    };
+                    // SAFETY: the target has `count(shape)` elements, or `samples · plane` where the output repeats over
+                    // channels; no other unit has these, since its sample or its pixels differ. Those added to were
+                    // written for channel 0.
+                    let out = unsafe { Sink::shared(output.target, at(output.repeat), length, write, isa) };
+                    self.function.block(Block {
+                        isa,
+                        partial: output.partial,
+                        inputs,
+                        weight,
+                        scale,
+                        out: Some(out),
+                        sum: if beside { sum.take() } else { None },
+                    });
                 }
-                if let Some(partial) = summed {
-                    let out = &mut values[..length];
-                    if !value_done {
-                        self.function.block(Block { isa: self.isa, partial, inputs: &inputs, out, value: None });
-                    }
-                    let mut chunk = 0.0;
-                    isa::run(self.isa, Sum { values: &values[..length], weights: &weights, sum: &mut chunk });
-                    sum += chunk;
-                }
-            }
-        }
-        sum * factor
-    }
-}
-
-/// values · Π weights · scale, in place.
-struct Weigh<'a, F> {
-    values: &'a mut [F],
-    weights: &'a [&'a [F]],
-    scale: F,
-}
-
-impl<F: Scalar> Kernel for Weigh<'_, F> {
-    #[inline(always)]
-    fn run(self) {
-        match self.weights {
-            [] if self.scale == F::ONE => {}
-            [] => {
-                for value in self.values {
-                    *value *= self.scale;
-                }
-            }
-            [first, rest @ ..] => {
-                for (value, &weight) in self.values.iter_mut().zip(*first) {
-                    *value *= weight * self.scale;
-                }
-                for weights in rest {
-                    for (value, &weight) in self.values.iter_mut().zip(*weights) {
-                        *value *= weight;
-                    }
+                if let (Some(partial), Some(sum)) = (summed, sum) {
+                    let sum = Some(sum);
+                    self.function.block(Block { isa, partial, inputs, weight, scale, out: None, sum });
                 }
             }
         }
+        lanes.iter().sum::<f64>() * factor
     }
 }
 
-/// target + values, in place.
-struct Add<'a, F> {
-    target: &'a mut [F],
-    values: &'a [F],
+/// Initialised elements as ones that may be overwritten.
+fn as_uninit<F: Scalar>(values: &mut [F]) -> &mut [MaybeUninit<F>] {
+    // SAFETY: the layout is the same; kernels only ever write initialised numbers through it.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
-impl<F: Scalar> Kernel for Add<'_, F> {
-    #[inline(always)]
-    fn run(self) {
-        for (target, &value) in self.target.iter_mut().zip(self.values) {
-            *target += value;
-        }
-    }
+/// The sum of a slice, by units.
+pub(super) fn sum<F: Scalar>(isa: Isa, values: &[F]) -> f64 {
+    let unit = |values: &[F]| {
+        let mut lanes: Lanes = [0.0; _];
+        isa::run(isa, Sum { values, lanes: &mut lanes });
+        lanes.iter().sum()
+    };
+    let units: Vec<f64> = if values.len() < SERIAL {
+        values.chunks(UNIT).map(unit).collect()
+    } else {
+        values.par_chunks(UNIT).with_min_len(TASK).map(unit).collect()
+    };
+    lanes::pairwise(&units)
 }
 
-/// Σ values · Π weights, in a fixed order.
+/// Σ values.
 struct Sum<'a, F> {
     values: &'a [F],
-    weights: &'a [&'a [F]],
-    sum: &'a mut f64,
+    lanes: &'a mut Lanes,
 }
 
 impl<F: Scalar> Kernel for Sum<'_, F> {
     #[inline(always)]
     fn run(self) {
-        *self.sum = match self.weights {
-            [] => lanes(self.values.len(), |i| self.values[i]),
-            [weights] => {
-                let weights = &weights[..self.values.len()];
-                lanes(self.values.len(), |i| self.values[i] * weights[i])
-            }
-            weights => lanes(self.values.len(), |i| {
-                weights.iter().fold(self.values[i], |product, weights| product * weights[i])
-            }),
-        };
-    }
-}
-
-/// Sums `term(0..length)` in double precision in 32 independent lanes, then across them: the order is the same on every
-/// instruction set.
-#[inline(always)]
-pub(super) fn lanes<F: Scalar>(length: usize, term: impl Fn(usize) -> F) -> f64 {
-    const LANES: usize = 32;
-    let mut sums = [0.0; LANES];
-    let whole = length / LANES * LANES;
-    let mut i = 0;
-    while i < whole {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += term(i + lane).to_f64();
-        }
-        i += LANES;
-    }
-    for (sum, i) in sums.iter_mut().zip(whole..length) {
-        *sum += term(i).to_f64();
-    }
-    sums.iter().sum()
-}
-
-/// A sum whose rounding error grows with the logarithm of the length.
-pub(super) fn pairwise_sum(values: &[f64]) -> f64 {
-    if values.len() <= 8 {
-        values.iter().sum()
-    } else {
-        let (left, right) = values.split_at(values.len() / 2);
-        pairwise_sum(left) + pairwise_sum(right)
+        lanes::add(self.lanes, self.values);
     }
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
@@ -18,6 +19,7 @@ const TILE: usize = 64;
 const DEPTH: usize = 4096;
 
 /// A mutable slice that several tasks write to, each to elements of its own.
+#[derive(Debug)]
 pub(crate) struct SharedMut<'a, T> {
     start: *mut T,
     len: usize,
@@ -36,6 +38,13 @@ impl<T> Copy for SharedMut<'_, T> {}
 unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
+
+impl<'a, T> SharedMut<'a, MaybeUninit<T>> {
+    /// The same elements; whoever reads them vouches that they have been written.
+    pub(crate) fn cast(self) -> SharedMut<'a, T> {
+        SharedMut { start: self.start.cast(), len: self.len, slice: PhantomData }
+    }
+}
 
 impl<'a, T> SharedMut<'a, T> {
     /// Shares `slice` for as long as it is borrowed.

@@ -4,13 +4,17 @@ pub(crate) mod broadcast;
 pub mod conv;
 pub mod frozen;
 pub mod isa;
+pub(crate) mod lanes;
 pub mod map;
 pub mod matmul;
 pub mod pool;
+pub(crate) mod stream;
 pub mod winograd;
 
 use crate::primitive::{Arithmetic, Primitive};
-use crate::{Extent, Scalar};
+use crate::{Extent, Function, Scalar};
+
+pub use stream::stream;
 
 /// A tensor's shape and its elements, row-major.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +32,22 @@ pub fn count(shape: &[usize]) -> usize {
 
 /// The sum of a slice, in double precision over fixed blocks.
 pub fn sum<F: Scalar>(values: &[F]) -> f64 {
-    let blocks: Vec<f64> = values.chunks(4096).map(|block| map::lanes(block.len(), |i| block[i])).collect();
-    map::pairwise_sum(&blocks)
+    map::sum(isa::detect(), values)
+}
+
+/// The sum of `scale` · f(inputs) · Π multipliers, and that map differentiated by the inputs in `partial` times
+/// `gradient`, in one pass. `inputs` are the function's and the multipliers, as for [`Primitive::Map`]; `shape` is what
+/// they broadcast to.
+pub fn sum_and_derivative<F: Scalar>(
+    function: &Function,
+    partial: &[usize],
+    scale: f64,
+    inputs: &[Array<'_, F>],
+    gradient: f64,
+    shape: &[usize],
+) -> (f64, Vec<F>) {
+    let (arguments, multipliers) = inputs.split_at(function.arity());
+    map::Map::new(function, arguments, multipliers, shape, scale).sum_and_values(partial, gradient)
 }
 
 /// The first four extents: primitives with images have checked the rank.

@@ -7,7 +7,12 @@ use super::element::{Dual, Element, Number};
 use super::tape::Tape;
 use super::tower::Pool;
 use crate::kernels::isa::{self, Isa, Kernel};
+use crate::kernels::lanes::{self, Lanes};
+use crate::kernels::stream::Sink;
 use crate::{Error, Result, Scalar, Unary};
+
+/// Elements evaluated at a time.
+const PIECE: usize = 256;
 
 /// A function of `K` numbers, applied to `K` tensors element by element.
 ///
@@ -56,16 +61,20 @@ pub trait Erased: Debug + Send + Sync {
 /// The evaluation of a block of elements.
 #[doc(hidden)]
 #[derive(Debug)]
-pub struct Block<'a, F> {
+pub struct Block<'a, F: Scalar> {
     pub isa: Isa,
     /// The inputs differentiated by; empty for the value.
     pub partial: &'a [usize],
-    /// One slice per input, each at least as long as `out`.
+    /// One slice per input, each at least as long as `weight`.
     pub inputs: &'a [&'a [F]],
+    /// What every result is multiplied by; as long as the block.
+    pub weight: &'a [F],
+    /// What `out` is multiplied by besides.
+    pub scale: F,
     /// Receives the derivative.
-    pub out: &'a mut [F],
-    /// Receives the value beside a first derivative.
-    pub value: Option<&'a mut [F]>,
+    pub out: Option<Sink<'a, F>>,
+    /// Receives the sum: of the value beside a first derivative, else of the derivative asked for.
+    pub sum: Option<&'a mut Lanes>,
 }
 
 #[derive(Debug)]
@@ -126,8 +135,17 @@ impl Function {
         if got != arity || partial.iter().any(|&input| input >= arity) {
             return Err(Error::InputCount { operation: "pointwise", expected: arity, got });
         }
-        let mut out = vec![F::ZERO; inputs.iter().map(|input| input.len()).min().unwrap_or(0)];
-        self.block(Block { isa: isa::detect(), partial, inputs, out: &mut out, value: None });
+        let length = inputs.iter().map(|input| input.len()).min().unwrap_or(0);
+        let mut out = vec![F::ZERO; length];
+        self.block(Block {
+            isa: isa::detect(),
+            partial,
+            inputs,
+            weight: &vec![F::ONE; length],
+            scale: F::ONE,
+            out: Some(Sink::new(&mut out)),
+            sum: None,
+        });
         Ok(out)
     }
 
@@ -154,100 +172,202 @@ impl<P: Pointwise<K>, const K: usize> Erased for Holder<P, K> {
 
 /// Chooses the loop for the derivative asked for.
 fn evaluate<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, block: Block<'_, F>) {
-    let Block { isa, partial, inputs, out, value } = block;
-    let n = out.len();
-    let inputs: [&[F]; K] = std::array::from_fn(|k| &inputs[k][..n]);
-    match partial {
-        [] => isa::run(isa, ValueLoop { function, inputs, out }),
-        [i] => {
-            // The direction is a constant in each arm, so that terms it does not reach vanish.
-            match (i, value) {
-                (0, None) if K > 0 => isa::run(isa, FirstLoop::<'_, K, 0, P, F> { function, inputs, out }),
-                (1, None) if K > 1 => isa::run(isa, FirstLoop::<'_, K, 1, P, F> { function, inputs, out }),
-                (0, Some(value)) if K > 0 => {
-                    isa::run(isa, BothLoop::<'_, K, 0, P, F> { function, inputs, out, value });
-                }
-                (1, Some(value)) if K > 1 => {
-                    isa::run(isa, BothLoop::<'_, K, 1, P, F> { function, inputs, out, value });
-                }
-                (_, value) => {
-                    if let Some(value) = value {
-                        isa::run(isa, ValueLoop { function, inputs, out: value });
-                    }
-                    isa::run(isa, AnyFirstLoop { function, input: *i, inputs, out });
-                }
-            }
+    let Block { isa, partial, inputs, weight, scale, out, sum } = block;
+    let inputs: [&[F]; K] = std::array::from_fn(|k| &inputs[k][..weight.len()]);
+    match (partial, out, sum) {
+        (_, None, None) => {}
+        // The direction is a constant in each of these, so that terms it does not reach vanish.
+        ([0], Some(out), None) if K > 0 => {
+            isa::run(isa, FirstLoop::<'_, K, 0, P, F> { function, inputs, weight, scale, out });
         }
-        [i, j] => isa::run(isa, SecondLoop { function, directions: [*i, *j], inputs, out }),
-        _ => tower_loop(function, partial, inputs, out),
+        ([1], Some(out), None) if K > 1 => {
+            isa::run(isa, FirstLoop::<'_, K, 1, P, F> { function, inputs, weight, scale, out });
+        }
+        ([0], Some(out), Some(sum)) if K > 0 => {
+            isa::run(isa, BothLoop::<'_, K, 0, P, F> { function, inputs, weight, scale, out, sum });
+        }
+        ([1], Some(out), Some(sum)) if K > 1 => {
+            isa::run(isa, BothLoop::<'_, K, 1, P, F> { function, inputs, weight, scale, out, sum });
+        }
+        ([], None, Some(sum)) => isa::run(isa, SumLoop { function, inputs, weight, sum }),
+        ([], Some(out), None) => isa::run(isa, ValueLoop { function, inputs, weight, scale, out }),
+        ([i], Some(out), sum) => {
+            if let Some(sum) = sum {
+                isa::run(isa, SumLoop { function, inputs, weight, sum });
+            }
+            isa::run(isa, AnyFirstLoop { function, input: *i, inputs, weight, scale, out });
+        }
+        ([i, j], Some(out), None) => {
+            isa::run(isa, SecondLoop { function, directions: [*i, *j], inputs, weight, scale, out });
+        }
+        (_, out, sum) => any_order(function, partial, inputs, weight, scale, out, sum),
+    }
+}
+
+/// Runs `piece` over pieces of the block: it fills its part of a buffer for the derivative, `from` where it says, and of
+/// one for the value. Both stay in the first-level cache, so that memory is read and written without a pause.
+#[inline(always)]
+fn pieces<F: Scalar>(
+    length: usize,
+    mut out: Option<Sink<'_, F>>,
+    mut sum: Option<&mut Lanes>,
+    mut piece: impl FnMut(usize, &mut [F], &mut [F]),
+) {
+    let mut derivatives = [F::ZERO; PIECE];
+    let mut values = [F::ZERO; PIECE];
+    for from in (0..length).step_by(PIECE) {
+        let length = PIECE.min(length - from);
+        let (derivatives, values) = (&mut derivatives[..length], &mut values[..length]);
+        piece(from, derivatives, values);
+        if let Some(out) = &mut out {
+            out.put(from, derivatives);
+        }
+        if let Some(sum) = &mut sum {
+            lanes::add(sum, values);
+        }
+    }
+}
+
+/// The sum of the function.
+struct SumLoop<'a, const K: usize, P, F> {
+    function: &'a P,
+    inputs: [&'a [F]; K],
+    weight: &'a [F],
+    sum: &'a mut Lanes,
+}
+
+impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SumLoop<'_, K, P, F> {
+    #[inline(always)]
+    fn run(self) {
+        pieces(
+            self.weight.len(),
+            None,
+            Some(self.sum),
+            #[inline(always)]
+            |from, _, values| {
+                let inputs = self.inputs.map(|input| &input[from..][..values.len()]);
+                let weight = &self.weight[from..][..values.len()];
+                for (l, value) in values.iter_mut().enumerate() {
+                    *value = self.function.value(inputs.map(|input| Number(input[l]))).0 * weight[l];
+                }
+            },
+        );
     }
 }
 
 /// The function itself.
-struct ValueLoop<'a, const K: usize, P, F> {
+struct ValueLoop<'a, const K: usize, P, F: Scalar> {
     function: &'a P,
     inputs: [&'a [F]; K],
-    out: &'a mut [F],
+    weight: &'a [F],
+    scale: F,
+    out: Sink<'a, F>,
 }
 
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for ValueLoop<'_, K, P, F> {
     #[inline(always)]
     fn run(self) {
-        for (l, out) in self.out.iter_mut().enumerate() {
-            *out = self.function.value(std::array::from_fn(|k| Number(self.inputs[k][l]))).0;
-        }
+        pieces(
+            self.weight.len(),
+            Some(self.out),
+            None,
+            #[inline(always)]
+            |from, out, _| {
+                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
+                let weight = &self.weight[from..][..out.len()];
+                for (l, out) in out.iter_mut().enumerate() {
+                    *out = self.function.value(inputs.map(|input| Number(input[l]))).0 * (weight[l] * self.scale);
+                }
+            },
+        );
     }
 }
 
 /// The derivative by input `I`.
-struct FirstLoop<'a, const K: usize, const I: usize, P, F> {
+struct FirstLoop<'a, const K: usize, const I: usize, P, F: Scalar> {
     function: &'a P,
     inputs: [&'a [F]; K],
-    out: &'a mut [F],
+    weight: &'a [F],
+    scale: F,
+    out: Sink<'a, F>,
 }
 
 impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for FirstLoop<'_, K, I, P, F> {
     #[inline(always)]
     fn run(self) {
-        for (l, out) in self.out.iter_mut().enumerate() {
-            *out = first(self.function, I, self.inputs, l).derivative.0;
-        }
+        pieces(
+            self.weight.len(),
+            Some(self.out),
+            None,
+            #[inline(always)]
+            |from, out, _| {
+                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
+                let weight = &self.weight[from..][..out.len()];
+                for (l, out) in out.iter_mut().enumerate() {
+                    *out = first(self.function, I, inputs, l).derivative.0 * (weight[l] * self.scale);
+                }
+            },
+        );
     }
 }
 
-/// The function and its derivative by input `I`.
-struct BothLoop<'a, const K: usize, const I: usize, P, F> {
+/// The derivative by input `I`, and the sum of the function.
+struct BothLoop<'a, const K: usize, const I: usize, P, F: Scalar> {
     function: &'a P,
     inputs: [&'a [F]; K],
-    out: &'a mut [F],
-    value: &'a mut [F],
+    weight: &'a [F],
+    scale: F,
+    out: Sink<'a, F>,
+    sum: &'a mut Lanes,
 }
 
 impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for BothLoop<'_, K, I, P, F> {
     #[inline(always)]
     fn run(self) {
-        for (l, (out, value)) in self.out.iter_mut().zip(self.value).enumerate() {
-            let dual = first(self.function, I, self.inputs, l);
-            *out = dual.derivative.0;
-            *value = dual.value.0;
-        }
+        pieces(
+            self.weight.len(),
+            Some(self.out),
+            Some(self.sum),
+            #[inline(always)]
+            |from, out, values| {
+                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
+                let weight = &self.weight[from..][..out.len()];
+                for (l, (out, value)) in out.iter_mut().zip(values).enumerate() {
+                    let dual = first(self.function, I, inputs, l);
+                    *out = dual.derivative.0 * (weight[l] * self.scale);
+                    *value = dual.value.0 * weight[l];
+                }
+            },
+        );
     }
 }
 
 /// The derivative by an input chosen at run time.
-struct AnyFirstLoop<'a, const K: usize, P, F> {
+struct AnyFirstLoop<'a, const K: usize, P, F: Scalar> {
     function: &'a P,
     input: usize,
     inputs: [&'a [F]; K],
-    out: &'a mut [F],
+    weight: &'a [F],
+    scale: F,
+    out: Sink<'a, F>,
 }
 
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for AnyFirstLoop<'_, K, P, F> {
     #[inline(always)]
     fn run(self) {
-        for (l, out) in self.out.iter_mut().enumerate() {
-            *out = first(self.function, self.input, self.inputs, l).derivative.0;
-        }
+        pieces(
+            self.weight.len(),
+            Some(self.out),
+            None,
+            #[inline(always)]
+            |from, out, _| {
+                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
+                let weight = &self.weight[from..][..out.len()];
+                for (l, out) in out.iter_mut().enumerate() {
+                    *out = first(self.function, self.input, inputs, l).derivative.0 * (weight[l] * self.scale);
+                }
+            },
+        );
     }
 }
 
@@ -266,11 +386,13 @@ fn first<const K: usize, P: Pointwise<K>, F: Scalar>(
 }
 
 /// The second derivative by two inputs.
-struct SecondLoop<'a, const K: usize, P, F> {
+struct SecondLoop<'a, const K: usize, P, F: Scalar> {
     function: &'a P,
     directions: [usize; 2],
     inputs: [&'a [F]; K],
-    out: &'a mut [F],
+    weight: &'a [F],
+    scale: F,
+    out: Sink<'a, F>,
 }
 
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P, F> {
@@ -279,27 +401,51 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P,
         let seed = |k: usize, direction: usize| Number(if k == direction { F::ONE } else { F::ZERO });
         let [i, j] = self.directions;
         let seeds: [(Number<F>, Number<F>); K] = std::array::from_fn(|k| (seed(k, i), seed(k, j)));
-        for (l, out) in self.out.iter_mut().enumerate() {
-            let dual = self.function.value(std::array::from_fn(|k| Dual {
-                value: Dual { value: Number(self.inputs[k][l]), derivative: seeds[k].0 },
-                derivative: Dual { value: seeds[k].1, derivative: Number(F::ZERO) },
-            }));
-            *out = dual.derivative.derivative.0;
-        }
+        pieces(
+            self.weight.len(),
+            Some(self.out),
+            None,
+            #[inline(always)]
+            |from, out, _| {
+                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
+                let weight = &self.weight[from..][..out.len()];
+                for (l, out) in out.iter_mut().enumerate() {
+                    let dual = self.function.value(std::array::from_fn(|k| Dual {
+                        value: Dual { value: Number(inputs[k][l]), derivative: seeds[k].0 },
+                        derivative: Dual { value: seeds[k].1, derivative: Number(F::ZERO) },
+                    }));
+                    *out = dual.derivative.derivative.0 * (weight[l] * self.scale);
+                }
+            },
+        );
     }
 }
 
-/// Any order, one element at a time.
-fn tower_loop<const K: usize, P: Pointwise<K>, F: Scalar>(
+/// Any derivative and the sum of the same, one element at a time.
+fn any_order<const K: usize, P: Pointwise<K>, F: Scalar>(
     function: &P,
     partial: &[usize],
     inputs: [&[F]; K],
-    out: &mut [F],
+    weight: &[F],
+    scale: F,
+    out: Option<Sink<'_, F>>,
+    sum: Option<&mut Lanes>,
 ) {
     let seeds: [Vec<bool>; K] = std::array::from_fn(|k| partial.iter().map(|&direction| direction == k).collect());
     let mut pool = Pool::default();
-    for (l, out) in out.iter_mut().enumerate() {
-        *out = function.value(std::array::from_fn(|k| pool.input(inputs[k][l], &seeds[k]))).top();
-        pool.clear();
-    }
+    pieces(
+        weight.len(),
+        out,
+        sum,
+        #[inline(always)]
+        |from, out, values| {
+            for (l, (out, value)) in out.iter_mut().zip(values).enumerate() {
+                let l = from + l;
+                let derivative = function.value(std::array::from_fn(|k| pool.input(inputs[k][l], &seeds[k]))).top();
+                pool.clear();
+                *out = derivative * (weight[l] * scale);
+                *value = derivative * weight[l];
+            }
+        },
+    );
 }

@@ -1,6 +1,7 @@
 //! Elementary functions without branches, so that the compiler turns a loop over them into vector code.
 //!
-//! No fused multiply-add anywhere: every instruction set then computes the same bits.
+//! Multiplications and additions are fused where `mul_add` says so and nowhere else: every instruction set then computes
+//! the same bits.
 
 use crate::Scalar;
 
@@ -39,34 +40,60 @@ pub(crate) fn sign<F: Scalar>(x: F) -> F {
     if x == x { sign } else { x }
 }
 
-/// eˣ within about one unit in the last place; 0 below −87.3, infinite above 88.7.
+/// Below it eˣ is no normal number any more.
+const LEAST: f32 = -87.336_54;
+/// Above it eˣ is infinite.
+const MOST: f32 = 88.722_84;
+
+/// x = n·ln 2 + r with |r| ≤ ½ ln 2: eʳ, and n as an integer. `x` is from [`LEAST`] to [`MOST`], or not a number.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
-fn exp_f32(x: f32) -> f32 {
-    // x = n·ln 2 + r with |r| ≤ ½ ln 2; ln 2 in two parts (Cody and Waite), a degree-7 polynomial for eʳ (Cephes).
+fn exp_parts(x: f32) -> (f32, i32) {
     const ROUND: f32 = 12_582_912.0; // 1.5·2²³: adding it rounds to an integer
-    let clamped = if x < -87.336_54 { -87.336_54 } else { x };
-    let clamped = if clamped > 88.722_84 { 88.722_84 } else { clamped };
-    let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = clamped - n * 0.693_359_375 - n * -2.121_944_40e-4;
-    let mut p = 1.987_569_15e-4;
-    p = p * r + 1.398_199_95e-3;
-    p = p * r + 8.333_451_91e-3;
-    p = p * r + 4.166_579_59e-2;
-    p = p * r + 1.666_666_55e-1;
-    p = p * r + 5.000_000_12e-1;
-    let mantissa = p * r * r + r + 1.0;
+    // ln 2 in two parts (Cody and Waite), a polynomial of degree 7 for eʳ (Cephes).
+    let r = n.mul_add(-0.693_359_375, x);
+    let r = n.mul_add(2.121_944_40e-4, r);
+    let p = 1.987_569_15e-4f32.mul_add(r, 1.398_199_95e-3);
+    let p = p.mul_add(r, 8.333_451_91e-3);
+    let p = p.mul_add(r, 4.166_579_59e-2);
+    let p = p.mul_add(r, 1.666_666_55e-1);
+    let p = p.mul_add(r, 5.000_000_12e-1);
+    let mantissa = p.mul_add(r * r, r) + 1.0;
     // n is read from the low bits of the shifted number: no float-to-integer conversion, hence no NaN to fear.
-    let k = shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32;
-    // 2ⁿ in two factors, for n = 128.
+    (mantissa, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+}
+
+/// 2ᵏ for −126 ≤ k ≤ 127, and 0 for k = −127.
+#[inline(always)]
+fn power_of_two(k: i32) -> f32 {
+    f32::from_bits((k.wrapping_add(127) as u32) << 23)
+}
+
+/// eˣ within about one unit in the last place; 0 below −87.3, infinite above 88.7.
+#[inline(always)]
+fn exp_f32(x: f32) -> f32 {
+    let clamped = if x < LEAST { LEAST } else { x };
+    let clamped = if clamped > MOST { MOST } else { clamped };
+    let (mantissa, k) = exp_parts(clamped);
+    // 2ᵏ in two factors, for k = 128.
     let half = k >> 1;
-    let power = |k: i32| f32::from_bits(((k + 127) as u32) << 23);
-    let value = mantissa * power(half) * power(k - half);
-    let value = if x < -87.336_54 { 0.0 } else { value };
-    let value = if x > 88.722_84 { f32::INFINITY } else { value };
+    let value = mantissa * power_of_two(half) * power_of_two(k - half);
+    let value = if x < LEAST { 0.0 } else { value };
+    let value = if x > MOST { f32::INFINITY } else { value };
     #[allow(clippy::eq_op)]
     if x == x { value } else { x }
+}
+
+/// e^(−|x|) within about one unit in the last place; 0 beyond 87.3.
+#[inline(always)]
+fn exp_of_minus_abs(x: f32) -> f32 {
+    let x = -x.abs();
+    // At −88 k is −127, which `power_of_two` makes 0: no comparison is needed for what is too small.
+    let clamped = if x < -88.0 { -88.0 } else { x };
+    let (mantissa, k) = exp_parts(clamped);
+    mantissa * power_of_two(k)
 }
 
 /// ln(1 + z) for z in [0, 1], to about 1e-7 relative.
@@ -75,20 +102,19 @@ fn ln_1p_unit_f32(z: f32) -> f32 {
     // With s = z/(2 + z): ln(1 + z) = 2·artanh s = 2s + s³·(2/3 + 2s²/5 + …), |s| ≤ 1/3.
     let s = z / (2.0 + z);
     let w = s * s;
-    let mut p = 2.0 / 15.0;
-    p = p * w + 2.0 / 13.0;
-    p = p * w + 2.0 / 11.0;
-    p = p * w + 2.0 / 9.0;
-    p = p * w + 2.0 / 7.0;
-    p = p * w + 2.0 / 5.0;
-    p = p * w + 2.0 / 3.0;
-    s * w * p + 2.0 * s
+    let p = (2.0f32 / 15.0).mul_add(w, 2.0 / 13.0);
+    let p = p.mul_add(w, 2.0 / 11.0);
+    let p = p.mul_add(w, 2.0 / 9.0);
+    let p = p.mul_add(w, 2.0 / 7.0);
+    let p = p.mul_add(w, 2.0 / 5.0);
+    let p = p.mul_add(w, 2.0 / 3.0);
+    (s * w).mul_add(p, 2.0 * s)
 }
 
 #[inline(always)]
 fn sigmoid_f32(x: f32) -> f32 {
     // e^(−|x|) never overflows; 1/(1 + e) on the positive side, e/(1 + e) on the negative.
-    let e = exp_f32(-x.abs());
+    let e = exp_of_minus_abs(x);
     let r = 1.0 / (1.0 + e);
     if x < 0.0 { e * r } else { r }
 }
@@ -96,7 +122,7 @@ fn sigmoid_f32(x: f32) -> f32 {
 #[inline(always)]
 fn softplus_f32(x: f32) -> f32 {
     let positive = if x <= 0.0 { 0.0 } else { x };
-    positive + ln_1p_unit_f32(exp_f32(-x.abs()))
+    positive + ln_1p_unit_f32(exp_of_minus_abs(x))
 }
 
 #[inline(always)]

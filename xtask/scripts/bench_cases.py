@@ -1,0 +1,94 @@
+"""The cases of `cargo xtask bench` as a user of PyTorch writes them, or MMagic where its formula is the point.
+
+`build` returns a function of a dictionary of tensors to a value with one element.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def masked_mean(loss, weight):
+    """MMagic's weighted mean: the weight is expanded, both are summed."""
+    loss = loss * weight
+    if weight.size(1) == 1:
+        weight = weight.expand_as(loss)
+    return loss.sum() / (weight.sum() + 1e-12)
+
+
+def charbonnier(x, y, eps):
+    return torch.sqrt((x - y) ** 2 + eps)
+
+
+def sobel(x):
+    """The Sobel responses of one-channel images, channel by channel."""
+    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=x.dtype)
+    n, c, h, w = x.shape
+    planes = x.reshape(n * c, 1, h, w)
+    across = F.conv2d(planes, kernel.reshape(1, 1, 3, 3), padding=1)
+    along = F.conv2d(planes, kernel.t().reshape(1, 1, 3, 3), padding=1)
+    return across.reshape(x.shape), along.reshape(x.shape)
+
+
+def masked_tv(x, mask):
+    rows = masked_mean(torch.abs(x[:, :, :-1] - x[:, :, 1:]), mask[:, :, :-1])
+    columns = masked_mean(torch.abs(x[..., :-1] - x[..., 1:]), mask[..., :-1])
+    return rows + columns
+
+
+def tv(x):
+    y = F.pad(x, (0, 1, 0, 1), "replicate")
+    across = y[..., :-1, 1:] - y[..., :-1, :-1]
+    along = y[..., 1:, :-1] - y[..., :-1, :-1]
+    return (across**2 + along**2).mean([1, 2, 3]).sum()
+
+
+def psnr(x, y):
+    return (10 / torch.log(torch.tensor(10.0)) * torch.log(((x - y) ** 2).mean(dim=(1, 2, 3)) + 1e-8)).mean()
+
+
+def gaussian_kernel(dtype):
+    i = torch.arange(71, dtype=torch.float64) - 35
+    kernel = torch.exp(-0.5 * (i / 10) ** 2)
+    kernel = kernel / kernel.sum()
+    return (kernel[:, None] * kernel[None]).to(dtype).reshape(1, 1, 71, 71)
+
+
+def soft_mask(scores, mask, kernel):
+    target = F.conv2d(mask, kernel, padding=35)
+    return ((scores - target) ** 2).mean()
+
+
+def composition(alpha, fg, bg, merged, weight, eps):
+    return masked_mean(charbonnier(alpha * fg + (1.0 - alpha) * bg, merged, eps), weight)
+
+
+def build(description, tensors, dtype=torch.float32):
+    kind = description["kind"]
+    eps = description.get("eps", 1e-12)
+    if kind in POINTWISE:
+        return lambda t: POINTWISE[kind](t, eps)
+    if kind == "smgan":
+        kernel = gaussian_kernel(dtype)
+        return lambda t: soft_mask(t["prediction"], t["mask"], kernel)
+    raise ValueError(f"unknown case {kind!r}")
+
+
+def gradient_loss(t):
+    pairs = zip(sobel(t["prediction"]), sobel(t["target"]))
+    return sum(torch.abs(x - y).mean() for x, y in pairs)
+
+
+POINTWISE = {
+    "l1": lambda t, _: F.l1_loss(t["prediction"], t["target"]),
+    "mse": lambda t, _: F.mse_loss(t["prediction"], t["target"]),
+    "charbonnier": lambda t, eps: charbonnier(t["prediction"], t["target"], eps).mean(),
+    "masked_charbonnier": lambda t, eps: masked_mean(charbonnier(t["prediction"], t["target"], eps), t["mask"]),
+    "huber": lambda t, _: F.huber_loss(t["prediction"], t["target"]),
+    "bce": lambda t, _: F.binary_cross_entropy_with_logits(t["prediction"], torch.ones_like(t["prediction"])),
+    "hinge": lambda t, _: F.relu(1 - t["prediction"]).mean(),
+    "composition": lambda t, eps: composition(t["prediction"], t["fg"], t["bg"], t["target"], t["mask"], eps),
+    "psnr": lambda t, _: psnr(t["prediction"], t["target"]),
+    "tv": lambda t, _: tv(t["prediction"]),
+    "masked_tv": lambda t, _: masked_tv(t["prediction"], t["mask"]),
+    "gradient": lambda t, _: gradient_loss(t),
+}

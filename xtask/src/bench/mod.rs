@@ -1,0 +1,117 @@
+//! `cargo xtask bench`: ours against PyTorch, in one interleaved run on the same inputs with as many threads.
+
+mod measure;
+mod peer;
+mod pointwise;
+mod report;
+mod subject;
+
+use clap::{Args, ValueEnum};
+use globset::{Glob, GlobSetBuilder};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::command::cargo;
+use crate::{Outcome, Stop};
+use measure::{Plan, measure};
+use peer::Peer;
+use subject::Subject;
+
+/// Arguments of `cargo xtask bench`.
+///
+/// Before anything is timed, our value and gradient are checked against the peer's, and both against double precision.
+/// Then every round times each of the contestants once, in turn; ratios are taken round by round. Needs
+/// `cargo xtask setup torch-peer`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Only cases that match, as `pointwise/l1*`; may be given several times.
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Rounds that are measured.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Threads of either side.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Leave `torch.compile` out: compiling takes most of the time of a short run.
+    #[arg(long)]
+    no_compile: bool,
+    /// How results are printed.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// The choice of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Table,
+    Markdown,
+    Json,
+}
+
+/// Runs the task.
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
+    if cfg!(debug_assertions) {
+        return again_optimised();
+    }
+    let mut filter = GlobSetBuilder::new();
+    for pattern in &arguments.filter {
+        filter.add(Glob::new(pattern).map_err(|error| error.to_string())?);
+    }
+    let filter = filter.build().map_err(|error| error.to_string())?;
+    let wanted = |name: &str| filter.is_empty() || filter.is_match(name);
+    let cases: Vec<subject::Case> = cases().into_iter().filter(|case| wanted(&case.name)).collect();
+    if cases.is_empty() {
+        return Err(format!("no case matches {:?}; there are: {}", arguments.filter, names().join(", ")));
+    }
+    rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().map_err(|error| error.to_string())?;
+    let mut peer = Peer::start(arguments.threads)?;
+    let plan = Plan { rounds: arguments.rounds.max(1), compile: !arguments.no_compile };
+
+    let progress = ProgressBar::new(cases.len() as u64);
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}") {
+        progress.set_style(style);
+    }
+    let mut rows = Vec::new();
+    for case in cases {
+        progress.set_message(case.name.clone());
+        let mut subject: Subject = (case.make)(&case.name)?;
+        rows.extend(measure(&mut subject, &mut peer, &plan)?);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    match arguments.format {
+        Format::Table => report::print_table(&rows, peer.version(), arguments.threads),
+        Format::Markdown => report::print_markdown(&rows, peer.version(), arguments.threads),
+        Format::Json => report::print_json(&rows)?,
+    }
+    let wrong = rows.iter().filter(|row| !row.agrees).count();
+    if wrong > 0 {
+        eprintln!("{wrong} results differ from the peer's");
+    }
+    Ok(if wrong == 0 { Outcome::Success } else { Outcome::Failure })
+}
+
+/// Everything that can be measured.
+fn cases() -> Vec<subject::Case> {
+    pointwise::cases()
+}
+
+fn names() -> Vec<String> {
+    cases().into_iter().map(|case| case.name).collect()
+}
+
+/// Runs this program again, optimised.
+fn again_optimised() -> Result<Outcome, Stop> {
+    let mut command = cargo();
+    command.args(["run", "--quiet", "--release", "--package", "xtask"]);
+    if cfg!(feature = "tch") || crate::command::libtorch().is_some() {
+        command.args(["--features", "tch"]);
+    }
+    let status =
+        command.arg("--").args(std::env::args_os().skip(1)).status().map_err(|error| format!("cargo: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(Outcome::Success),
+        Some(1) => Ok(Outcome::Failure),
+        _ => Err(format!("the optimised run ended with {status}")),
+    }
+}
