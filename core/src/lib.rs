@@ -16,7 +16,7 @@ pub use error::{Error, Result, Shape};
 pub use geometry::{Conv2d, Pool2d};
 pub use linear::LinearMap;
 pub use pointwise::{Dual, Element, Function, Number, Pointwise, Tape};
-pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, vjp};
+pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, Selection, vjp};
 pub use reduction::{Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, weighted_mean};
 pub use scalar::Scalar;
 pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary};

@@ -23,6 +23,15 @@ pub enum Arithmetic {
     Div,
 }
 
+/// The condition of [`Primitive::Select`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Selection {
+    /// x ≤ 0
+    NotPositive,
+    /// x = 0
+    Zero,
+}
+
 /// An operation of the CPU engines on tensors.
 #[derive(Clone, Debug)]
 pub enum Primitive {
@@ -47,6 +56,19 @@ pub enum Primitive {
         /// Map or sum.
         extent: Extent,
     },
+    /// As `Map`, summed down to a shape that broadcasts to the map's: the gradient by an input that all channels share.
+    MapTo {
+        /// The function f.
+        function: Function,
+        /// The inputs f is differentiated by.
+        partial: Vec<usize>,
+        /// The factor.
+        scale: f64,
+        /// The shape of the result.
+        shape: Shape,
+    },
+    /// The second of (condition, then, otherwise) where the condition holds, else the third; broadcasting.
+    Select(Selection),
     /// Summed down to a shape that broadcasts to the input's.
     SumTo(Shape),
     /// Repeated to a shape.
@@ -154,7 +176,10 @@ impl Primitive {
             | Primitive::ConvolveWeightGradient { .. }
             | Primitive::MaxPoolScatter(_)
             | Primitive::MaxPoolGather(_) => 2,
-            Primitive::Map { .. } | Primitive::Concatenate { .. } | Primitive::Fused(_) => inputs.len(),
+            Primitive::Select(_) => 3,
+            Primitive::Map { .. } | Primitive::MapTo { .. } | Primitive::Concatenate { .. } | Primitive::Fused(_) => {
+                inputs.len()
+            }
             _ => 1,
         };
         if inputs.len() != expected {
@@ -169,6 +194,14 @@ impl Primitive {
             Primitive::Map { function, extent, .. } => {
                 let full = map_shape(function, inputs)?;
                 Ok(if *extent == Extent::Sum { Vec::new() } else { full })
+            }
+            Primitive::MapTo { function, shape, .. } => {
+                broadcasts_to(self.name(), shape, &map_shape(function, inputs)?)?;
+                Ok(shape.clone())
+            }
+            Primitive::Select(_) => {
+                let branches = broadcast_shape(self.name(), inputs[1], inputs[2])?;
+                broadcast_shape(self.name(), inputs[0], &branches)
             }
             Primitive::SumTo(shape) => {
                 broadcasts_to(self.name(), shape, inputs[0])?;
@@ -276,7 +309,9 @@ impl Primitive {
             Primitive::Arithmetic(Arithmetic::Mul) => "mul",
             Primitive::Arithmetic(Arithmetic::Div) => "div",
             Primitive::Affine { .. } => "affine",
-            Primitive::Map { .. } => "pointwise",
+            Primitive::Map { .. } | Primitive::MapTo { .. } => "pointwise",
+            Primitive::Select(Selection::NotPositive) => "if_not_positive",
+            Primitive::Select(Selection::Zero) => "if_zero",
             Primitive::SumTo(_) => "sum",
             Primitive::BroadcastTo(_) => "broadcast_to",
             Primitive::Reshape(_) => "reshape",
@@ -418,12 +453,19 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
         Primitive::Map { function, partial, scale, .. } => {
             let arity = function.arity();
             let (arguments, multipliers) = inputs.split_at(arity);
+            let extents: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
+            let full = map_shape(function, &extents)?;
             let derivative = |partial: Vec<usize>, without: Option<usize>, target: &[usize]| {
                 let mut operands: Vec<&T> = arguments.iter().collect();
                 operands.extend(multipliers.iter().enumerate().filter(|(i, _)| Some(*i) != without).map(|(_, m)| m));
                 operands.push(gradient);
-                let map = Primitive::Map { function: function.clone(), partial, scale: *scale, extent: Extent::Map };
-                sum_to(&T::apply(map, &operands)?, target)
+                let (function, scale) = (function.clone(), *scale);
+                let map = if target == full {
+                    Primitive::Map { function, partial, scale, extent: Extent::Map }
+                } else {
+                    Primitive::MapTo { function, partial, scale, shape: target.to_vec() }
+                };
+                T::apply(map, &operands)
             };
             let mut gradients = Vec::with_capacity(inputs.len());
             for input in 0..arity {
@@ -434,6 +476,21 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
                 gradients.push(Some(derivative(partial.clone(), Some(multiplier), shape(arity + multiplier))?));
             }
             Ok(gradients)
+        }
+        Primitive::MapTo { function, partial, scale, .. } => {
+            let (function, partial, scale) = (function.clone(), partial.clone(), *scale);
+            let extents: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
+            let full = map_shape(&function, &extents)?;
+            let gradient = T::apply(Primitive::BroadcastTo(full), &[gradient])?;
+            vjp(&Primitive::Map { function, partial, scale, extent: Extent::Map }, inputs, &gradient)
+        }
+        Primitive::Select(_) => {
+            // The branches' values do not matter, only which was taken.
+            let zero = T::from_elements(&inputs[0].primitive_context(), vec![T::Element::ZERO], &[]);
+            let part = |then: &T, otherwise: &T, input: usize| {
+                sum_to(&T::apply(primitive.clone(), &[&inputs[0], then, otherwise])?, shape(input))
+            };
+            Ok(vec![None, Some(part(gradient, &zero, 1)?), Some(part(&zero, gradient, 2)?)])
         }
         Primitive::SumTo(_) => one(Primitive::BroadcastTo(shape(0).to_vec())),
         Primitive::BroadcastTo(_) => Ok(vec![Some(sum_to(gradient, shape(0))?)]),
@@ -576,10 +633,10 @@ impl<T: PrimitiveTensor> Tensor for T {
         T::apply(Primitive::map(&Function::unary(function)), &[self])
     }
     fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        T::apply(Primitive::map(&functions::if_not_positive()), &[self, then, otherwise])
+        T::apply(Primitive::Select(Selection::NotPositive), &[self, then, otherwise])
     }
     fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        T::apply(Primitive::map(&functions::if_zero()), &[self, then, otherwise])
+        T::apply(Primitive::Select(Selection::Zero), &[self, then, otherwise])
     }
     fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
         let shape = self.extents();
@@ -663,7 +720,7 @@ pub(crate) fn check_length(operation: &'static str, got: usize, shape: &[usize])
     }
 }
 
-/// The functions behind the trait's methods, erased once.
+/// The functions behind selections, erased once.
 mod functions {
     use std::sync::OnceLock;
 
@@ -687,13 +744,15 @@ mod functions {
         }
     }
 
-    pub(super) fn if_not_positive() -> Function {
-        static FUNCTION: OnceLock<Function> = OnceLock::new();
-        FUNCTION.get_or_init(|| Function::new(IfNotPositive)).clone()
-    }
-
-    pub(super) fn if_zero() -> Function {
-        static FUNCTION: OnceLock<Function> = OnceLock::new();
-        FUNCTION.get_or_init(|| Function::new(IfZero)).clone()
+    impl super::Selection {
+        /// The selection as a pointwise function.
+        pub(crate) fn function(self) -> &'static Function {
+            static NOT_POSITIVE: OnceLock<Function> = OnceLock::new();
+            static ZERO: OnceLock<Function> = OnceLock::new();
+            match self {
+                super::Selection::NotPositive => NOT_POSITIVE.get_or_init(|| Function::new(IfNotPositive)),
+                super::Selection::Zero => ZERO.get_or_init(|| Function::new(IfZero)),
+            }
+        }
     }
 }

@@ -51,6 +51,8 @@ pub enum Unary {
     Sigmoid,
     /// ln(1 + eˣ), without overflow.
     Softplus,
+    /// −ln(1 + e⁻ˣ), without overflow: the logarithm of the sigmoid.
+    LogSigmoid,
     /// max(0, x); derivative 0 at 0.
     Relu,
 }
@@ -227,13 +229,14 @@ pub trait Tensor: Clone + Sized {
         extent: Extent,
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
-        let mut map = function.tape().evaluate(inputs)?;
+        let (mut map, factor) = function.tape().evaluate(inputs)?;
         if let Some(weight) = weight {
             map = map.mul(weight)?;
         }
         if extent == Extent::Sum {
             map = map.sum_all()?;
         }
+        let scale = scale * factor;
         if scale == 1.0 { Ok(map) } else { map.scale(scale) }
     }
 
@@ -243,6 +246,36 @@ pub trait Tensor: Clone + Sized {
     /// As [`map_reduce`](Tensor::map_reduce).
     fn pointwise(function: &Function, inputs: &[&Self]) -> Result<Self> {
         Self::map_reduce(function, inputs, None, 1.0, Extent::Map)
+    }
+
+    /// (x − y)², broadcasting.
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn squared_difference(&self, other: &Self) -> Result<Self> {
+        self.sub(other)?.unary(Unary::Square)
+    }
+
+    /// h(x − y), broadcasting, with h the function of [`Element::huber`].
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn huber_difference(&self, other: &Self, delta: f64) -> Result<Self> {
+        let difference = self.sub(other)?;
+        let ones = vec![1; difference.rank()];
+        let bound = |value: f64| Self::constant(&self.context(), &[value], &ones);
+        let (low, high) = (bound(-delta)?, bound(delta)?);
+        let clipped = difference.sub(&high)?.if_not_positive(&difference, &high)?;
+        let clipped = clipped.sub(&low)?.if_not_positive(&low, &clipped)?;
+        clipped.mul(&difference.sub(&clipped.scale(0.5)?)?)
+    }
+
+    /// √(x² + `square`), `square` > 0.
+    ///
+    /// # Errors
+    /// The engine's own.
+    fn hypotenuse(&self, square: f64) -> Result<Self> {
+        self.unary(Unary::Square)?.shift(square)?.unary(Unary::Sqrt)
     }
 
     /// A linear map along `axis`; the axis must have the map's number of inputs.

@@ -115,10 +115,6 @@ struct Huber {
 impl Pointwise<2> for Huber {
     #[inline(always)]
     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
-        // With c = d clipped to ±δ both pieces are c·(d − ½c). Clipping d, not |d|, keeps the second derivative at
-        // d = 0 right, and no square of a large d arises.
-        let d = x - y;
-        let clipped = d.min(d.constant(self.delta)).max(d.constant(-self.delta));
-        clipped * (d - clipped * 0.5)
+        (x - y).huber(self.delta)
     }
 }

@@ -132,12 +132,8 @@ impl Node {
 
     /// The derivative of a map, with the map's sum computed in the same pass and left for its node.
     fn derivative_with_sum<F: Element>(&self, arrays: &[Array<'_, F>]) -> Option<Vec<F>> {
-        let Primitive::Map { function, partial, scale, extent: Extent::Map } = &self.primitive else { return None };
         let shared = self.sum.as_ref().filter(|_| EVALUATION.get() != 0)?;
-        // The last multiplier is the gradient of the sum.
-        let (gradient, arrays) = arrays.split_last().filter(|(gradient, _)| gradient.data.len() == 1)?;
-        let gradient = gradient.data[0].to_f64();
-        let (sum, derivative) = kernels::sum_and_derivative(function, partial, *scale, arrays, gradient, &self.shape);
+        let (derivative, sum) = kernels::derivative_with_sum(&self.primitive, arrays)?;
         shared.sum.set(sum);
         shared.evaluation.set(EVALUATION.get());
         Some(derivative)
@@ -238,6 +234,22 @@ impl<F: Element> ag::op::Op<F> for Pass {
     }
 }
 
+/// An identity over a number, with gradient 1 whatever comes from above: the end of what is differentiated. The crate's
+/// own would ask the number for its shape, and so compute it first.
+struct End;
+
+impl<F: Element> ag::op::Op<F> for End {
+    fn compute(&self, context: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
+        let view = context.input(0);
+        context.append_output_view(view);
+        Ok(())
+    }
+    fn grad(&self, context: &mut ag::op::GradientContext<F>) {
+        let one = AgTensor::from_elements(&context.graph(), vec![F::ONE], &[]);
+        context.append_input_grad(Some(one.node));
+    }
+}
+
 impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
     type Context = &'g Graph<F>;
     type Element = F;
@@ -270,7 +282,9 @@ impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
         let shapes = inputs.iter().map(|input| Rc::clone(&input.shape)).collect();
         let sum = match &primitive {
             Primitive::Map { partial, extent: Extent::Sum, .. } if partial.is_empty() => Some(Rc::default()),
-            Primitive::Map { partial, extent: Extent::Map, .. } if partial.len() == 1 => {
+            Primitive::Map { partial, extent: Extent::Map, .. } | Primitive::MapTo { partial, .. }
+                if partial.len() == 1 =>
+            {
                 DIFFERENTIATED.with(|slot| slot.borrow().clone())
             }
             _ => None,
@@ -305,9 +319,10 @@ impl<F: Element> Differentiable for AgTensor<'_, F> {
         if live.is_empty() {
             return Ok(vec![None; inputs.len()]);
         }
-        // A full reduction may have any number of axes; the crate seeds the output with ones of its shape.
+        // A full reduction may have any number of axes.
         let output = output.sum_all()?;
-        let mut gradients = ag::tensor_ops::grad(&[output.node], &live).into_iter();
+        let end = ag::Tensor::builder(output.graph).append_input(output.node, false).build(End);
+        let mut gradients = ag::tensor_ops::grad(&[end], &live).into_iter();
         if let Some(error) = DERIVATIVE_ERROR.with(|slot| slot.borrow_mut().take()) {
             return Err(error);
         }

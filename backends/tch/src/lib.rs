@@ -33,7 +33,7 @@ use std::sync::Arc;
 use image_losses_core::{
     Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, Loss, Pool2d, Result, Shape, Tensor, Unary,
 };
-use tch::{Device, Kind, TchError};
+use tch::{Device, Kind, Reduction, TchError};
 
 /// The crate beneath, in the version that these tensors are of.
 pub use tch;
@@ -210,6 +210,7 @@ impl Tensor for TchTensor {
             Unary::Sigmoid => x.f_sigmoid(),
             // libtorch's `softplus` is the identity above 20, 2e-9 off there.
             Unary::Softplus => x.f_neg().and_then(|x| x.f_log_sigmoid()).and_then(|x| x.f_neg()),
+            Unary::LogSigmoid => x.f_log_sigmoid(),
             Unary::Relu => x.f_relu(),
         })
     }
@@ -408,14 +409,27 @@ impl Tensor for TchTensor {
             views = wide.iter().collect();
             inputs = &views;
         }
-        let mut map = function.tape().evaluate(inputs)?;
+        let (mut map, factor) = function.tape().evaluate(inputs)?;
         if let Some(weight) = weight {
             map = if map.is_half() { map.mul(&weight.cast_like(&map)?)? } else { map.mul(weight)? };
         }
         if extent == Extent::Sum {
             map = map.sum_all()?;
         }
-        map.scale(scale)
+        map.scale(scale * factor)
+    }
+    fn squared_difference(&self, other: &Self) -> Result<Self> {
+        broadcastable("squared_difference", self, other)?;
+        Self::own(self.tensor.f_mse_loss(&other.tensor, Reduction::None).map_err(engine)?)
+    }
+    fn huber_difference(&self, other: &Self, delta: f64) -> Result<Self> {
+        broadcastable("huber_difference", self, other)?;
+        Self::own(self.tensor.f_huber_loss(&other.tensor, Reduction::None, delta).map_err(engine)?)
+    }
+    fn hypotenuse(&self, square: f64) -> Result<Self> {
+        // One pass forwards and one back, where the square, the sum and the root are three and as many.
+        let side = tch::Tensor::f_full([0i64; 0], square.sqrt(), (self.tensor.kind(), self.tensor.device()));
+        self.same(self.tensor.f_hypot(&side.map_err(engine)?))
     }
     fn full(&(kind, device): &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
         Self::own(tch::Tensor::f_full(extents(shape), value, (kind, device)).map_err(engine)?)

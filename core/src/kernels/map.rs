@@ -170,12 +170,7 @@ impl<'a, F: Scalar> Map<'a, F> {
 
     /// The map differentiated by the inputs in `partial`, at every element.
     pub fn values(&self, partial: &[usize]) -> Vec<F> {
-        // SAFETY: the units write all of a full output.
-        unsafe {
-            filled(count(self.shape), |target| {
-                self.run(None, &[Output::new(partial, target, Repeat::Full)]);
-            })
-        }
+        self.derivative(None, partial, self.shape).1
     }
 
     /// The sum of the map differentiated by the inputs in `partial`.
@@ -183,17 +178,34 @@ impl<'a, F: Scalar> Map<'a, F> {
         self.run(Some(partial), &[])
     }
 
-    /// The sum, and the map differentiated by the inputs in `partial` times `factor`, at every element.
-    pub(super) fn sum_and_values(mut self, partial: &[usize], factor: f64) -> (f64, Vec<F>) {
-        let mut sum = 0.0;
+    /// The map differentiated by the inputs in `partial`, summed down to `target`.
+    pub(super) fn values_summed_to(&self, partial: &[usize], target: &[usize]) -> Vec<F> {
+        self.derivative(None, partial, target).1
+    }
+
+    /// The sum, and the map differentiated by the inputs in `partial` times `factor`, summed down to `target`.
+    pub(super) fn sum_and_values(mut self, partial: &[usize], factor: f64, target: &[usize]) -> (f64, Vec<F>) {
         self.output_factor = factor;
-        // SAFETY: the units write all of a full output.
-        let values = unsafe {
-            filled(count(self.shape), |target| {
-                sum = self.run(Some(&[]), &[Output::new(partial, target, Repeat::Full)]);
-            })
+        self.derivative(Some(&[]), partial, target)
+    }
+
+    /// The sum over `summed`, and a derivative summed down to `target`: in the same pass where channels are summed, in
+    /// another where more is.
+    fn derivative(&self, summed: Option<&[usize]>, partial: &[usize], target: &[usize]) -> (f64, Vec<F>) {
+        let is_channels = self.channels > 1
+            && target.len() == self.shape.len()
+            && target.iter().enumerate().all(|(axis, &extent)| extent == if axis == 1 { 1 } else { self.shape[axis] });
+        let (repeat, length) = match is_channels {
+            true => (Repeat::Channels, count(target)),
+            false => (Repeat::Full, count(self.shape)),
         };
-        (sum, values)
+        let mut sum = 0.0;
+        // SAFETY: the units write all of an output of either kind.
+        let values = unsafe { filled(length, |out| sum = self.run(summed, &[Output::new(partial, out, repeat)])) };
+        if is_channels || target == self.shape {
+            return (sum, values);
+        }
+        (sum, broadcast::sum_to(Array { shape: self.shape, data: &values }, target))
     }
 
     /// The sum, and its gradient with respect to each input in `wanted`, in that input's own shape.

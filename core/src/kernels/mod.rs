@@ -12,7 +12,7 @@ pub(crate) mod stream;
 pub mod winograd;
 
 use crate::primitive::{Arithmetic, Primitive};
-use crate::{Extent, Function, Scalar};
+use crate::{Extent, Scalar};
 
 pub use stream::stream;
 
@@ -35,19 +35,27 @@ pub fn sum<F: Scalar>(values: &[F]) -> f64 {
     map::sum(isa::detect(), values)
 }
 
-/// The sum of `scale` · f(inputs) · Π multipliers, and that map differentiated by the inputs in `partial` times
-/// `gradient`, in one pass. `inputs` are the function's and the multipliers, as for [`Primitive::Map`]; `shape` is what
-/// they broadcast to.
-pub fn sum_and_derivative<F: Scalar>(
-    function: &Function,
-    partial: &[usize],
-    scale: f64,
-    inputs: &[Array<'_, F>],
-    gradient: f64,
-    shape: &[usize],
-) -> (f64, Vec<F>) {
-    let (arguments, multipliers) = inputs.split_at(function.arity());
-    map::Map::new(function, arguments, multipliers, shape, scale).sum_and_values(partial, gradient)
+/// A primitive that is a map differentiated once, with the sum of the map itself: both in one pass. `None` where the
+/// primitive is no such, or its last multiplier, the gradient from above, has several elements.
+pub fn derivative_with_sum<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>]) -> Option<(Vec<F>, f64)> {
+    let (function, partial, scale, target) = match primitive {
+        Primitive::Map { function, partial, scale, extent: Extent::Map } => (function, partial, *scale, None),
+        Primitive::MapTo { function, partial, scale, shape } => (function, partial, *scale, Some(&shape[..])),
+        _ => return None,
+    };
+    let (gradient, inputs) = inputs.split_last().filter(|(gradient, _)| gradient.data.len() == 1)?;
+    let (arguments, multipliers) = inputs.split_at_checked(function.arity())?;
+    let full = full_shape(arguments);
+    let map = map::Map::new(function, arguments, multipliers, &full, scale);
+    let (sum, values) = map.sum_and_values(partial, gradient.data[0].to_f64(), target.unwrap_or(&full));
+    Some((values, sum))
+}
+
+/// The shape that a function's arguments broadcast to; the shape rule has accepted them.
+fn full_shape<F: Scalar>(arguments: &[Array<'_, F>]) -> Vec<usize> {
+    arguments
+        .iter()
+        .fold(Vec::new(), |full, input| broadcast::broadcast_shape("pointwise", &full, input.shape).unwrap_or(full))
 }
 
 /// The first four extents: primitives with images have checked the rank.
@@ -77,15 +85,18 @@ pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape
             match extent {
                 Extent::Map => map::Map::new(function, arguments, multipliers, shape, *scale).values(partial),
                 Extent::Sum => {
-                    // The accepted shape is that of the sum; the map's is the arguments' broadcast.
-                    let full = arguments.iter().fold(Vec::new(), |full, input| {
-                        broadcast::broadcast_shape("pointwise", &full, input.shape).unwrap_or(full)
-                    });
+                    let full = full_shape(arguments);
                     let map = map::Map::new(function, arguments, multipliers, &full, *scale);
                     vec![F::from_f64(map.sum(partial))]
                 }
             }
         }
+        Primitive::MapTo { function, partial, scale, shape } => {
+            let (arguments, multipliers) = inputs.split_at(function.arity());
+            let full = full_shape(arguments);
+            map::Map::new(function, arguments, multipliers, &full, *scale).values_summed_to(partial, shape)
+        }
+        Primitive::Select(selection) => map::Map::new(selection.function(), inputs, &[], shape, 1.0).values(&[]),
         Primitive::SumTo(shape) => broadcast::sum_to(inputs[0], shape),
         Primitive::BroadcastTo(shape) => broadcast::expand(inputs[0], shape),
         Primitive::Reshape(_) => inputs[0].data.to_vec(),

@@ -57,6 +57,19 @@ pub trait Element:
     fn relu(self) -> Self {
         self.if_not_positive(self.constant(0.0), self)
     }
+    /// The nearest number from `low` to `high`; derivative 1 between them, 0 at and beyond them.
+    #[inline(always)]
+    fn clip(self, low: f64, high: f64) -> Self {
+        let x = (self - high).if_not_positive(self, self.constant(high));
+        (x - low).if_not_positive(self.constant(low), x)
+    }
+    /// ½x² where |x| < `delta`, else `delta`·(|x| − ½·`delta`); its derivative is x clipped to ±`delta`.
+    #[inline(always)]
+    fn huber(self, delta: f64) -> Self {
+        // With c the clipped x both pieces are c·(x − ½c), in which no square of a large x arises.
+        let clipped = self.clip(-delta, delta);
+        clipped * (self - clipped * 0.5)
+    }
     /// x where x > 0, else `slope`·x.
     #[inline(always)]
     fn leaky_relu(self, slope: f64) -> Self {
@@ -223,6 +236,10 @@ impl<F: Scalar> Element for Number<F> {
         Number(math::softplus(self.0))
     }
     #[inline(always)]
+    fn clip(self, low: f64, high: f64) -> Self {
+        Number(math::clip(self.0, F::from_f64(low), F::from_f64(high)))
+    }
+    #[inline(always)]
     fn if_not_positive(self, then: Self, otherwise: Self) -> Self {
         if self.0 <= F::ZERO { then } else { otherwise }
     }
@@ -322,6 +339,10 @@ impl<E: Element> Element for Dual<E> {
     #[inline(always)]
     fn softplus(self) -> Self {
         Dual { value: self.value.softplus(), derivative: self.derivative * self.value.sigmoid() }
+    }
+    #[inline(always)]
+    fn huber(self, delta: f64) -> Self {
+        Dual { value: self.value.huber(delta), derivative: self.derivative * self.value.clip(-delta, delta) }
     }
     #[inline(always)]
     fn if_not_positive(self, then: Self, otherwise: Self) -> Self {

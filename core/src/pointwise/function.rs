@@ -107,6 +107,7 @@ impl Function {
                         static FUNCTION: OnceLock<Function> = OnceLock::new();
                         FUNCTION.get_or_init(|| Function::new($variant)).clone()
                     })*
+                    Unary::LogSigmoid => Function::new(LogSigmoid),
                 }
             };
         }
@@ -152,6 +153,17 @@ impl Function {
     /// Evaluates a block of elements.
     pub(crate) fn block<F: Scalar>(&self, block: Block<'_, F>) {
         F::evaluate_block(&*self.0, block);
+    }
+}
+
+/// −ln(1 + e⁻ˣ).
+#[derive(Clone, Copy, Debug)]
+struct LogSigmoid;
+
+impl Pointwise<1> for LogSigmoid {
+    #[inline(always)]
+    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+        -(-x).softplus()
     }
 }
 

@@ -29,6 +29,13 @@ dispatch!(tanh, "tanh x.", f32::tanh, f64::tanh);
 dispatch!(sigmoid, "1/(1 + e⁻ˣ).", sigmoid_f32, sigmoid_f64);
 dispatch!(softplus, "ln(1 + eˣ).", softplus_f32, softplus_f64);
 
+/// The nearest number from `low` to `high`; NaN stays NaN.
+#[inline(always)]
+pub(crate) fn clip<F: Scalar>(x: F, low: F, high: F) -> F {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
 /// −1, 0 or 1; NaN stays NaN.
 #[inline(always)]
 pub(crate) fn sign<F: Scalar>(x: F) -> F {
@@ -96,19 +103,19 @@ fn exp_of_minus_abs(x: f32) -> f32 {
     mantissa * power_of_two(k)
 }
 
-/// ln(1 + z) for z in [0, 1], to about 1e-7 relative.
+/// ln(1 + z) for z in [0, 1], to 1.5e-7 relative: z times a polynomial, the Chebyshev interpolation of ln(1 + z)/z there,
+/// whose own error is 3e-8.
 #[inline(always)]
 fn ln_1p_unit_f32(z: f32) -> f32 {
-    // With s = z/(2 + z): ln(1 + z) = 2·artanh s = 2s + s³·(2/3 + 2s²/5 + …), |s| ≤ 1/3.
-    let s = z / (2.0 + z);
-    let w = s * s;
-    let p = (2.0f32 / 15.0).mul_add(w, 2.0 / 13.0);
-    let p = p.mul_add(w, 2.0 / 11.0);
-    let p = p.mul_add(w, 2.0 / 9.0);
-    let p = p.mul_add(w, 2.0 / 7.0);
-    let p = p.mul_add(w, 2.0 / 5.0);
-    let p = p.mul_add(w, 2.0 / 3.0);
-    (s * w).mul_add(p, 2.0 * s)
+    let p = (-0.003_256_378_5f32).mul_add(z, 0.019_907_162);
+    let p = p.mul_add(z, -0.057_064_2);
+    let p = p.mul_add(z, 0.106_142_65);
+    let p = p.mul_add(z, -0.153_118_63);
+    let p = p.mul_add(z, 0.196_781_17);
+    let p = p.mul_add(z, -0.249_545_59);
+    let p = p.mul_add(z, 0.333_300_05);
+    let p = p.mul_add(z, -0.499_999_05);
+    p.mul_add(z, 1.0) * z
 }
 
 #[inline(always)]

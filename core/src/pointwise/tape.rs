@@ -22,6 +22,11 @@ enum Step {
         shift: f64,
     },
     Unary(Unary, usize),
+    /// The Huber function of x
+    Huber {
+        x: usize,
+        delta: f64,
+    },
     IfNotPositive(usize, usize, usize),
     IfZero(usize, usize, usize),
 }
@@ -51,46 +56,99 @@ impl Tape {
         self.steps.iter().filter(|step| !matches!(step, Step::Input(_) | Step::Constant(_))).count()
     }
 
-    /// Runs the operations on tensors (broadcasting among them).
+    /// Runs the operations on tensors (broadcasting among them). The function is the result times the number beside it,
+    /// which a sum need not apply to every element.
     ///
     /// # Errors
     /// Those of the operations: shapes that do not broadcast.
-    pub fn evaluate<T: Tensor>(&self, inputs: &[&T]) -> Result<T> {
-        let Some(first) = inputs.first() else {
-            return Err(crate::Error::InputCount { operation: "pointwise", expected: 1, got: 0 });
-        };
+    pub fn evaluate<T: Tensor>(&self, inputs: &[&T]) -> Result<(T, f64)> {
+        let missing = || crate::Error::InputCount { operation: "pointwise", expected: 1, got: inputs.len() };
+        let first = inputs.first().ok_or_else(missing)?;
         let context = first.context();
         let smallest = first.dtype().smallest_normal();
-        let mut bound: Vec<f64> = Vec::with_capacity(self.steps.len());
-        let mut done: Vec<T> = Vec::with_capacity(self.steps.len());
-        for step in &self.steps {
-            bound.push(self.lower_bound(step, &bound));
-            done.push(match *step {
-                Step::Input(i) => inputs[i].clone(),
-                Step::Constant(value) => T::constant(&context, &[value], &[1])?,
-                Step::Add(a, b) => done[a].add(&done[b])?,
-                Step::Sub(a, b) => done[a].sub(&done[b])?,
-                Step::Mul(a, b) if a == b => done[a].unary(Unary::Square)?,
-                Step::Mul(a, b) => done[a].mul(&done[b])?,
-                Step::Div(a, b) => done[a].div(&done[b])?,
-                Step::Affine { x, scale, shift } => done[x].affine(scale, shift)?,
-                // A root whose operand may be zero has its derivative guarded: 0, not infinite.
-                Step::Unary(Unary::Sqrt, x) if bound[x] < smallest => {
-                    let one = T::constant(&context, &[1.0], &[1])?;
-                    let zero = T::constant(&context, &[0.0], &[1])?;
-                    let root = done[x].if_zero(&one, &done[x])?.unary(Unary::Sqrt)?;
-                    done[x].if_zero(&zero, &root)?
-                }
-                Step::Unary(op, x) => done[x].unary(op)?,
-                Step::IfNotPositive(c, a, b) => done[c].if_not_positive(&done[a], &done[b])?,
-                Step::IfZero(c, a, b) => done[c].if_zero(&done[a], &done[b])?,
-            });
+        let bound = self.lower_bounds();
+        // A last multiplication by a number is left to the caller.
+        let (output, factor) = match self.steps[self.output] {
+            Step::Affine { x, scale, shift: 0.0 } => (x, scale),
+            _ => (self.output, 1.0),
+        };
+        // Which steps are computed: what the result needs, through the operations that take several steps at once.
+        let mut needed = vec![false; self.steps.len()];
+        needed[output] = true;
+        for id in (0..self.steps.len()).rev().filter(|&id| id <= output) {
+            if needed[id] {
+                self.fused(id, smallest).operands().into_iter().flatten().for_each(|operand| needed[operand] = true);
+            }
         }
-        done.into_iter().nth(self.output).ok_or(crate::Error::InputCount {
-            operation: "pointwise",
-            expected: 1,
-            got: 0,
-        })
+        let mut done: Vec<Option<T>> = Vec::with_capacity(self.steps.len());
+        for (id, &is_needed) in needed.iter().enumerate() {
+            let at = |id: usize| done[id].as_ref().ok_or_else(missing);
+            let value = match self.fused(id, smallest) {
+                _ if !is_needed => {
+                    done.push(None);
+                    continue;
+                }
+                Fused::SquaredDifference(a, b) => at(a)?.squared_difference(at(b)?),
+                Fused::HuberDifference(a, b, delta) => at(a)?.huber_difference(at(b)?, delta),
+                Fused::Hypotenuse(x, square) => at(x)?.hypotenuse(square),
+                Fused::Step(step) => match step {
+                    Step::Input(i) => Ok(inputs[i].clone()),
+                    Step::Constant(value) => T::constant(&context, &[value], &[1]),
+                    Step::Add(a, b) => at(a)?.add(at(b)?),
+                    Step::Sub(a, b) => at(a)?.sub(at(b)?),
+                    Step::Mul(a, b) if a == b => at(a)?.unary(Unary::Square),
+                    Step::Mul(a, b) => at(a)?.mul(at(b)?),
+                    Step::Div(a, b) => at(a)?.div(at(b)?),
+                    Step::Affine { x, scale, shift } => at(x)?.affine(scale, shift),
+                    // A root whose operand may be zero has its derivative guarded: 0, not infinite.
+                    Step::Unary(Unary::Sqrt, x) if bound[x] < smallest => {
+                        let one = T::constant(&context, &[1.0], &[1])?;
+                        let zero = T::constant(&context, &[0.0], &[1])?;
+                        let root = at(x)?.if_zero(&one, at(x)?)?.unary(Unary::Sqrt)?;
+                        at(x)?.if_zero(&zero, &root)
+                    }
+                    Step::Unary(op, x) => at(x)?.unary(op),
+                    Step::Huber { x, delta } => at(x)?.huber_difference(&T::constant(&context, &[0.0], &[1])?, delta),
+                    Step::IfNotPositive(c, a, b) => at(c)?.if_not_positive(at(a)?, at(b)?),
+                    Step::IfZero(c, a, b) => at(c)?.if_zero(at(a)?, at(b)?),
+                },
+            }?;
+            done.push(Some(value));
+        }
+        let output = done.into_iter().nth(output).flatten().ok_or_else(missing)?;
+        Ok((output, factor))
+    }
+
+    /// The operation that computes a step: one that takes the steps before it along, where there is such.
+    fn fused(&self, id: usize, smallest: f64) -> Fused {
+        let step = self.steps[id];
+        match step {
+            Step::Mul(d, e) if d == e => match self.steps[d] {
+                Step::Sub(a, b) => Fused::SquaredDifference(a, b),
+                _ => Fused::Step(step),
+            },
+            Step::Huber { x, delta } => match self.steps[x] {
+                Step::Sub(a, b) => Fused::HuberDifference(a, b, delta),
+                _ => Fused::Step(step),
+            },
+            Step::Unary(Unary::Sqrt, sum) => match self.steps[sum] {
+                Step::Affine { x: square, scale: 1.0, shift } if shift >= smallest => match self.steps[square] {
+                    Step::Mul(x, y) if x == y => Fused::Hypotenuse(x, shift),
+                    _ => Fused::Step(step),
+                },
+                _ => Fused::Step(step),
+            },
+            _ => Fused::Step(step),
+        }
+    }
+
+    /// For each step a number that its result is never below.
+    fn lower_bounds(&self) -> Vec<f64> {
+        let mut bounds = Vec::with_capacity(self.steps.len());
+        for step in &self.steps {
+            bounds.push(self.lower_bound(step, &bounds));
+        }
+        bounds
     }
 
     /// A number that the step's result is never below.
@@ -100,8 +158,37 @@ impl Tape {
             Step::Mul(a, b) if a == b => 0.0,
             Step::Add(a, b) => bound[a] + bound[b],
             Step::Affine { x, scale, shift } if scale >= 0.0 => bound[x] * scale + shift,
-            Step::Unary(Unary::Abs | Unary::Sqrt | Unary::Exp | Unary::Sigmoid | Unary::Softplus, _) => 0.0,
+            Step::Unary(Unary::Abs | Unary::Sqrt | Unary::Exp | Unary::Sigmoid | Unary::Softplus, _)
+            | Step::Huber { .. } => 0.0,
             _ => f64::NEG_INFINITY,
+        }
+    }
+}
+
+/// How a step is computed.
+enum Fused {
+    /// By itself.
+    Step(Step),
+    /// (a − b)²
+    SquaredDifference(usize, usize),
+    /// The Huber function of a − b.
+    HuberDifference(usize, usize, f64),
+    /// √(x² + a number)
+    Hypotenuse(usize, f64),
+}
+
+impl Fused {
+    /// The steps whose results it takes.
+    fn operands(&self) -> [Option<usize>; 3] {
+        match *self {
+            Fused::SquaredDifference(a, b) | Fused::HuberDifference(a, b, _) => [Some(a), Some(b), None],
+            Fused::Hypotenuse(x, _) => [Some(x), None, None],
+            Fused::Step(step) => match step {
+                Step::Input(_) | Step::Constant(_) => [None; 3],
+                Step::Add(a, b) | Step::Sub(a, b) | Step::Mul(a, b) | Step::Div(a, b) => [Some(a), Some(b), None],
+                Step::Affine { x, .. } | Step::Unary(_, x) | Step::Huber { x, .. } => [Some(x), None, None],
+                Step::IfNotPositive(a, b, c) | Step::IfZero(a, b, c) => [Some(a), Some(b), Some(c)],
+            },
         }
     }
 }
@@ -138,6 +225,11 @@ impl Recorded<'_> {
     fn affine(self, scale: f64, shift: f64) -> Self {
         if scale == 1.0 && shift == 0.0 {
             return self;
+        }
+        // Twice a sign change is none.
+        let before = self.steps.borrow()[self.id];
+        if let (Step::Affine { x, scale: -1.0, shift: 0.0 }, -1.0, 0.0) = (before, scale, shift) {
+            return Recorded { steps: self.steps, id: x };
         }
         self.push(Step::Affine { x: self.id, scale, shift })
     }
@@ -182,7 +274,12 @@ impl Element for Recorded<'_> {
         self.push(Step::Unary(Unary::Sigmoid, self.id))
     }
     fn softplus(self) -> Self {
-        self.push(Step::Unary(Unary::Softplus, self.id))
+        // One operation on every engine, where a softplus without a threshold is several on some.
+        let inner = self.negated();
+        inner.push(Step::Unary(Unary::LogSigmoid, inner.id)).negated()
+    }
+    fn huber(self, delta: f64) -> Self {
+        self.push(Step::Huber { x: self.id, delta })
     }
     fn relu(self) -> Self {
         self.push(Step::Unary(Unary::Relu, self.id))
