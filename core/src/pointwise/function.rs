@@ -13,6 +13,8 @@ use crate::{Error, Result, Scalar, Unary};
 
 /// Elements evaluated at a time.
 const PIECE: usize = 256;
+/// Elements of a group; a divisor of [`PIECE`].
+const GROUP: usize = 32;
 
 /// A function of `K` numbers, applied to `K` tensors element by element.
 ///
@@ -185,84 +187,103 @@ impl<P: Pointwise<K>, const K: usize> Erased for Holder<P, K> {
 /// Chooses the loop for the derivative asked for.
 fn evaluate<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, block: Block<'_, F>) {
     let Block { isa, partial, inputs, weight, scale, out, sum } = block;
-    let inputs: [&[F]; K] = std::array::from_fn(|k| &inputs[k][..weight.len()]);
+    let operands = Operands { inputs: std::array::from_fn(|k| &inputs[k][..weight.len()]), weight, scale };
     match (partial, out, sum) {
         (_, None, None) => {}
         // The direction is a constant in each of these, so that terms it does not reach vanish.
         ([0], Some(out), None) if K > 0 => {
-            isa::run(isa, FirstLoop::<'_, K, 0, P, F> { function, inputs, weight, scale, out });
+            isa::run(isa, FirstLoop::<'_, K, 0, P, F> { function, operands, out });
         }
         ([1], Some(out), None) if K > 1 => {
-            isa::run(isa, FirstLoop::<'_, K, 1, P, F> { function, inputs, weight, scale, out });
+            isa::run(isa, FirstLoop::<'_, K, 1, P, F> { function, operands, out });
         }
         ([0], Some(out), Some(sum)) if K > 0 => {
-            isa::run(isa, BothLoop::<'_, K, 0, P, F> { function, inputs, weight, scale, out, sum });
+            isa::run(isa, BothLoop::<'_, K, 0, P, F> { function, operands, out, sum });
         }
         ([1], Some(out), Some(sum)) if K > 1 => {
-            isa::run(isa, BothLoop::<'_, K, 1, P, F> { function, inputs, weight, scale, out, sum });
+            isa::run(isa, BothLoop::<'_, K, 1, P, F> { function, operands, out, sum });
         }
-        ([], None, Some(sum)) => isa::run(isa, SumLoop { function, inputs, weight, sum }),
-        ([], Some(out), None) => isa::run(isa, ValueLoop { function, inputs, weight, scale, out }),
+        ([], None, Some(sum)) => isa::run(isa, SumLoop { function, operands, sum }),
+        ([], Some(out), None) => isa::run(isa, ValueLoop { function, operands, out }),
         ([i], Some(out), sum) => {
             if let Some(sum) = sum {
-                isa::run(isa, SumLoop { function, inputs, weight, sum });
+                isa::run(isa, SumLoop { function, operands, sum });
             }
-            isa::run(isa, AnyFirstLoop { function, input: *i, inputs, weight, scale, out });
+            isa::run(isa, AnyFirstLoop { function, input: *i, operands, out });
         }
         ([i, j], Some(out), None) => {
-            isa::run(isa, SecondLoop { function, directions: [*i, *j], inputs, weight, scale, out });
+            isa::run(isa, SecondLoop { function, directions: [*i, *j], operands, out });
         }
-        (_, out, sum) => any_order(function, partial, inputs, weight, scale, out, sum),
+        (_, out, sum) => any_order(function, partial, operands, out, sum),
     }
 }
 
-/// Runs `piece` over pieces of the block: it fills its part of a buffer for the derivative, `from` where it says, and of
-/// one for the value. Both stay in the first-level cache, so that memory is read and written without a pause.
+/// Runs `element`, which gives derivative and value at one element, over the block, and hands the derivatives times
+/// weight and scale to `out`, the values times weight to `sum`. A piece stays in the first-level cache, so that memory is
+/// read and written without a pause.
 #[inline(always)]
-fn pieces<F: Scalar>(
-    length: usize,
+fn each<const K: usize, F: Scalar>(
+    Operands { inputs, weight, scale }: Operands<'_, K, F>,
     mut out: Option<Sink<'_, F>>,
     mut sum: Option<&mut Lanes>,
-    mut piece: impl FnMut(usize, &mut [F], &mut [F]),
+    mut element: impl FnMut([F; K]) -> [F; 2],
 ) {
     let mut derivatives = [F::ZERO; PIECE];
     let mut values = [F::ZERO; PIECE];
-    for from in (0..length).step_by(PIECE) {
-        let length = PIECE.min(length - from);
-        let (derivatives, values) = (&mut derivatives[..length], &mut values[..length]);
-        piece(from, derivatives, values);
+    for from in (0..weight.len()).step_by(PIECE) {
+        let length = PIECE.min(weight.len() - from);
+        let inputs = inputs.map(|input| &input[from..][..length]);
+        let weight = &weight[from..][..length];
+        // Groups of a constant length become vectors without a remainder.
+        let grouped = length / GROUP * GROUP;
+        let (weights, _) = weight.as_chunks::<GROUP>();
+        let groups = derivatives.as_chunks_mut::<GROUP>().0.iter_mut().zip(values.as_chunks_mut::<GROUP>().0);
+        for (group, ((derivatives, values), weight)) in groups.zip(weights).enumerate() {
+            let inputs: [&[F; GROUP]; K] = inputs.map(|input| &input.as_chunks::<GROUP>().0[group]);
+            for l in 0..GROUP {
+                let [derivative, value] = element(inputs.map(|input| input[l]));
+                derivatives[l] = derivative * (weight[l] * scale);
+                values[l] = value * weight[l];
+            }
+        }
+        for l in grouped..length {
+            let [derivative, value] = element(inputs.map(|input| input[l]));
+            derivatives[l] = derivative * (weight[l] * scale);
+            values[l] = value * weight[l];
+        }
         if let Some(out) = &mut out {
-            out.put(from, derivatives);
+            out.put(from, &derivatives[..length]);
         }
         if let Some(sum) = &mut sum {
-            lanes::add(sum, values);
+            lanes::add(sum, &values[..length]);
         }
     }
+}
+
+/// What a block is computed from.
+#[derive(Clone, Copy)]
+struct Operands<'a, const K: usize, F> {
+    inputs: [&'a [F]; K],
+    weight: &'a [F],
+    scale: F,
 }
 
 /// The sum of the function.
 struct SumLoop<'a, const K: usize, P, F> {
     function: &'a P,
-    inputs: [&'a [F]; K],
-    weight: &'a [F],
+    operands: Operands<'a, K, F>,
     sum: &'a mut Lanes,
 }
 
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SumLoop<'_, K, P, F> {
     #[inline(always)]
     fn run(self) {
-        pieces(
-            self.weight.len(),
+        each(
+            self.operands,
             None,
             Some(self.sum),
             #[inline(always)]
-            |from, _, values| {
-                let inputs = self.inputs.map(|input| &input[from..][..values.len()]);
-                let weight = &self.weight[from..][..values.len()];
-                for (l, value) in values.iter_mut().enumerate() {
-                    *value = self.function.value(inputs.map(|input| Number(input[l]))).0 * weight[l];
-                }
-            },
+            |inputs| [F::ZERO, self.function.value(inputs.map(Number)).0],
         );
     }
 }
@@ -270,27 +291,19 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SumLoop<'_, K, P, F>
 /// The function itself.
 struct ValueLoop<'a, const K: usize, P, F: Scalar> {
     function: &'a P,
-    inputs: [&'a [F]; K],
-    weight: &'a [F],
-    scale: F,
+    operands: Operands<'a, K, F>,
     out: Sink<'a, F>,
 }
 
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for ValueLoop<'_, K, P, F> {
     #[inline(always)]
     fn run(self) {
-        pieces(
-            self.weight.len(),
+        each(
+            self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |from, out, _| {
-                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
-                let weight = &self.weight[from..][..out.len()];
-                for (l, out) in out.iter_mut().enumerate() {
-                    *out = self.function.value(inputs.map(|input| Number(input[l]))).0 * (weight[l] * self.scale);
-                }
-            },
+            |inputs| [self.function.value(inputs.map(Number)).0, F::ZERO],
         );
     }
 }
@@ -298,27 +311,19 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for ValueLoop<'_, K, P, 
 /// The derivative by input `I`.
 struct FirstLoop<'a, const K: usize, const I: usize, P, F: Scalar> {
     function: &'a P,
-    inputs: [&'a [F]; K],
-    weight: &'a [F],
-    scale: F,
+    operands: Operands<'a, K, F>,
     out: Sink<'a, F>,
 }
 
 impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for FirstLoop<'_, K, I, P, F> {
     #[inline(always)]
     fn run(self) {
-        pieces(
-            self.weight.len(),
+        each(
+            self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |from, out, _| {
-                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
-                let weight = &self.weight[from..][..out.len()];
-                for (l, out) in out.iter_mut().enumerate() {
-                    *out = first(self.function, I, inputs, l).derivative.0 * (weight[l] * self.scale);
-                }
-            },
+            |inputs| [first(self.function, I, inputs).derivative.0, F::ZERO],
         );
     }
 }
@@ -326,9 +331,7 @@ impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for Firs
 /// The derivative by input `I`, and the sum of the function.
 struct BothLoop<'a, const K: usize, const I: usize, P, F: Scalar> {
     function: &'a P,
-    inputs: [&'a [F]; K],
-    weight: &'a [F],
-    scale: F,
+    operands: Operands<'a, K, F>,
     out: Sink<'a, F>,
     sum: &'a mut Lanes,
 }
@@ -336,19 +339,14 @@ struct BothLoop<'a, const K: usize, const I: usize, P, F: Scalar> {
 impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for BothLoop<'_, K, I, P, F> {
     #[inline(always)]
     fn run(self) {
-        pieces(
-            self.weight.len(),
+        each(
+            self.operands,
             Some(self.out),
             Some(self.sum),
             #[inline(always)]
-            |from, out, values| {
-                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
-                let weight = &self.weight[from..][..out.len()];
-                for (l, (out, value)) in out.iter_mut().zip(values).enumerate() {
-                    let dual = first(self.function, I, inputs, l);
-                    *out = dual.derivative.0 * (weight[l] * self.scale);
-                    *value = dual.value.0 * weight[l];
-                }
+            |inputs| {
+                let dual = first(self.function, I, inputs);
+                [dual.derivative.0, dual.value.0]
             },
         );
     }
@@ -358,41 +356,28 @@ impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for Both
 struct AnyFirstLoop<'a, const K: usize, P, F: Scalar> {
     function: &'a P,
     input: usize,
-    inputs: [&'a [F]; K],
-    weight: &'a [F],
-    scale: F,
+    operands: Operands<'a, K, F>,
     out: Sink<'a, F>,
 }
 
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for AnyFirstLoop<'_, K, P, F> {
     #[inline(always)]
     fn run(self) {
-        pieces(
-            self.weight.len(),
+        each(
+            self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |from, out, _| {
-                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
-                let weight = &self.weight[from..][..out.len()];
-                for (l, out) in out.iter_mut().enumerate() {
-                    *out = first(self.function, self.input, inputs, l).derivative.0 * (weight[l] * self.scale);
-                }
-            },
+            |inputs| [first(self.function, self.input, inputs).derivative.0, F::ZERO],
         );
     }
 }
 
 /// Value and derivative by one input at one element.
 #[inline(always)]
-fn first<const K: usize, P: Pointwise<K>, F: Scalar>(
-    function: &P,
-    input: usize,
-    inputs: [&[F]; K],
-    l: usize,
-) -> Dual<Number<F>> {
+fn first<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, input: usize, inputs: [F; K]) -> Dual<Number<F>> {
     function.value(std::array::from_fn(|k| Dual {
-        value: Number(inputs[k][l]),
+        value: Number(inputs[k]),
         derivative: Number(if k == input { F::ONE } else { F::ZERO }),
     }))
 }
@@ -401,9 +386,7 @@ fn first<const K: usize, P: Pointwise<K>, F: Scalar>(
 struct SecondLoop<'a, const K: usize, P, F: Scalar> {
     function: &'a P,
     directions: [usize; 2],
-    inputs: [&'a [F]; K],
-    weight: &'a [F],
-    scale: F,
+    operands: Operands<'a, K, F>,
     out: Sink<'a, F>,
 }
 
@@ -413,21 +396,17 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P,
         let seed = |k: usize, direction: usize| Number(if k == direction { F::ONE } else { F::ZERO });
         let [i, j] = self.directions;
         let seeds: [(Number<F>, Number<F>); K] = std::array::from_fn(|k| (seed(k, i), seed(k, j)));
-        pieces(
-            self.weight.len(),
+        each(
+            self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |from, out, _| {
-                let inputs = self.inputs.map(|input| &input[from..][..out.len()]);
-                let weight = &self.weight[from..][..out.len()];
-                for (l, out) in out.iter_mut().enumerate() {
-                    let dual = self.function.value(std::array::from_fn(|k| Dual {
-                        value: Dual { value: Number(inputs[k][l]), derivative: seeds[k].0 },
-                        derivative: Dual { value: seeds[k].1, derivative: Number(F::ZERO) },
-                    }));
-                    *out = dual.derivative.derivative.0 * (weight[l] * self.scale);
-                }
+            |inputs| {
+                let dual = self.function.value(std::array::from_fn(|k| Dual {
+                    value: Dual { value: Number(inputs[k]), derivative: seeds[k].0 },
+                    derivative: Dual { value: seeds[k].1, derivative: Number(F::ZERO) },
+                }));
+                [dual.derivative.derivative.0, F::ZERO]
             },
         );
     }
@@ -437,27 +416,15 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P,
 fn any_order<const K: usize, P: Pointwise<K>, F: Scalar>(
     function: &P,
     partial: &[usize],
-    inputs: [&[F]; K],
-    weight: &[F],
-    scale: F,
+    operands: Operands<'_, K, F>,
     out: Option<Sink<'_, F>>,
     sum: Option<&mut Lanes>,
 ) {
     let seeds: [Vec<bool>; K] = std::array::from_fn(|k| partial.iter().map(|&direction| direction == k).collect());
     let mut pool = Pool::default();
-    pieces(
-        weight.len(),
-        out,
-        sum,
-        #[inline(always)]
-        |from, out, values| {
-            for (l, (out, value)) in out.iter_mut().zip(values).enumerate() {
-                let l = from + l;
-                let derivative = function.value(std::array::from_fn(|k| pool.input(inputs[k][l], &seeds[k]))).top();
-                pool.clear();
-                *out = derivative * (weight[l] * scale);
-                *value = derivative * weight[l];
-            }
-        },
-    );
+    each(operands, out, sum, |inputs| {
+        let derivative = function.value(std::array::from_fn(|k| pool.input(inputs[k], &seeds[k]))).top();
+        pool.clear();
+        [derivative, derivative]
+    });
 }

@@ -62,12 +62,12 @@ fn exp_parts(x: f32) -> (f32, i32) {
     // ln 2 in two parts (Cody and Waite), a polynomial of degree 7 for eʳ (Cephes).
     let r = n.mul_add(-0.693_359_375, x);
     let r = n.mul_add(2.121_944_40e-4, r);
-    let p = 1.987_569_15e-4f32.mul_add(r, 1.398_199_95e-3);
-    let p = p.mul_add(r, 8.333_451_91e-3);
-    let p = p.mul_add(r, 4.166_579_59e-2);
-    let p = p.mul_add(r, 1.666_666_55e-1);
-    let p = p.mul_add(r, 5.000_000_12e-1);
-    let mantissa = p.mul_add(r * r, r) + 1.0;
+    let (r2, r4) = (r * r, r * r * (r * r));
+    let low = 1.666_666_55e-1f32.mul_add(r, 5.000_000_12e-1);
+    let middle = 8.333_451_91e-3f32.mul_add(r, 4.166_579_59e-2);
+    let high = 1.987_569_15e-4f32.mul_add(r, 1.398_199_95e-3);
+    let p = high.mul_add(r4, middle.mul_add(r2, low));
+    let mantissa = p.mul_add(r2, r) + 1.0;
     // n is read from the low bits of the shifted number: no float-to-integer conversion, hence no NaN to fear.
     (mantissa, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
 }
@@ -107,15 +107,14 @@ fn exp_of_minus_abs(x: f32) -> f32 {
 /// whose own error is 3e-8.
 #[inline(always)]
 fn ln_1p_unit_f32(z: f32) -> f32 {
-    let p = (-0.003_256_378_5f32).mul_add(z, 0.019_907_162);
-    let p = p.mul_add(z, -0.057_064_2);
-    let p = p.mul_add(z, 0.106_142_65);
-    let p = p.mul_add(z, -0.153_118_63);
-    let p = p.mul_add(z, 0.196_781_17);
-    let p = p.mul_add(z, -0.249_545_59);
-    let p = p.mul_add(z, 0.333_300_05);
-    let p = p.mul_add(z, -0.499_999_05);
-    p.mul_add(z, 1.0) * z
+    // In pairs (Estrin's scheme): a shorter chain than one term after the other.
+    let (z2, z4) = (z * z, z * z * (z * z));
+    let low = 0.333_300_05f32.mul_add(z2, (-0.499_999_05f32).mul_add(z, 1.0));
+    let low = (-0.249_545_59f32 * z).mul_add(z2, low);
+    let middle = (-0.153_118_63f32).mul_add(z, 0.196_781_17);
+    let middle = (-0.057_064_2f32).mul_add(z, 0.106_142_65).mul_add(z2, middle);
+    let high = (-0.003_256_378_5f32).mul_add(z, 0.019_907_162);
+    z * high.mul_add(z4, middle).mul_add(z4, low)
 }
 
 #[inline(always)]
