@@ -53,6 +53,8 @@ pub(crate) use vgg::imagenet_normalisation;
 #[cfg(feature = "vgg")]
 pub use vgg::{Vgg, VggType};
 
+use std::cmp::Reverse;
+
 use crate::checkpoint::Checkpoint;
 
 /// The names of the networks, of those compiled in, that a checkpoint holds all parameters of. Nothing is read but names,
@@ -96,8 +98,8 @@ impl Fit {
     }
 }
 
-/// How a checkpoint compares with every network, of those compiled in, that it shares a tensor's name with; the closest
-/// first. Nothing is read but names, shapes and types.
+/// How a checkpoint compares with every network, of those compiled in, that it shares a tensor's name with. Those
+/// that fit come first, then those that find most of what they need, with the fewest faults first among equals. Nothing is read but names, shapes and types.
 ///
 /// ```
 /// use image_losses_perceptual::checkpoint::Checkpoint;
@@ -114,7 +116,7 @@ pub fn fits(checkpoint: &Checkpoint) -> Vec<Fit> {
     let mut fits = compared(checkpoint);
     fits.retain(|fit| fit.matched + fit.mismatched.len() > 0);
     // Stable: of equally close ones, the first in the order of this module.
-    fits.sort_by_key(|fit| (fit.faults(), std::cmp::Reverse(fit.matched)));
+    fits.sort_by_key(|fit| (!fit.is_exact(), Reverse(fit.matched), fit.faults()));
     fits
 }
 
