@@ -6,10 +6,13 @@
 mod bench;
 mod command;
 mod config;
+mod features;
+mod package;
 mod reference;
 mod setup;
 mod test;
 mod verify;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -39,6 +42,13 @@ enum Task {
     /// Print the configurations' schema, or check whole documents.
     #[command(subcommand)]
     Config(config::Command),
+    /// Make the packages that crates.io would get, and check that they work outside the workspace.
+    Package(package::Arguments),
+    /// Print what each feature adds to a build, as a Markdown table.
+    Features(features::Arguments),
+    /// Look into checkpoints.
+    #[command(subcommand)]
+    Weights(weights::Command),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -61,6 +71,9 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
         Task::Config(command) => config::run(&command),
+        Task::Package(arguments) => package::run(&arguments),
+        Task::Features(arguments) => features::run(&arguments),
+        Task::Weights(command) => weights::run(&command),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {
