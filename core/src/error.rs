@@ -131,6 +131,12 @@ pub enum Error {
         /// The engine.
         engine: &'static str,
     },
+    /// An operation with a kernel for its gradient alone was differentiated twice.
+    #[error("{operation} has no second derivative in its fused form: use the form composed of tensor operations")]
+    SecondDerivative {
+        /// The operation.
+        operation: &'static str,
+    },
     /// The engine beneath failed.
     #[error("{engine}: {message}")]
     Engine {

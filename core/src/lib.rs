@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;
+pub mod frozen_function;
 mod geometry;
 pub mod gradcheck;
 pub mod kernels;

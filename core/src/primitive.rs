@@ -154,7 +154,10 @@ pub trait FusedOperation: Debug + Send + Sync {
     /// The kernel in double precision.
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64>;
     /// The gradient by input `input`: an operation on (inputs…, output gradient); `None` where it is always zero.
-    fn gradient(&self, input: usize) -> Option<Arc<dyn FusedOperation>>;
+    ///
+    /// # Errors
+    /// [`Error::SecondDerivative`] where there is one, and the operation has no kernel for it.
+    fn gradient(&self, input: usize) -> Result<Option<Arc<dyn FusedOperation>>>;
 }
 
 impl Primitive {
@@ -562,7 +565,7 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
         }
         Primitive::Fused(operation) => (0..inputs.len())
             .map(|input| {
-                let Some(derivative) = operation.gradient(input) else { return Ok(None) };
+                let Some(derivative) = operation.gradient(input)? else { return Ok(None) };
                 let operands: Vec<&T> = inputs.iter().chain([gradient]).collect();
                 T::apply(Primitive::Fused(derivative), &operands).map(Some)
             })
@@ -700,6 +703,9 @@ impl<T: PrimitiveTensor> Tensor for T {
     }
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
         T::apply(Primitive::Linear { axis, map: Arc::clone(map) }, &[self])
+    }
+    fn fuses(&self) -> bool {
+        true
     }
     fn fused(operation: &Arc<dyn FusedOperation>, inputs: &[&Self]) -> Option<Result<Self>> {
         Some(T::apply(Primitive::Fused(Arc::clone(operation)), inputs))

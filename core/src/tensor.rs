@@ -299,10 +299,16 @@ pub trait Tensor: Clone + Sized {
         product.reshape(&moved)?.permute(&back)
     }
 
-    /// An operation with kernels of its own, where the engine runs such; `None` where the caller must compose it.
+    /// An operation with kernels of its own, where the engine runs such; `None` where the caller must compose it. See
+    /// [`fuses`](Tensor::fuses).
     fn fused(operation: &Arc<dyn FusedOperation>, inputs: &[&Self]) -> Option<Result<Self>> {
         let _ = (operation, inputs);
         None
+    }
+
+    /// Whether [`fused`](Tensor::fused) runs operations on this tensor: where it does not, none need be prepared.
+    fn fuses(&self) -> bool {
+        false
     }
 
     /// The same in the type that sums are accumulated in: single precision for a half-precision tensor, else itself.

@@ -405,6 +405,9 @@ impl<'g> Tensor for AnyTensor<'g> {
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
         each!(self, tensor, Wrap => tensor.linear(axis, map).map(Wrap))
     }
+    fn fuses(&self) -> bool {
+        each!(self, tensor, _Wrap => tensor.fuses())
+    }
     fn fused(operation: &Arc<dyn FusedOperation>, inputs: &[&Self]) -> Option<Result<Self>> {
         let first = inputs.first()?;
         let run = || -> Result<Option<Result<Self>>> {

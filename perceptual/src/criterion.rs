@@ -18,6 +18,15 @@ pub enum Criterion {
 }
 
 impl Criterion {
+    /// The same as the fused networks have it.
+    #[cfg(any(feature = "vgg", feature = "light-cnn"))]
+    pub(crate) fn frozen(self) -> image_losses_core::kernels::frozen::Criterion {
+        match self {
+            Criterion::L1 => image_losses_core::kernels::frozen::Criterion::L1,
+            Criterion::Mse => image_losses_core::kernels::frozen::Criterion::Mse,
+        }
+    }
+
     /// `weight` · mean of the differences of two tensors of one shape.
     pub(crate) fn compare<T: Tensor>(
         self,

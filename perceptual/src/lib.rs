@@ -32,6 +32,8 @@ mod clip;
 mod dists;
 #[cfg(feature = "face-id")]
 mod face_id;
+#[cfg(any(feature = "vgg", feature = "light-cnn"))]
+mod fused;
 #[cfg(feature = "light-cnn")]
 mod light_cnn_feature;
 #[cfg(feature = "lpips")]
@@ -52,6 +54,8 @@ pub use light_cnn_feature::{BoundLightCnnFeatureLoss, LightCnnFeatureLoss, Light
 #[cfg(feature = "lpips")]
 pub use lpips::{BoundLpips, Lpips, LpipsNet, LpipsOptions, LpipsVersion};
 #[cfg(feature = "vgg")]
-pub use perceptual::{BoundPerceptualLoss, PerceptualLoss, PerceptualOptions, PerceptualTerms, TargetFeatures};
+pub use perceptual::{
+    BoundPerceptualLoss, PerceptualGradient, PerceptualLoss, PerceptualOptions, PerceptualTerms, TargetFeatures,
+};
 pub use transferal::{TransferalForm, TransferalPerceptualLoss, TransferalPerceptualOptions};
 pub use weights::{WEIGHTS_VARIABLE, Weights};

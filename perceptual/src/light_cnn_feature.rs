@@ -1,9 +1,15 @@
 //! The feature loss on LightCNN.
 
-use image_losses_core::{Error, Result, Tensor, finite};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use image_losses_core::kernels::Array;
+use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
+use image_losses_core::{DType, Error, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::Criterion;
+use crate::fused::{Compare, Flatten, Lazy, four};
 use crate::networks::{BoundSequential, LightCnn};
 use crate::weights::{Request, Weights};
 
@@ -80,6 +86,7 @@ impl LightCnnFeatureOptions {
 pub struct LightCnnFeatureLoss {
     options: LightCnnFeatureOptions,
     network: LightCnn,
+    fused: Lazy,
 }
 
 impl LightCnnFeatureLoss {
@@ -97,7 +104,7 @@ impl LightCnnFeatureLoss {
             published: "light_cnn_feature",
         };
         let network = LightCnn::load(&weights.open(&request, || Ok(LightCnn::architecture()))?)?;
-        Ok(LightCnnFeatureLoss { options, network })
+        Ok(LightCnnFeatureLoss { options, network, fused: Lazy::default() })
     }
 
     /// Its options.
@@ -110,8 +117,41 @@ impl LightCnnFeatureLoss {
     /// # Errors
     /// The engine's own.
     pub fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundLightCnnFeatureLoss<T>> {
+        Ok(BoundLightCnnFeatureLoss {
+            loss: self.clone(),
+            context: context.clone(),
+            network: OnceLock::new(),
+            is_composed: false,
+        })
+    }
+
+    /// The features of a target (N, 3, H, W), for [`value_and_gradient`](LightCnnFeatureLoss::value_and_gradient).
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`], [`Error::Empty`], [`Error::Length`].
+    pub fn target_features(&self, gt: Array<'_, f32>) -> Result<Features> {
+        self.fused()?.features(gt.data, four(NAME, gt.shape)?)
+    }
+
+    /// The loss and its gradient by the prediction, without an engine: one run of the fused network there and back, in
+    /// memory that the next call uses again. The target's images have the shape of `pred`.
+    ///
+    /// # Errors
+    /// Those of the type's description, and [`Error::Length`] for a target of another size.
+    pub fn value_and_gradient(&self, pred: Array<'_, f32>, target: Target<'_>) -> Result<(f32, Vec<f32>)> {
+        let shape = four(NAME, pred.shape)?;
+        let found = self.fused()?.compare(pred.data, target, shape, &[self.term()], true)?;
+        Ok((found.values.iter().sum::<f64>() as f32, found.gradient.unwrap_or_default()))
+    }
+
+    fn fused(&self) -> Result<Arc<FrozenNetwork>> {
+        self.fused.get(|| self.network.frozen())
+    }
+
+    /// The loss as a term of the fused network.
+    fn term(&self) -> Term {
         let LightCnnFeatureOptions { loss_weight, criterion, .. } = self.options;
-        Ok(BoundLightCnnFeatureLoss { loss_weight, criterion, network: self.network.bind(context)? })
+        Term { tap: LightCnn::LAST, weight: loss_weight, criterion: criterion.frozen(), gram: false }
     }
 
     /// The loss on the context of `pred`. To use the network more than once, [`bind`](LightCnnFeatureLoss::bind) it.
@@ -124,14 +164,31 @@ impl LightCnnFeatureLoss {
 }
 
 /// [`LightCnnFeatureLoss`] with its network on a context.
-#[derive(Clone, Debug)]
-pub struct BoundLightCnnFeatureLoss<T> {
-    loss_weight: f64,
-    criterion: Criterion,
-    network: BoundSequential<T>,
+///
+/// On the CPU engines, in single precision, the network and its criterion are fused: one operation for the value and one
+/// for the gradient, which has no gradient in turn. Elsewhere they are composed of tensor operations;
+/// [`composed`](BoundLightCnnFeatureLoss::composed) has them so everywhere.
+#[derive(Clone)]
+pub struct BoundLightCnnFeatureLoss<T: Tensor> {
+    loss: LightCnnFeatureLoss,
+    context: T::Context,
+    network: OnceLock<BoundSequential<T>>,
+    is_composed: bool,
+}
+
+impl<T: Tensor> fmt::Debug for BoundLightCnnFeatureLoss<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("BoundLightCnnFeatureLoss");
+        debug.field("loss", &self.loss).field("is_composed", &self.is_composed).finish_non_exhaustive()
+    }
 }
 
 impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
+    /// The same composed of tensor operations on every engine: slower on the CPU, differentiable to any order.
+    pub fn composed(self) -> Self {
+        BoundLightCnnFeatureLoss { is_composed: true, ..self }
+    }
+
     /// The loss of the prediction `pred` for the target `gt`.
     ///
     /// # Errors
@@ -141,15 +198,26 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         if expected != got {
             return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got });
         }
-        self.forward_with(pred, &self.features(gt)?)
+        if let Some(network) = self.fused(pred)?
+            && let Some(value) = self.compare(network, false).apply(pred, &gt.detach())
+        {
+            return value;
+        }
+        self.compare_composed(pred, &self.network()?.forward(&gt.detach())?)
     }
 
-    /// The features of a target, without gradient, for [`forward_with`](BoundLightCnnFeatureLoss::forward_with).
+    /// The features of a target, without gradient, for [`forward_with`](BoundLightCnnFeatureLoss::forward_with): of
+    /// shape (N, 128, h, w), or, where the network is fused, flat.
     ///
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
     pub fn features(&self, gt: &T) -> Result<T> {
-        self.network.forward(&gt.detach())
+        if let Some(network) = self.fused(gt)?
+            && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
+        {
+            return flat;
+        }
+        self.network()?.forward(&gt.detach())
     }
 
     /// The loss of the prediction `pred` for a target whose features are known.
@@ -157,6 +225,41 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     /// # Errors
     /// Those of [`LightCnnFeatureLoss`].
     pub fn forward_with(&self, pred: &T, target: &T) -> Result<T> {
-        self.criterion.compare(NAME, &self.network.forward(pred)?, target, self.loss_weight)
+        if target.rank() == 1
+            && let Some(network) = self.fused(pred)?
+            && let Some(value) = self.compare(network, true).apply(pred, &target.detach())
+        {
+            return value;
+        }
+        self.compare_composed(pred, target)
+    }
+
+    fn compare_composed(&self, pred: &T, target: &T) -> Result<T> {
+        let LightCnnFeatureOptions { loss_weight, criterion, .. } = self.loss.options;
+        criterion.compare(NAME, &self.network()?.forward(pred)?, target, loss_weight)
+    }
+
+    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Compare {
+        Compare { name: NAME, network, groups: vec![vec![self.loss.term()]], is_flat }
+    }
+
+    /// The fused network, if it is to be used and takes the image.
+    fn fused(&self, image: &T) -> Result<Option<Arc<FrozenNetwork>>> {
+        if self.is_composed || image.dtype() != DType::F32 || !image.fuses() {
+            return Ok(None);
+        }
+        let network = self.loss.fused()?;
+        // What does not fit the network is refused by its composed form, in its words.
+        let fits = four(NAME, &image.shape()).and_then(|shape| network.check_shape(shape));
+        Ok(fits.is_ok().then_some(network))
+    }
+
+    /// The composed network.
+    fn network(&self) -> Result<&BoundSequential<T>> {
+        if let Some(network) = self.network.get() {
+            return Ok(network);
+        }
+        let network = self.loss.network.bind(&self.context)?;
+        Ok(self.network.get_or_init(|| network))
     }
 }

@@ -1,11 +1,16 @@
 //! The perceptual and style loss on VGG features.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-use image_losses_core::{Error, Result, Tensor, finite, not_negative};
+use image_losses_core::kernels::Array;
+use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
+use image_losses_core::{DType, Error, Result, Tensor, finite, not_negative};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
+use crate::fused::{Compare, Flatten, Lazy, four};
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::weights::{Request, Weights};
 
@@ -167,6 +172,7 @@ pub struct PerceptualLoss {
     options: PerceptualOptions,
     layers: Layers,
     network: Vgg,
+    fused: Lazy,
 }
 
 impl PerceptualLoss {
@@ -187,7 +193,7 @@ impl PerceptualLoss {
         };
         let checkpoint = weights.open(&request, || Ok(options.vgg_type.architecture()))?;
         let network = Vgg::load(options.vgg_type, needed, &checkpoint)?;
-        Ok(PerceptualLoss { options, layers, network })
+        Ok(PerceptualLoss { options, layers, network, fused: Lazy::default() })
     }
 
     /// Its options.
@@ -201,14 +207,97 @@ impl PerceptualLoss {
     /// The engine's own.
     pub fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundPerceptualLoss<T>> {
         Ok(BoundPerceptualLoss {
-            options: self.options.clone(),
-            layers: self.layers.clone(),
-            network: self.network.bind(context)?,
-            normalisation: match self.options.use_input_norm {
-                true => Some(imagenet_normalisation().bind(context)?),
-                false => None,
-            },
+            loss: self.clone(),
+            context: context.clone(),
+            network: OnceLock::new(),
+            is_composed: false,
         })
+    }
+
+    /// The features of a target (N, 3, H, W), for [`value_and_gradient`](PerceptualLoss::value_and_gradient).
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`], [`Error::Empty`], [`Error::Length`].
+    pub fn target_features(&self, gt: Array<'_, f32>) -> Result<Features> {
+        let shape = four(NAME, gt.shape)?;
+        self.fused()?.features(gt.data, shape)
+    }
+
+    /// The terms and the gradient of their sum by the image, without an engine: one run of the fused network there and
+    /// back, in memory that the next call uses again.
+    ///
+    /// The target's images have the shape of `x`; give features instead where the target comes again.
+    ///
+    /// ```
+    /// use image_losses_core::kernels::Array;
+    /// use image_losses_core::kernels::frozen::Target;
+    /// use image_losses_perceptual::{PerceptualLoss, PerceptualOptions, Weights};
+    ///
+    /// let options = PerceptualOptions {
+    ///     layer_weights: [("relu1_2".to_owned(), 1.0)].into(),
+    ///     style_weight: 0.0,
+    ///     ..PerceptualOptions::default()
+    /// };
+    /// let loss = PerceptualLoss::new(options, &Weights::Seeded(7))?;
+    /// let (x, gt) = (vec![0.5; 3 * 8 * 8], vec![0.25; 3 * 8 * 8]);
+    /// let images = |data| Array { shape: &[1, 3, 8, 8], data };
+    /// let found = loss.value_and_gradient(images(&x), Target::Images(&gt))?;
+    /// let features = loss.target_features(images(&gt))?;
+    /// assert_eq!(loss.value_and_gradient(images(&x), Target::Features(&features))?, found);
+    /// assert!(found.perceptual.unwrap() > 0.0 && found.style.is_none());
+    /// # Ok::<(), image_losses_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the type's description, and [`Error::Length`] for a target of another size.
+    pub fn value_and_gradient(&self, x: Array<'_, f32>, target: Target<'_>) -> Result<PerceptualGradient> {
+        let shape = four(NAME, x.shape)?;
+        let groups = self.groups();
+        if groups.is_empty() {
+            return Ok(PerceptualGradient { perceptual: None, style: None, gradient: vec![0.0; x.data.len()] });
+        }
+        let found = self.fused()?.compare(x.data, target, shape, &groups.concat(), true)?;
+        let mut values = found.values.into_iter();
+        let mut sum =
+            |group: &[(usize, f64)]| (!group.is_empty()).then(|| values.by_ref().take(group.len()).sum::<f64>() as f32);
+        Ok(PerceptualGradient {
+            perceptual: sum(&self.layers.perceptual),
+            style: sum(&self.layers.style),
+            gradient: found.gradient.unwrap_or_default(),
+        })
+    }
+
+    /// The fused network, on images as the loss takes them.
+    fn fused(&self) -> Result<Arc<FrozenNetwork>> {
+        self.fused.get(|| {
+            let layers = self.layers.perceptual.iter().chain(&self.layers.style);
+            let taps: Vec<usize> = layers.map(|(index, _)| *index).collect();
+            // x·scale + shift, of (v + 1)/2 where images are in [−1, 1].
+            let (scale, shift) = match self.options.use_input_norm {
+                true => {
+                    let normalisation = imagenet_normalisation();
+                    let [scale, shift] = normalisation.parts();
+                    (scale.to_vec(), shift.to_vec())
+                }
+                false => (vec![1.0; 3], vec![0.0; 3]),
+            };
+            let (factor, summand) = if self.options.norm_img { (0.5, 0.5) } else { (1.0, 0.0) };
+            let shift = shift.iter().zip(&scale).map(|(shift, scale)| (shift + scale * summand) as f32).collect();
+            let scale = scale.iter().map(|scale| (scale * factor) as f32).collect();
+            self.network.frozen(&taps, [scale, shift])
+        })
+    }
+
+    /// The terms of the fused network: those of the perceptual term, those of the style term; none that is off.
+    fn groups(&self) -> Vec<Vec<Term>> {
+        let PerceptualOptions { perceptual_weight, style_weight, criterion, .. } = self.options;
+        let criterion = criterion.frozen();
+        let group = |layers: &[(usize, f64)], weight: f64, gram: bool| {
+            layers.iter().map(|&(tap, layer)| Term { tap, weight: weight * layer, criterion, gram }).collect::<Vec<_>>()
+        };
+        let groups =
+            [group(&self.layers.perceptual, perceptual_weight, false), group(&self.layers.style, style_weight, true)];
+        groups.into_iter().filter(|group| !group.is_empty()).collect()
     }
 
     /// The loss on the context of `x`. To use the network more than once, [`bind`](PerceptualLoss::bind) it.
@@ -239,16 +328,29 @@ impl<T: Tensor> PerceptualTerms<T> {
     }
 }
 
+/// What [`PerceptualLoss::value_and_gradient`] gives: numbers, `None` where a term is off.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerceptualGradient {
+    /// The perceptual term.
+    pub perceptual: Option<f32>,
+    /// The style term.
+    pub style: Option<f32>,
+    /// The gradient of their sum by the image, in its shape.
+    pub gradient: Vec<f32>,
+}
+
 /// What a target contributes to [`PerceptualLoss`]: compute it once, use it often.
 #[derive(Clone, Debug)]
 pub struct TargetFeatures<T> {
     shape: Vec<usize>,
+    /// The features, or where the network is fused those of all layers as one tensor.
     features: Vec<T>,
     grams: Vec<T>,
+    is_flat: bool,
 }
 
 impl<T: Tensor> TargetFeatures<T> {
-    /// The tensors, as many as there are layers in both terms, to be carried to another context with
+    /// The tensors: as many as there are layers in both terms, or one for all where the network is fused. To be carried to another context with
     /// [`map`](TargetFeatures::map)'s help.
     pub fn tensors(&self) -> impl Iterator<Item = &T> {
         self.features.iter().chain(&self.grams)
@@ -263,27 +365,51 @@ impl<T: Tensor> TargetFeatures<T> {
             shape: self.shape.clone(),
             features: self.features.iter().map(&mut carry).collect::<Result<_>>()?,
             grams: self.grams.iter().map(&mut carry).collect::<Result<_>>()?,
+            is_flat: self.is_flat,
         })
     }
 }
 
 /// [`PerceptualLoss`] with its network on a context.
-#[derive(Clone, Debug)]
-pub struct BoundPerceptualLoss<T> {
-    options: PerceptualOptions,
-    layers: Layers,
-    network: BoundSequential<T>,
-    normalisation: Option<BoundAffine<T>>,
+///
+/// On the CPU engines, in single precision, the network and its criteria are fused: one operation for the terms and one
+/// for their gradient, which has no gradient in turn. Elsewhere they are composed of tensor operations;
+/// [`composed`](BoundPerceptualLoss::composed) has them so everywhere.
+#[derive(Clone)]
+pub struct BoundPerceptualLoss<T: Tensor> {
+    loss: PerceptualLoss,
+    context: T::Context,
+    /// Where the network is composed: it, and the normalisation before it.
+    network: OnceLock<(BoundSequential<T>, Option<BoundAffine<T>>)>,
+    is_composed: bool,
+}
+
+impl<T: Tensor> fmt::Debug for BoundPerceptualLoss<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("BoundPerceptualLoss");
+        debug.field("loss", &self.loss).field("is_composed", &self.is_composed).finish_non_exhaustive()
+    }
 }
 
 impl<T: Tensor> BoundPerceptualLoss<T> {
+    /// The same composed of tensor operations on every engine: slower on the CPU, differentiable to any order.
+    pub fn composed(self) -> Self {
+        BoundPerceptualLoss { is_composed: true, ..self }
+    }
+
     /// The terms for the image `x` and the target `gt`.
     ///
     /// # Errors
     /// Those of [`PerceptualLoss`].
     pub fn forward(&self, x: &T, gt: &T) -> Result<PerceptualTerms<T>> {
         self.check_target(x, &gt.shape())?;
-        self.forward_with(x, &self.features(gt)?)
+        if let Some(network) = self.fused(gt, "gt")?
+            && x.shape() == gt.shape()
+            && let Some(sums) = self.compare(network, false).apply(x, &gt.detach())
+        {
+            return self.split(&sums?);
+        }
+        self.compare_composed(x, &self.features_composed(gt)?)
     }
 
     /// The features of a target, without gradient, for [`forward_with`](BoundPerceptualLoss::forward_with).
@@ -291,38 +417,93 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
     pub fn features(&self, gt: &T) -> Result<TargetFeatures<T>> {
-        let (features, grams) = self.run(&gt.detach(), "gt")?;
-        Ok(TargetFeatures { shape: gt.shape(), features, grams })
+        if let Some(network) = self.fused(gt, "gt")?
+            && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
+        {
+            return Ok(TargetFeatures { shape: gt.shape(), features: vec![flat?], grams: Vec::new(), is_flat: true });
+        }
+        self.features_composed(gt)
     }
 
     /// The terms for the image `x` and a target whose features are known.
     ///
     /// # Errors
-    /// Those of [`PerceptualLoss`], and [`Error::InputCount`] for features of a loss with other layers.
+    /// Those of [`PerceptualLoss`], and [`Error::InputCount`] for features of a loss with other layers or in another
+    /// form.
     pub fn forward_with(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {
         self.check_target(x, &target.shape)?;
-        let expected = self.layers.perceptual.len() + self.layers.style.len();
+        if let [flat] = &target.features[..]
+            && target.is_flat
+        {
+            let other_form = Error::InputCount { operation: NAME, expected: self.layers(), got: 1 };
+            let network = if x.shape() == target.shape { self.fused(x, "x")? } else { None };
+            let sums = network.and_then(|network| self.compare(network, true).apply(x, &flat.detach()));
+            return self.split(&sums.ok_or(other_form)??);
+        }
+        self.compare_composed(x, target)
+    }
+
+    /// The number of layers in both terms.
+    fn layers(&self) -> usize {
+        self.loss.layers.perceptual.len() + self.loss.layers.style.len()
+    }
+
+    /// The fused network, if it is to be used and takes the image; an image that none can take is refused.
+    fn fused(&self, image: &T, argument: &'static str) -> Result<Option<Arc<FrozenNetwork>>> {
+        check_image(NAME, argument, &image.shape(), 3)?;
+        if self.is_composed || self.layers() == 0 || image.dtype() != DType::F32 || !image.fuses() {
+            return Ok(None);
+        }
+        let network = self.loss.fused()?;
+        // What is too small for the network is refused by its composed form, in its words.
+        Ok(network.check_shape(four(NAME, &image.shape())?).is_ok().then_some(network))
+    }
+
+    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Compare {
+        Compare { name: NAME, network, groups: self.loss.groups(), is_flat }
+    }
+
+    /// The groups' sums as terms.
+    fn split(&self, sums: &T) -> Result<PerceptualTerms<T>> {
+        let mut from = 0;
+        let mut next = |layers: &[(usize, f64)]| {
+            if layers.is_empty() {
+                return Ok(None);
+            }
+            from += 1;
+            sums.narrow(0, from - 1, 1).map(Some)
+        };
+        Ok(PerceptualTerms { perceptual: next(&self.loss.layers.perceptual)?, style: next(&self.loss.layers.style)? })
+    }
+
+    fn features_composed(&self, gt: &T) -> Result<TargetFeatures<T>> {
+        let (features, grams) = self.run(&gt.detach(), "gt")?;
+        Ok(TargetFeatures { shape: gt.shape(), features, grams, is_flat: false })
+    }
+
+    fn compare_composed(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {
+        let PerceptualLoss { options, layers, .. } = &self.loss;
+        let expected = self.layers();
         let got = target.features.len() + target.grams.len();
-        if target.features.len() != self.layers.perceptual.len() || got != expected {
+        if target.features.len() != layers.perceptual.len() || got != expected {
             return Err(Error::InputCount { operation: NAME, expected, got });
         }
         let (features, grams) = self.run(x, "x")?;
-        let term =
-            |layers: &[(usize, f64)], weight: f64, ours: &[T], theirs: &[T]| {
-                let pairs = layers.iter().zip(ours.iter().zip(theirs));
-                criterion::sum(pairs.map(|((_, layer), (ours, theirs))| {
-                    self.options.criterion.compare(NAME, ours, theirs, weight * layer)
-                }))
-            };
+        let term = |layers: &[(usize, f64)], weight: f64, ours: &[T], theirs: &[T]| {
+            let pairs = layers.iter().zip(ours.iter().zip(theirs));
+            criterion::sum(
+                pairs.map(|((_, layer), (ours, theirs))| options.criterion.compare(NAME, ours, theirs, weight * layer)),
+            )
+        };
         Ok(PerceptualTerms {
-            perceptual: term(&self.layers.perceptual, self.options.perceptual_weight, &features, &target.features)?,
-            style: term(&self.layers.style, self.options.style_weight, &grams, &target.grams)?,
+            perceptual: term(&layers.perceptual, options.perceptual_weight, &features, &target.features)?,
+            style: term(&layers.style, options.style_weight, &grams, &target.grams)?,
         })
     }
 
     fn check_target(&self, x: &T, target: &[usize]) -> Result<()> {
         let expected = x.shape();
-        let same = if self.layers.perceptual.is_empty() {
+        let same = if self.loss.layers.perceptual.is_empty() {
             // Gram matrices forget height and width.
             expected.get(..2) == target.get(..2) && expected.len() == target.len()
         } else {
@@ -337,17 +518,28 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// One run: the perceptual layers' features and the style layers' Gram matrices.
     fn run(&self, image: &T, argument: &'static str) -> Result<(Vec<T>, Vec<T>)> {
         check_image(NAME, argument, &image.shape(), 3)?;
+        let PerceptualLoss { options, layers, network, .. } = &self.loss;
+        let (network, normalisation) = match self.network.get() {
+            Some(bound) => bound,
+            None => {
+                let normalisation = match options.use_input_norm {
+                    true => Some(imagenet_normalisation().bind(&self.context)?),
+                    false => None,
+                };
+                let bound = (network.bind(&self.context)?, normalisation);
+                self.network.get_or_init(|| bound)
+            }
+        };
         let mut image = image.clone();
-        if self.options.norm_img {
+        if options.norm_img {
             image = image.affine(0.5, 0.5)?;
         }
-        if let Some(normalisation) = &self.normalisation {
+        if let Some(normalisation) = normalisation {
             image = normalisation.forward(&image)?;
         }
-        let count = self.layers.perceptual.len();
-        let taps: Vec<usize> =
-            self.layers.perceptual.iter().chain(&self.layers.style).map(|(index, _)| *index).collect();
-        let mut features = self.network.taps(&image, &taps)?;
+        let count = layers.perceptual.len();
+        let taps: Vec<usize> = layers.perceptual.iter().chain(&layers.style).map(|(index, _)| *index).collect();
+        let mut features = network.taps(&image, &taps)?;
         let grams = features.split_off(count).iter().map(gram).collect::<Result<_>>()?;
         Ok((features, grams))
     }

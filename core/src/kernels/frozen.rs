@@ -23,7 +23,8 @@ use run::Workspace;
 /// One layer, as torchvision's `features` count them.
 #[derive(Clone, Debug)]
 pub enum FrozenLayer {
-    /// A convolution with bias. 3×3 at stride 1 with padding 1 runs by Winograd, others by matrix products.
+    /// A convolution with bias. 3×3 at stride 1 with padding 1 runs by Winograd, 1×1 in place, others by matrix products
+    /// over gathered windows.
     Convolution {
         /// The weight (O, I / groups, KH, KW).
         weight: Vec<f32>,
@@ -44,6 +45,9 @@ pub enum FrozenLayer {
     },
     /// max(x, 0).
     Relu,
+    /// The larger of the first and the second half of the channels, each of which fills whole vectors of 16; on a tie the
+    /// gradient goes to the second.
+    MaxFeature,
     /// The maximum of windows of 2×2 that step by 2; the gradient goes to the first of equals.
     MaxPool {
         /// Round the number of windows up: the last one may hang over the edge.
@@ -185,7 +189,7 @@ struct Step {
 
 /// What a step does before its ReLU.
 enum Operation {
-    /// The 3×3 convolution; the bias fills whole vectors.
+    /// The 3×3 convolution, or one by single pixels; the bias fills whole vectors.
     Winograd { weights: WinogradWeights, bias: Vec<f32> },
     /// Any other convolution.
     General { weight: Vec<f32>, shape: [usize; 4], bias: Vec<f32>, geometry: Conv2d },
@@ -195,6 +199,8 @@ enum Operation {
     Identity,
     /// Pooling, of max(x, 0) with `relu`.
     Pool { ceil_mode: bool, relu: bool },
+    /// The larger half of the channels.
+    MaxFeature,
 }
 
 const OPERATION: &str = "FrozenNetwork";
@@ -224,16 +230,15 @@ impl FrozenNetwork {
                     check_convolution(index, current, &weight, shape, &bias, &geometry)?;
                     let outputs = shape[0];
                     let bias = if bias.is_empty() { vec![0.0; outputs] } else { bias };
-                    let same = shape[2..] == [3, 3] && geometry == Conv2d::padded(1);
-                    if same {
-                        // Weights are handed over when the step is closed: a batch norm may follow.
-                        (
-                            Operation::Winograd { weights: WinogradWeights::new(outputs, shape[1], weight), bias },
-                            outputs,
-                        )
+                    let [_, inputs, kernel @ ..] = shape;
+                    let operation = if kernel == [3, 3] && geometry == Conv2d::padded(1) {
+                        Operation::Winograd { weights: WinogradWeights::new(outputs, inputs, weight), bias }
+                    } else if kernel == [1, 1] && geometry == Conv2d::default() {
+                        Operation::Winograd { weights: WinogradWeights::of_pixels(outputs, inputs, weight), bias }
                     } else {
-                        (Operation::General { weight, shape, bias, geometry }, outputs)
-                    }
+                        Operation::General { weight, shape, bias, geometry }
+                    };
+                    (operation, outputs)
                 }
                 FrozenLayer::Affine { scale, shift } => {
                     if scale.len() != current || shift.len() != current {
@@ -253,13 +258,19 @@ impl FrozenNetwork {
                 }
                 FrozenLayer::Relu => {
                     if let Some(step) = open
-                        && !matches!(step.operation, Operation::Pool { .. })
+                        && !matches!(step.operation, Operation::Pool { .. } | Operation::MaxFeature)
                     {
                         step.relu = true;
                         step.tap = tap;
                         continue;
                     }
                     (Operation::Identity, current)
+                }
+                FrozenLayer::MaxFeature => {
+                    if !current.is_multiple_of(2 * super::winograd::lanes::LANES) {
+                        return rule(format!("a multiple of 32 channels before layer {index}"), vec![current]);
+                    }
+                    (Operation::MaxFeature, current / 2)
                 }
                 FrozenLayer::MaxPool { ceil_mode } => {
                     // A ReLU by itself that ends in a pool is part of it.
@@ -332,9 +343,30 @@ impl FrozenNetwork {
         terms: &[Term],
         with_gradient: bool,
     ) -> Result<Comparison> {
+        let factors = vec![1.0; terms.len()];
+        self.compare_weighted(prediction, target, shape, terms, with_gradient.then_some(&factors))
+    }
+
+    /// As [`compare`](FrozenNetwork::compare); the gradient, if `factors` are given, is that of the terms times their
+    /// factors.
+    ///
+    /// # Errors
+    /// As [`compare`](FrozenNetwork::compare), and [`Error::Length`] for another number of factors than of terms.
+    pub fn compare_weighted(
+        &self,
+        prediction: &[f32],
+        target: Target<'_>,
+        shape: [usize; 4],
+        terms: &[Term],
+        factors: Option<&[f64]>,
+    ) -> Result<Comparison> {
         self.check(prediction, shape)?;
         if let Some(term) = terms.iter().find(|term| !self.steps.iter().any(|step| step.tap == Some(term.tap))) {
             return Err(Error::option(OPERATION, "tap", "a tapped layer", term.tap));
+        }
+        let (expected, got) = (terms.len(), factors.map_or(terms.len(), <[f64]>::len));
+        if got != expected {
+            return Err(Error::Length { operation: OPERATION, shape: vec![expected], expected, got });
         }
         let samples = shape[0];
         let mut both = shape;
@@ -356,26 +388,28 @@ impl FrozenNetwork {
             }
         }
         let layouts = self.layouts(both)?;
-        let mut workspace = self.take_workspace(&layouts, if with_gradient { samples } else { 0 });
+        let back = if factors.is_some() { samples } else { 0 };
+        let mut workspace = self.take_workspace(&layouts, back);
         workspace.load(&layouts[0], &self.input, prediction, 0);
         if let Target::Images(images) = target {
             workspace.load(&layouts[0], &self.input, images, samples);
         }
         let mut values = vec![0.0; terms.len()];
-        self.forward(
-            &layouts,
-            &mut workspace,
-            if with_gradient { samples } else { 0 },
-            &mut |tap, data, layout, back| {
-                run::compare_tap(tap, data, layout, samples, target, terms, &mut values, with_gradient.then_some(back));
-            },
-        );
-        let gradient = with_gradient.then(|| self.backward(&layouts, &mut workspace, samples));
+        let ones = vec![1.0; terms.len()];
+        self.forward(&layouts, &mut workspace, back, &mut |tap, data, layout, back| {
+            let (factors, back) = (factors.unwrap_or(&ones), factors.map(|_| back));
+            run::compare_tap(tap, data, layout, samples, target, terms, factors, &mut values, back);
+        });
+        let gradient = factors.map(|_| self.backward(&layouts, &mut workspace, samples));
         self.keep_workspace(workspace);
         Ok(Comparison { values, gradient })
     }
 
-    fn check(&self, images: &[f32], shape: [usize; 4]) -> Result<()> {
+    /// Refuses a shape of images that the network cannot take.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] for another number of channels or images too small for the pools, [`Error::Empty`].
+    pub fn check_shape(&self, shape: [usize; 4]) -> Result<()> {
         if shape[1] != self.channels {
             return Err(Error::ShapeRule {
                 operation: OPERATION,
@@ -384,10 +418,59 @@ impl FrozenNetwork {
                 got: shape.to_vec(),
             });
         }
-        let expected = shape.iter().product();
-        if expected == 0 {
+        if shape.contains(&0) {
             return Err(Error::Empty { operation: OPERATION, argument: "images", got: shape.to_vec() });
         }
+        self.layouts(shape).map(drop)
+    }
+
+    /// The number of values that [`flat_features`](FrozenNetwork::flat_features) gives.
+    ///
+    /// # Errors
+    /// As [`check_shape`](FrozenNetwork::check_shape).
+    pub fn flat_len(&self, shape: [usize; 4]) -> Result<usize> {
+        self.check_shape(shape)?;
+        let layouts = self.layouts(shape)?;
+        let taps = self.steps.iter().zip(&layouts[1..]).filter(|(step, _)| step.tap.is_some());
+        Ok(taps.map(|(_, layout)| layout.batch * layout.channels * layout.height * layout.width).sum())
+    }
+
+    /// The features at every tap, tap after tap, each as planes: what a tensor can carry.
+    ///
+    /// # Errors
+    /// As [`features`](FrozenNetwork::features).
+    pub fn flat_features(&self, images: &[f32], shape: [usize; 4]) -> Result<Vec<f32>> {
+        let features = self.features(images, shape)?;
+        let planes = features.taps.iter().flat_map(|tap| tap.layout.to_planes(&tap.data, tap.layout.batch, |_| 1.0));
+        Ok(planes.collect())
+    }
+
+    /// The features of images of the given shape from [`flat_features`](FrozenNetwork::flat_features).
+    ///
+    /// # Errors
+    /// As [`check_shape`](FrozenNetwork::check_shape); [`Error::Length`] for another number of values.
+    pub fn features_from_flat(&self, flat: &[f32], shape: [usize; 4]) -> Result<Features> {
+        let expected = self.flat_len(shape)?;
+        if flat.len() != expected {
+            return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: flat.len() });
+        }
+        let layouts = self.layouts(shape)?;
+        let mut rest = flat;
+        let mut taps = Vec::new();
+        for (step, &layout) in self.steps.iter().zip(&layouts[1..]) {
+            let Some(layer) = step.tap else { continue };
+            let (planes, left) = rest.split_at(layout.batch * layout.channels * layout.height * layout.width);
+            rest = left;
+            let mut data = Buffer::new(layout.len());
+            layout.fill_from_planes(planes, 0, |_| [1.0, 0.0], &mut data);
+            taps.push(TapFeatures { layer, layout, data, grams: OnceLock::new() });
+        }
+        Ok(Features { shape, taps })
+    }
+
+    fn check(&self, images: &[f32], shape: [usize; 4]) -> Result<()> {
+        self.check_shape(shape)?;
+        let expected = shape.iter().product();
         if images.len() != expected {
             return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: images.len() });
         }
@@ -447,13 +530,14 @@ impl Operation {
         };
         match self {
             Operation::Winograd { weights, bias } => {
-                let [outputs, inputs, ..] = weights.shape();
                 let mut weight = weights.weight().to_vec();
                 fold(&mut weight, bias);
-                *weights = WinogradWeights::new(outputs, inputs, weight);
+                *weights = weights.with_weight(weight);
             }
             Operation::General { weight, bias, .. } => fold(weight, bias),
-            Operation::Affine { .. } | Operation::Identity | Operation::Pool { .. } => return false,
+            Operation::Affine { .. } | Operation::Identity | Operation::Pool { .. } | Operation::MaxFeature => {
+                return false;
+            }
         }
         true
     }
@@ -468,7 +552,7 @@ impl Operation {
                 fill(scale);
                 fill(shift);
             }
-            Operation::General { .. } | Operation::Identity | Operation::Pool { .. } => {}
+            Operation::General { .. } | Operation::Identity | Operation::Pool { .. } | Operation::MaxFeature => {}
         }
     }
 }

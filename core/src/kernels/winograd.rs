@@ -32,6 +32,8 @@ pub struct WinogradWeights {
 }
 
 struct Shared {
+    /// 3, or 1 for a kernel of one pixel.
+    size: usize,
     outputs: usize,
     inputs: usize,
     weight: Vec<f32>,
@@ -51,14 +53,33 @@ impl WinogradWeights {
     /// # Panics
     /// If the weight has another number of elements.
     pub fn new(outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
-        assert_eq!(weight.len(), outputs * inputs * 9, "a weight of shape ({outputs}, {inputs}, 3, 3)");
-        let shared = Shared { outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() };
+        Self::of_size(3, outputs, inputs, weight)
+    }
+
+    /// From a weight (`outputs`, `inputs`, 1, 1), whose convolution needs no transform and is kept in the same layout.
+    ///
+    /// # Panics
+    /// If the weight has another number of elements.
+    pub(crate) fn of_pixels(outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
+        Self::of_size(1, outputs, inputs, weight)
+    }
+
+    fn of_size(size: usize, outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
+        let expected = outputs * inputs * size * size;
+        assert_eq!(weight.len(), expected, "a weight of shape ({outputs}, {inputs}, {size}, {size})");
+        let shared = Shared { size, outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() };
         WinogradWeights { shared: Arc::new(shared) }
+    }
+
+    /// The same for another weight of the same shape.
+    pub(crate) fn with_weight(&self, weight: Vec<f32>) -> Self {
+        let Shared { size, outputs, inputs, .. } = *self.shared;
+        Self::of_size(size, outputs, inputs, weight)
     }
 
     /// The weight's shape (O, I, 3, 3).
     pub fn shape(&self) -> [usize; 4] {
-        [self.shared.outputs, self.shared.inputs, 3, 3]
+        [self.shared.outputs, self.shared.inputs, self.shared.size, self.shared.size]
     }
 
     /// The weight as it was given.
@@ -73,13 +94,21 @@ impl WinogradWeights {
 
     /// For the convolution.
     pub(crate) fn forward(&self) -> &Prepared {
-        let Shared { outputs, inputs, forward, .. } = &*self.shared;
+        let Shared { size, outputs, inputs, weight, forward, .. } = &*self.shared;
+        if *size == 1 {
+            let kernel = |output: usize, input: usize| weight[output * inputs + input];
+            return forward.get_or_init(|| Prepared::of_pixels(*outputs, *inputs, kernel));
+        }
         forward.get_or_init(|| Prepared::new(*outputs, *inputs, |output, input| self.kernel(output, input)))
     }
 
     /// For its input gradient: channels exchanged, kernels turned by half a turn.
     pub(crate) fn backward(&self) -> &Prepared {
-        let Shared { outputs, inputs, backward, .. } = &*self.shared;
+        let Shared { size, outputs, inputs, weight, backward, .. } = &*self.shared;
+        if *size == 1 {
+            let kernel = |input: usize, output: usize| weight[output * inputs + input];
+            return backward.get_or_init(|| Prepared::of_pixels(*inputs, *outputs, kernel));
+        }
         backward.get_or_init(|| {
             Prepared::new(*inputs, *outputs, |input, output| {
                 let mut kernel = self.kernel(output, input);

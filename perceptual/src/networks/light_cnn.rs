@@ -1,5 +1,6 @@
 //! LightCNN-9's convolutional part.
 
+use image_losses_core::kernels::frozen::FrozenNetwork;
 use image_losses_core::{Conv2d, Pool2d, Result, Tensor};
 
 use super::sequential::Convolution;
@@ -65,6 +66,14 @@ impl LightCnn {
             layers.push(Layer::MaxFeature);
         }
         Ok(LightCnn(Sequential::new(Self::NAME, 3, layers)))
+    }
+
+    /// The last layer: each convolution is two, itself and the larger half of its channels.
+    pub(crate) const LAST: usize = LAYERS + CONVOLUTIONS.len() - 1;
+
+    /// The network with its criterion, fused, tapped at its last layer.
+    pub(crate) fn frozen(&self) -> Result<FrozenNetwork> {
+        self.0.frozen(&[Self::LAST], None)
     }
 
     /// The network on a context.

@@ -52,6 +52,12 @@ impl ChannelAffine {
         }
     }
 
+    /// The factors and the summands.
+    #[cfg(any(feature = "vgg", feature = "light-cnn"))]
+    pub(crate) fn parts(&self) -> [&[f64]; 2] {
+        [&self.scale, &self.shift]
+    }
+
     pub(crate) fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundAffine<T>> {
         let shape = [1, self.scale.len(), 1, 1];
         Ok(BoundAffine {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(any(feature = "vgg", feature = "light-cnn"))]
+use image_losses_core::kernels::frozen::{FrozenLayer, FrozenNetwork};
 use image_losses_core::{Conv2d, Element, Error, Function, LinearMap, Pointwise, Pool2d, Result, Tensor, Unary};
 
 use super::parameters::BoundAffine;
@@ -132,6 +134,46 @@ impl Sequential {
     pub(crate) fn replace_pools(&mut self, by: impl Fn() -> Layer) {
         for layer in self.layers.iter_mut().filter(|layer| matches!(layer, Layer::MaxPool(_))) {
             *layer = by();
+        }
+    }
+
+    /// The fused network up to the deepest of the layers `taps`, on images whose channels are first multiplied by the
+    /// first of `input` and increased by the second.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a layer that the fused network has not.
+    #[cfg(any(feature = "vgg", feature = "light-cnn"))]
+    pub(crate) fn frozen(&self, taps: &[usize], input: Option<[Vec<f32>; 2]>) -> Result<FrozenNetwork> {
+        let floats = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
+        let unsupported = |operation| Error::Unsupported { operation, engine: "frozen network" };
+        let layer = |layer: &Layer| {
+            Ok(match layer {
+                Layer::Convolve(Convolution { weight, bias, geometry }) => FrozenLayer::Convolution {
+                    weight: weight.values.to_vec(),
+                    shape: weight.shape[..].try_into().map_err(|_| unsupported("a weight of another rank than 4"))?,
+                    bias: bias.as_ref().map(|bias| bias.values.to_vec()).unwrap_or_default(),
+                    geometry: *geometry,
+                },
+                Layer::Affine(affine) => {
+                    let [scale, shift] = affine.parts();
+                    FrozenLayer::Affine { scale: floats(scale), shift: floats(shift) }
+                }
+                Layer::Relu => FrozenLayer::Relu,
+                Layer::MaxPool(pool) if *pool == (Pool2d { ceil_mode: pool.ceil_mode, ..Pool2d::square(2) }) => {
+                    FrozenLayer::MaxPool { ceil_mode: pool.ceil_mode }
+                }
+                Layer::MaxPool(_) => return Err(unsupported("another pooling than 2×2")),
+                Layer::MaxFeature => FrozenLayer::MaxFeature,
+                Layer::Fire(_) => return Err(unsupported("SqueezeNet's module")),
+                Layer::L2Pool => return Err(unsupported("L2 pooling")),
+            })
+        };
+        let last = taps.iter().max().map_or(0, |deepest| deepest + 1).min(self.layers.len());
+        let layers = self.layers[..last].iter().map(layer).collect::<Result<_>>()?;
+        let network = FrozenNetwork::new(self.channels, layers, taps)?;
+        match input {
+            Some([scale, shift]) => network.with_input_affine(&scale, &shift),
+            None => Ok(network),
         }
     }
 

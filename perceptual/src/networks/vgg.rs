@@ -1,5 +1,6 @@
 //! The VGG networks' convolutional part.
 
+use image_losses_core::kernels::frozen::FrozenNetwork;
 use image_losses_core::{Conv2d, Error, Pool2d, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -216,6 +217,11 @@ impl Vgg {
     /// The engine's own.
     pub fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundSequential<T>> {
         self.layers.bind(context)
+    }
+
+    /// The network with its criteria, fused: on images that `input` maps to those that the network takes.
+    pub(crate) fn frozen(&self, taps: &[usize], input: [Vec<f32>; 2]) -> Result<FrozenNetwork> {
+        self.layers.frozen(taps, Some(input))
     }
 
     /// The same with another pooling: DISTS's.

@@ -190,6 +190,65 @@ impl Task for PoolTask<'_> {
     }
 }
 
+/// A row of the larger half of the channels. The output row exists and is the task's alone.
+pub(super) struct MaxFeatureTask<'a> {
+    pub(super) input: Images<'a>,
+    pub(super) output: ImagesMut<'a>,
+    /// Where the first half was larger.
+    pub(super) route: Option<BitsMut<'a>>,
+    pub(super) sample: usize,
+    pub(super) y: usize,
+}
+
+impl Task for MaxFeatureTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let (layout, half) = (self.output.layout, self.output.layout.lanes());
+        for x in 0..layout.width {
+            for channel in (0..half).step_by(LANES) {
+                // SAFETY: pixels of a row that exists in both, whose input has twice the channels.
+                unsafe {
+                    let first: L = self.input.load(self.sample, self.y, x, channel);
+                    let second: L = self.input.load(self.sample, self.y, x, half + channel);
+                    if let Some(route) = self.route {
+                        route.set(self.sample, self.y, x, channel, first.greater(second));
+                    }
+                    first.max(second).store(self.output.at(self.sample, self.y, x, channel));
+                }
+            }
+        }
+    }
+}
+
+/// The gradient of a row of [`MaxFeatureTask`]'s. The gradient's row exists and is the task's alone.
+pub(super) struct SplitTask<'a> {
+    /// The gradient of the larger halves.
+    pub(super) above: Images<'a>,
+    pub(super) gradient: ImagesMut<'a>,
+    /// Where the first half was larger.
+    pub(super) route: Bits<'a>,
+    pub(super) sample: usize,
+    pub(super) y: usize,
+}
+
+impl Task for SplitTask<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        let (layout, half) = (self.above.layout, self.above.layout.lanes());
+        for x in 0..layout.width {
+            for channel in (0..half).step_by(LANES) {
+                // SAFETY: pixels of a row that exists in both; the gradient has twice the channels.
+                unsafe {
+                    let above: L = self.above.load(self.sample, self.y, x, channel);
+                    let route = self.route.get(self.sample, self.y, x, channel);
+                    above.keep(route).store(self.gradient.at(self.sample, self.y, x, channel));
+                    above.keep(!route).store(self.gradient.at(self.sample, self.y, x, half + channel));
+                }
+            }
+        }
+    }
+}
+
 /// Sums of a row's differences, and the gradient of their criteria. The row exists and is the task's alone.
 pub(super) struct CompareTask<'a> {
     pub(super) prediction: Images<'a>,

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::passes::{
-    Above, AffineTask, Bits, BitsMut, CompareTask, GatherTask, Images, ImagesMut, PoolTask, RowGradient,
+    Above, AffineTask, Bits, BitsMut, CompareTask, GatherTask, Images, ImagesMut, MaxFeatureTask, PoolTask,
+    RowGradient, SplitTask,
 };
 use super::{Criterion, FrozenNetwork, Operation, Step, Target, Term};
 use crate::Scalar;
@@ -60,6 +61,9 @@ impl Workspace {
                 // Cleared: a row or column that no window reaches is never written.
                 self.routes[index].clear();
                 self.routes[index].resize(layouts[index].vectors(samples), 0);
+            }
+            if matches!(step.operation, Operation::MaxFeature) {
+                self.routes[index].resize(layouts[index + 1].vectors(samples), 0);
             }
             self.taps[index].signs = None;
             self.taps[index].is_dense = false;
@@ -128,6 +132,18 @@ impl FrozenNetwork {
                         let task = PoolTask { input, output, relu: *relu, route, sample, y };
                         // SAFETY: each task has a row of the output, and the two rows of the input beneath it.
                         unsafe { instructions.run(task) };
+                    });
+                    current = 1 - current;
+                }
+                Operation::MaxFeature => {
+                    to.clear_border(target);
+                    let input = Images::new(source, from);
+                    let output = ImagesMut::new(target, to);
+                    let route = BitsMut::new(&mut routes[index], to, samples);
+                    each_row(&to, to.batch, |sample, y| {
+                        let route = (sample < samples).then_some(route);
+                        // SAFETY: each task has a row of the output.
+                        unsafe { instructions.run(MaxFeatureTask { input, output, route, sample, y }) };
                     });
                     current = 1 - current;
                 }
@@ -210,6 +226,17 @@ impl FrozenNetwork {
                 }
                 Operation::Identity => arrived = Arrived::Plain,
                 Operation::Pool { .. } => arrived = Arrived::Pooled,
+                Operation::MaxFeature => {
+                    from.clear_border(target);
+                    let (above, gradient) = (Images::new(source, to), ImagesMut::new(target, from));
+                    let route = Bits::new(&routes[index], to);
+                    each_row(&to, samples, |sample, y| {
+                        // SAFETY: each task has a row of the gradient.
+                        unsafe { instructions.run(SplitTask { above, gradient, route, sample, y }) };
+                    });
+                    arrived = Arrived::Plain;
+                    current = 1 - current;
+                }
             }
         }
         let first = layout(0);
@@ -273,14 +300,15 @@ pub(super) fn compare_tap(
     samples: usize,
     target: Target<'_>,
     terms: &[Term],
+    factors: &[f64],
     values: &mut [f64],
     gradient: Option<&mut TapGradient>,
 ) {
     let weights = |gram: bool| {
         let mut weights = [0.0; 2];
         let mut any = false;
-        for term in terms.iter().filter(|term| term.tap == tap && term.gram == gram) {
-            weights[usize::from(term.criterion == Criterion::Mse)] += term.weight;
+        for (term, factor) in terms.iter().zip(factors).filter(|(term, _)| term.tap == tap && term.gram == gram) {
+            weights[usize::from(term.criterion == Criterion::Mse)] += term.weight * factor;
             any = true;
         }
         any.then_some(weights)

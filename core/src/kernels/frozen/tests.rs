@@ -50,6 +50,14 @@ impl Plain<'_> {
                     (y, *shape)
                 }
                 FrozenLayer::Relu => (x.iter().map(|&x| if x > F::ZERO { x } else { F::ZERO }).collect(), *shape),
+                FrozenLayer::MaxFeature => {
+                    let half = shape[1] / 2 * plane;
+                    let larger = |pair: &[F]| {
+                        let (a, b) = pair.split_at(half);
+                        a.iter().zip(b).map(|(&a, &b)| if a > b { a } else { b }).collect::<Vec<F>>()
+                    };
+                    (x.chunks(2 * half).flat_map(larger).collect(), [shape[0], shape[1] / 2, shape[2], shape[3]])
+                }
                 FrozenLayer::MaxPool { ceil_mode } => {
                     let pool = pool(*ceil_mode);
                     (gather(x, &max_pool2d_indices(&pool, x, *shape)), four(pool.output_shape(shape).unwrap()))
@@ -99,6 +107,16 @@ impl Plain<'_> {
                 }
                 FrozenLayer::Relu => {
                     above.iter().zip(input).map(|(&g, &x)| if x > F::ZERO { g } else { F::ZERO }).collect()
+                }
+                FrozenLayer::MaxFeature => {
+                    let half = fs[1] * fs[2] * fs[3];
+                    let split = |(x, above): (&[F], &[F])| {
+                        let taken =
+                            |i: usize, first: bool| if (x[i] > x[i + half]) == first { above[i] } else { F::ZERO };
+                        let parts = [true, false].map(|first| (0..half).map(|i| taken(i, first)).collect::<Vec<F>>());
+                        parts.concat()
+                    };
+                    input.chunks(2 * half).zip(above.chunks(half)).flat_map(split).collect()
                 }
                 FrozenLayer::MaxPool { ceil_mode } => {
                     scatter_add(&above, &max_pool2d_indices(&pool(*ceil_mode), input, *is), input.len())
@@ -172,7 +190,7 @@ type Case = (Vec<FrozenLayer>, Vec<Term>, Vec<[usize; 4]>);
 
 fn cases() -> Vec<Case> {
     use Criterion::{L1, Mse};
-    use FrozenLayer::{MaxPool, Relu};
+    use FrozenLayer::{MaxFeature, MaxPool, Relu};
     let floor = MaxPool { ceil_mode: false };
     let ceil = MaxPool { ceil_mode: true };
     vec![
@@ -248,6 +266,22 @@ fn cases() -> Vec<Case> {
                 term(12, 1.0, Mse, false),
             ],
             vec![[2, 4, 15, 18], [1, 4, 9, 40]],
+        ),
+        // A small LightCNN: the larger half of the channels, kernels of one pixel.
+        (
+            vec![
+                general(3, [64, 3, 5, 5], Conv2d::padded(2), 60),
+                MaxFeature,
+                MaxPool { ceil_mode: true },
+                general(32, [64, 32, 1, 1], Conv2d::default(), 61),
+                MaxFeature,
+                convolution(32, 96, 62),
+                MaxFeature,
+                MaxPool { ceil_mode: true },
+                general(48, [32, 48, 1, 1], Conv2d::default(), 63),
+            ],
+            vec![term(1, 0.5, Mse, false), term(6, 1.0, Mse, true), term(8, 2.0, Mse, false)],
+            vec![[1, 3, 16, 16], [2, 3, 9, 13], [3, 3, 1, 2]],
         ),
         (
             vec![convolution(3, 64, 14), Relu, convolution(64, 64, 15), Relu, floor],

@@ -58,6 +58,8 @@ enum Form {
     Taps,
     /// For each tap, input channels.
     Direct,
+    /// Input channels: the kernel is one pixel.
+    Pixels,
 }
 
 impl Form {
@@ -73,14 +75,26 @@ impl Form {
 
     /// Values for a pair of channels.
     fn values(self) -> usize {
-        if self == Form::Points { TILE_POINTS } else { 9 }
+        match self {
+            Form::Points => TILE_POINTS,
+            Form::Taps | Form::Direct => 9,
+            Form::Pixels => 1,
+        }
     }
 }
 
 impl Prepared {
     /// Prepares `kernel(output, input)`, nine taps each.
     pub(crate) fn new(outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
-        let form = Form::of(outputs, inputs);
+        Self::in_form(Form::of(outputs, inputs), outputs, inputs, kernel)
+    }
+
+    /// Prepares the kernels of one pixel, `weight(output, input)`.
+    pub(crate) fn of_pixels(outputs: usize, inputs: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Self {
+        Self::in_form(Form::Pixels, outputs, inputs, |output, input| [weight(output, input); 9])
+    }
+
+    fn in_form(form: Form, outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
         let mut data = Buffer::new(outputs.next_multiple_of(LANES) * inputs * form.values());
         data.par_chunks_mut((BLOCK * inputs * form.values()).max(1)).enumerate().for_each(|(block, data)| {
             let width = vectors(outputs, block) * LANES;
@@ -104,6 +118,7 @@ impl Prepared {
                                 put(tap * inputs + input, value);
                             }
                         }
+                        Form::Pixels => put(input, kernel[0]),
                     }
                 }
             }
@@ -266,6 +281,7 @@ impl<'a> Convolution<'a> {
         }
         match self.weights.form {
             Form::Direct => self.run_rows(finish),
+            Form::Pixels => self.run_pixels(finish),
             Form::Points if self.tiles() >= 4 * TILES => self.run_blocks(finish),
             Form::Points | Form::Taps => self.run_groups(finish, shared),
         }
@@ -312,6 +328,17 @@ impl<'a> Convolution<'a> {
                 };
                 // SAFETY: the row exists and is this task's alone.
                 unsafe { self.instructions.run(task) };
+            });
+        });
+    }
+
+    fn run_pixels(&self, finish: &impl Finish) {
+        let rows = self.layout.batch * self.layout.height;
+        (0..rows).into_par_iter().with_min_len(2).for_each(|row| {
+            with_scratch(8 * BLOCK, |products| {
+                let (sample, y) = (row / self.layout.height, row % self.layout.height);
+                // SAFETY: the row exists and is this task's alone.
+                unsafe { self.instructions.run(PixelTask { convolution: self, finish, sample, y, products }) };
             });
         });
     }
@@ -618,6 +645,58 @@ impl<F: Finish> Task for OutputTask<'_, F> {
             let (first, tiles) = (self.first, self.tiles);
             let (products, stride) = (self.products, self.product_stride);
             self.convolution.transform_output::<L>(self.finish, first, tiles, self.block, products, stride);
+        }
+        L::fence();
+    }
+}
+
+/// A row of a convolution by one pixel. The row exists and is the task's alone; `products` holds the outputs of 8 pixels.
+struct PixelTask<'a, F> {
+    convolution: &'a Convolution<'a>,
+    finish: &'a F,
+    sample: usize,
+    y: usize,
+    products: &'a mut [f32],
+}
+
+impl<F: Finish> PixelTask<'_, F> {
+    /// # Safety
+    /// As [`Task::run`]; the block has `VECTORS` vectors.
+    #[inline(always)]
+    unsafe fn multiply<L: Lanes, const VECTORS: usize>(&mut self, block: usize) {
+        let Convolution { input, layout, weights, .. } = self.convolution;
+        let (finish, width, lanes) = (*self.finish, layout.width, layout.lanes());
+        let taps = weights.block(block)[..weights.inputs * VECTORS * LANES].as_ptr();
+        for x in (0..width).step_by(8) {
+            // Pixels past the row's end are read and left out: a column and a row of at least 6 lie behind the last.
+            let pixels = input[layout.at(self.sample, self.y, x)..][..8 * lanes].as_ptr();
+            let products = self.products[..8 * VECTORS * LANES].as_mut_ptr();
+            // SAFETY: the slices hold what is read and written.
+            unsafe {
+                L::product::<8, VECTORS, false>(weights.inputs, pixels, lanes, taps, products);
+                for index in 0..8.min(width - x) {
+                    for vector in 0..VECTORS {
+                        let value = L::load(products.add((index * VECTORS + vector) * LANES));
+                        finish.put(value, self.sample, self.y, x + index, block * BLOCK + vector * LANES);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<F: Finish> Task for PixelTask<'_, F> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(mut self) {
+        for block in 0..self.convolution.weights.blocks() {
+            // SAFETY: the caller's word.
+            unsafe {
+                if vectors(self.convolution.weights.outputs, block) == 2 {
+                    self.multiply::<L, 2>(block);
+                } else {
+                    self.multiply::<L, 1>(block);
+                }
+            }
         }
         L::fence();
     }

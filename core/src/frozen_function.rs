@@ -1,0 +1,132 @@
+//! A function with a gradient of its own, such as a frozen network with a criterion: two operations of the engines.
+
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::kernels::Array;
+use crate::primitive::FusedOperation;
+use crate::{DType, Error, Result, Shape, Tensor};
+
+/// A function of tensors in single precision, differentiable by its first input alone, with kernels of its own for the
+/// value and for both at once.
+///
+/// [`apply`] makes one operation of the value and one of the gradient. Where an engine evaluates the gradient first, as
+/// `autograd` does, the value comes with it.
+pub trait FrozenFunction: Debug + Send + Sync + 'static {
+    /// Its name, for error messages.
+    fn name(&self) -> &'static str;
+    /// The shape rule: refuses whatever the kernels could not compute.
+    ///
+    /// # Errors
+    /// A shape error where the inputs do not fit.
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape>;
+    /// The value.
+    fn value(&self, inputs: &[Array<'_, f32>]) -> Vec<f32>;
+    /// The value, and the gradient of Σ value · `gradient` by the first input.
+    fn value_and_gradient(&self, inputs: &[Array<'_, f32>], gradient: &[f32]) -> (Vec<f32>, Vec<f32>);
+}
+
+/// The function of tensors, where their engine has fused operations and their elements are `f32`; else `None`: the caller
+/// then composes the function of tensor operations.
+///
+/// The first input alone has a gradient, and that none in turn: a second derivative is [`Error::SecondDerivative`].
+pub fn apply<T: Tensor, P: FrozenFunction>(function: &Arc<P>, inputs: &[&T]) -> Option<Result<T>> {
+    if inputs.iter().any(|input| input.dtype() != DType::F32) {
+        return None;
+    }
+    let operation = Value { function: Arc::clone(function), left: Arc::default() };
+    T::fused(&(Arc::new(operation) as Arc<dyn FusedOperation>), inputs)
+}
+
+/// A value that the gradient's operation has left, with the inputs that it is of, bit for bit.
+#[derive(Debug, Default)]
+struct Left(Mutex<Option<(Vec<Vec<f32>>, Vec<f32>)>>);
+
+impl Left {
+    fn put(&self, inputs: &[Array<'_, f32>], value: Vec<f32>) {
+        let inputs = inputs.iter().map(|input| input.data.to_vec()).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((inputs, value));
+    }
+
+    /// The value, if it is that of these inputs. It is gone then, or if it is of others.
+    fn take(&self, inputs: &[Array<'_, f32>]) -> Option<Vec<f32>> {
+        let (known, value) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let same =
+            |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+        let is_same = known.len() == inputs.len() && known.iter().zip(inputs).all(|(a, b)| same(a, b.data));
+        is_same.then_some(value)
+    }
+}
+
+/// The operation of the value.
+#[derive(Debug)]
+struct Value<P> {
+    function: Arc<P>,
+    left: Arc<Left>,
+}
+
+/// The operation of the gradient: of (inputs…, gradient of the value).
+#[derive(Debug)]
+struct Gradient<P> {
+    function: Arc<P>,
+    left: Arc<Left>,
+}
+
+/// Elements in single precision.
+fn narrow(inputs: &[Array<'_, f64>]) -> Vec<Vec<f32>> {
+    inputs.iter().map(|input| input.data.iter().map(|&value| value as f32).collect()).collect()
+}
+
+/// Evaluates an operation of single precision on elements of double precision.
+fn in_single(operation: &impl FusedOperation, inputs: &[Array<'_, f64>]) -> Vec<f64> {
+    let single = narrow(inputs);
+    let arrays: Vec<_> = inputs.iter().zip(&single).map(|(input, data)| Array { shape: input.shape, data }).collect();
+    operation.evaluate_f32(&arrays).into_iter().map(f64::from).collect()
+}
+
+impl<P: FrozenFunction> FusedOperation for Value<P> {
+    fn name(&self) -> &'static str {
+        self.function.name()
+    }
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        self.function.output_shape(inputs)
+    }
+    fn evaluate_f32(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
+        self.left.take(inputs).unwrap_or_else(|| self.function.value(inputs))
+    }
+    fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
+        in_single(self, inputs)
+    }
+    fn gradient(&self, input: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
+        if input > 0 {
+            return Ok(None);
+        }
+        let (function, left) = (Arc::clone(&self.function), Arc::clone(&self.left));
+        Ok(Some(Arc::new(Gradient { function, left })))
+    }
+}
+
+impl<P: FrozenFunction> FusedOperation for Gradient<P> {
+    fn name(&self) -> &'static str {
+        self.function.name()
+    }
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        inputs.first().map(|input| input.to_vec()).ok_or(Error::InputCount {
+            operation: self.name(),
+            expected: 2,
+            got: 0,
+        })
+    }
+    fn evaluate_f32(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
+        let Some((above, inputs)) = inputs.split_last() else { return Vec::new() };
+        let (value, gradient) = self.function.value_and_gradient(inputs, above.data);
+        self.left.put(inputs, value);
+        gradient
+    }
+    fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
+        in_single(self, inputs)
+    }
+    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
+        Err(Error::SecondDerivative { operation: self.name() })
+    }
+}
