@@ -5,13 +5,18 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, Zip};
 
 /// Numbers in double precision; every operation makes new ones.
 #[derive(Clone, Debug)]
-pub(crate) struct Plain(pub(crate) ArrayD<f64>);
+pub struct Plain(ArrayD<f64>);
 
 impl Plain {
-    pub(crate) fn new(values: &[f64], shape: &[usize]) -> Self {
+    /// A tensor of these elements.
+    ///
+    /// # Panics
+    /// Where they do not fill the shape.
+    pub fn new(values: &[f64], shape: &[usize]) -> Self {
         Plain(ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()).unwrap())
     }
-    pub(crate) fn values(&self) -> Vec<f64> {
+    /// The elements, row-major.
+    pub fn values(&self) -> Vec<f64> {
         self.0.iter().copied().collect()
     }
     fn zip(&self, other: &Self, operation: &'static str, f: impl Fn(f64, f64) -> f64) -> Result<Self> {
