@@ -263,10 +263,25 @@ pub fn train(engine: &impl Engine, steps: usize, seed: u64, mut progress: impl F
     Ok(Trained { losses, samples, coverage })
 }
 
+/// Width and height of the picture.
+const PICTURE: (u32, u32) = (1200, 600);
+
 /// Writes samples and loss curves as a PNG.
 pub fn plot(trained: &Trained, path: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let (width, height) = PICTURE;
+    let mut pixels = vec![0; 3 * (width * height) as usize];
+    draw(trained, &mut pixels)?;
+    // Written beside its place and moved there: an interruption leaves no half a picture.
+    let partial = format!("{path}.partial.png");
+    image::save_buffer(&partial, &pixels, width, height, image::ExtendedColorType::Rgb8)?;
+    std::fs::rename(&partial, path)?;
+    Ok(())
+}
+
+/// Draws samples and loss curves.
+fn draw(trained: &Trained, pixels: &mut [u8]) -> std::result::Result<(), Box<dyn std::error::Error>> {
     use plotters::prelude::*;
-    let root = BitMapBackend::new(path, (1200, 600)).into_drawing_area();
+    let root = BitMapBackend::with_buffer(pixels, PICTURE).into_drawing_area();
     root.fill(&WHITE)?;
     let (left, right) = root.split_horizontally(600);
     let mut chart = ChartBuilder::on(&left).margin(10).build_cartesian_2d(-3.0..3.0, -3.0..3.0)?;
