@@ -263,10 +263,11 @@ pub fn train(engine: &impl Engine, steps: usize, seed: u64, mut progress: impl F
     Ok(Trained { losses, samples, coverage })
 }
 
-/// Writes samples and loss curves as a PNG.
+/// Writes samples and loss curves as a PNG, under another name until it is complete.
 pub fn plot(trained: &Trained, path: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
     use plotters::prelude::*;
-    let root = BitMapBackend::new(path, (1200, 600)).into_drawing_area();
+    let partial = std::path::Path::new(path).with_extension("partial.png");
+    let root = BitMapBackend::new(&partial, (1200, 600)).into_drawing_area();
     root.fill(&WHITE)?;
     let (left, right) = root.split_horizontally(600);
     let mut chart = ChartBuilder::on(&left).margin(10).build_cartesian_2d(-3.0..3.0, -3.0..3.0)?;
@@ -286,7 +287,7 @@ pub fn plot(trained: &Trained, path: &str) -> std::result::Result<(), Box<dyn st
         chart.draw_series(LineSeries::new(curve, colour))?;
     }
     root.present()?;
-    Ok(())
+    Ok(std::fs::rename(&partial, path)?)
 }
 
 #[allow(dead_code, reason = "the test of this file trains without it")]

@@ -7,6 +7,7 @@ mod command;
 mod config;
 mod reference;
 mod setup;
+mod soak;
 mod test;
 mod verify;
 
@@ -36,6 +37,8 @@ enum Task {
     /// Print the configurations' schema, or check whole documents.
     #[command(subcommand)]
     Config(config::Command),
+    /// Train a small objective for thousands of steps, and watch the memory.
+    Soak(soak::Arguments),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
         Task::Config(command) => config::run(&command),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {
