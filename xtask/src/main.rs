@@ -10,6 +10,7 @@ mod features;
 mod package;
 mod reference;
 mod setup;
+mod soak;
 mod test;
 mod verify;
 mod weights;
@@ -49,6 +50,8 @@ enum Task {
     /// Look into checkpoints.
     #[command(subcommand)]
     Weights(weights::Command),
+    /// Train a small objective for thousands of steps, and watch the memory.
+    Soak(soak::Arguments),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Task::Package(arguments) => package::run(&arguments),
         Task::Features(arguments) => features::run(&arguments),
         Task::Weights(command) => weights::run(&command),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {
