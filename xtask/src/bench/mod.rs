@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: ours against PyTorch, in one interleaved run on the same inputs with as many threads.
 
 mod measure;
+pub(crate) mod memory;
+mod networks;
 mod peer;
 mod pointwise;
 mod report;
@@ -93,7 +95,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
 
 /// Everything that can be measured.
 fn cases() -> Vec<subject::Case> {
-    pointwise::cases()
+    let mut cases = pointwise::cases();
+    cases.extend(networks::cases());
+    cases
 }
 
 fn names() -> Vec<String> {
