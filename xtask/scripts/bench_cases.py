@@ -5,6 +5,7 @@
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 
 
 def masked_mean(loss, weight):
@@ -62,6 +63,70 @@ def composition(alpha, fg, bg, merged, weight, eps):
     return masked_mean(charbonnier(alpha * fg + (1.0 - alpha) * bg, merged, eps), weight)
 
 
+def vgg_features(x, weights, layers):
+    """torchvision's VGG-19 features at some layers, in order; after each ReLU a new tensor, as MMagic copies them."""
+    mean = torch.tensor([0.485, 0.456, 0.406], dtype=x.dtype).reshape(1, 3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225], dtype=x.dtype).reshape(1, 3, 1, 1)
+    x = (x - mean) / std
+    found = []
+    index = 0
+    for count in (2, 2, 4, 4, 4):
+        for _ in range(count):
+            x = F.conv2d(x, weights[f"features.{index}.weight"], weights[f"features.{index}.bias"], padding=1)
+            if index in layers:
+                found.append(x)
+                if len(found) == len(layers):
+                    return found
+            x = F.relu(x)
+            index += 2
+        x = F.max_pool2d(x, 2)
+        index += 1
+    return found
+
+
+def vgg_loss(description, tensors, dtype):
+    """MMagic's PerceptualLoss with l1; the target's features without gradient, or known before."""
+    weights = {name: t.to(dtype) for name, t in load_file(description["weights"]).items()}
+    layers = dict(description["layers"])
+
+    def target(t):
+        with torch.no_grad():
+            return vgg_features(t["target"], weights, layers)
+
+    known = target({"target": tensors["target"].to(dtype)}) if description["cached"] else None
+
+    def call(t):
+        theirs = target(t) if known is None else known
+        ours = vgg_features(t["prediction"], weights, layers)
+        return sum(w * F.l1_loss(x, y) for w, x, y in zip(layers.values(), ours, theirs))
+
+    return call
+
+
+def light_cnn_features(x, weights):
+    """MMagic's LightCNN.features."""
+    for index in range(13):
+        name = f"features.{index}.filter"
+        if f"{name}.weight" in weights:
+            weight = weights[f"{name}.weight"]
+            x = F.conv2d(x, weight, weights[f"{name}.bias"], padding=weight.size(2) // 2)
+            x = torch.max(*torch.split(x, x.size(1) // 2, 1))
+        else:
+            x = F.max_pool2d(x, 2, ceil_mode=True)
+    return x
+
+
+def light_cnn_loss(description, dtype):
+    weights = {name: t.to(dtype) for name, t in load_file(description["weights"]).items()}
+
+    def call(t):
+        with torch.no_grad():
+            theirs = light_cnn_features(t["target"], weights)
+        return F.l1_loss(light_cnn_features(t["prediction"], weights), theirs)
+
+    return call
+
+
 def build(description, tensors, dtype=torch.float32):
     kind = description["kind"]
     eps = description.get("eps", 1e-12)
@@ -70,6 +135,10 @@ def build(description, tensors, dtype=torch.float32):
     if kind == "smgan":
         kernel = gaussian_kernel(dtype)
         return lambda t: soft_mask(t["prediction"], t["mask"], kernel)
+    if kind == "vgg19":
+        return vgg_loss(description, tensors, dtype)
+    if kind == "light_cnn":
+        return light_cnn_loss(description, dtype)
     raise ValueError(f"unknown case {kind!r}")
 
 

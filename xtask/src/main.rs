@@ -35,6 +35,8 @@ enum Task {
     Verify(verify::Arguments),
     /// Time every loss against PyTorch on the same inputs, in one interleaved run.
     Bench(bench::Arguments),
+    /// Measure the peak memory of a perceptual loss, ours and PyTorch's.
+    Memory(bench::memory::Arguments),
     /// Run the tests of every crate, on tch too where libtorch is set up.
     Test(test::Arguments),
     /// Install what a part of the project needs.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Verify(arguments) => verify::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Memory(arguments) => bench::memory::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
         Task::Config(command) => config::run(&command),

@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: ours against PyTorch, in one interleaved run on the same inputs with as many threads.
 
 mod measure;
+pub(crate) mod memory;
+mod networks;
 mod peer;
 mod pointwise;
 mod report;
@@ -105,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
 
 /// Everything that can be measured.
 fn cases() -> Vec<subject::Case> {
-    pointwise::cases().into_iter().chain(scaling::cases()).collect()
+    pointwise::cases().into_iter().chain(networks::cases()).chain(scaling::cases()).collect()
 }
 
 fn names() -> Vec<String> {

@@ -1,0 +1,225 @@
+//! The perceptual losses on frozen networks: forward, and backward to the image.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use image_losses::Error;
+use image_losses::autograd::{AgTensor, run as graph};
+use image_losses::core::Differentiable;
+use image_losses::core::kernels::Array;
+use image_losses::core::kernels::frozen::Target;
+use image_losses::perceptual::checkpoint::Checkpoint;
+use image_losses::perceptual::networks::{Architecture, LightCnn, VggType};
+use image_losses::perceptual::{
+    LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss, PerceptualOptions, Weights,
+};
+use ndarray::ArrayD;
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use serde_json::json;
+
+use super::pointwise::stop;
+use super::subject::{Case, Contestant, Gradient, Output, Subject, Work, uniform};
+use crate::Stop;
+use crate::command::root;
+
+/// The perceptual loss' images.
+const VGG_SHAPES: [[usize; 4]; 2] = [[1, 3, 256, 256], [4, 3, 192, 192]];
+/// The face loss' images.
+const LIGHT_CNN_SHAPES: [[usize; 4]; 2] = [[1, 3, 128, 128], [8, 3, 128, 128]];
+/// The layers compared (before their ReLU: 2, 7, 16, 25, 34 in torchvision's order) and their weights.
+pub(crate) const VGG_LAYERS: [(usize, f64); 5] = [(2, 0.1), (7, 0.1), (16, 1.0), (25, 1.0), (34, 1.0)];
+/// How far value and gradient may be from the peer's: ReLU, pooling and l1 have kinks, where rounding picks the side.
+const TOLERANCE: [f64; 2] = [1e-4, 1e-2];
+/// What the parameters are made from.
+const SEED: u64 = 7;
+
+/// Each loss and shape, the target as images and, for VGG, as features that are known already.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for shape in VGG_SHAPES {
+        for is_cached in [false, true] {
+            cases.push(Case::new(name("vgg19", shape, is_cached), move |name| vgg(name, shape, is_cached)));
+        }
+    }
+    for shape in LIGHT_CNN_SHAPES {
+        cases.push(Case::new(name("light_cnn", shape, false), move |name| light_cnn(name, shape)));
+    }
+    cases
+}
+
+fn name(network: &str, [n, c, h, w]: [usize; 4], is_cached: bool) -> String {
+    let cached = if is_cached { "_cached_target" } else { "" };
+    format!("networks/{network}{cached} {n}×{c}×{h}×{w}")
+}
+
+/// The perceptual loss between two images, each of which is the same in every run.
+#[derive(Clone)]
+pub(crate) struct VggLoss {
+    loss: PerceptualLoss,
+    images: [ArrayD<f32>; 2],
+}
+
+impl VggLoss {
+    pub(crate) fn new(checkpoint: Checkpoint, shape: [usize; 4]) -> Result<Self, Stop> {
+        let options = PerceptualOptions {
+            layer_weights: VGG_LAYERS.iter().map(|(layer, weight)| (layer.to_string(), *weight)).collect(),
+            style_weight: 0.0,
+            norm_img: false,
+            ..PerceptualOptions::default()
+        };
+        let loss = PerceptualLoss::new(options, &Weights::Checkpoint(checkpoint)).map_err(stop)?;
+        Ok(VggLoss { loss, images: images(&shape) })
+    }
+
+    /// Value and gradient without an engine.
+    pub(crate) fn plain(&self) -> Result<Output, Stop> {
+        self.compare(Target::Images(array(&self.images[1]).data))
+    }
+
+    fn compare(&self, target: Target<'_>) -> Result<Output, Stop> {
+        let found = self.loss.value_and_gradient(array(&self.images[0]), target).map_err(stop)?;
+        Ok(output(found.perceptual.unwrap_or(f32::NAN), found.gradient))
+    }
+
+    /// Value and gradient as a graph.
+    pub(crate) fn on_autograd(&self) -> Result<Output, Stop> {
+        on_autograd(&self.images, |x, gt| {
+            let terms = self.loss.forward(x, gt)?;
+            Ok(terms.total()?.unwrap_or_else(|| x.clone()))
+        })
+    }
+}
+
+fn vgg(name: &str, shape: [usize; 4], is_cached: bool) -> Result<Subject, Stop> {
+    let (checkpoint, weights) = seeded("vgg19", &VggType::Vgg19.architecture())?;
+    let loss = VggLoss::new(checkpoint, shape)?;
+    let tensors = tensors(loss.images.clone());
+    let contestants = if is_cached {
+        let features = loss.loss.target_features(array(&loss.images[1])).map_err(stop)?;
+        vec![Contestant::new("plain", move || loss.compare(Target::Features(&features)))]
+    } else {
+        let plain = loss.clone();
+        vec![Contestant::new("plain", move || plain.plain()), Contestant::new("autograd", move || loss.on_autograd())]
+    };
+    Ok(Subject {
+        name: name.to_owned(),
+        description: json!({
+            "kind": "vgg19", "wanted": "prediction", "weights": weights, "layers": VGG_LAYERS, "cached": is_cached,
+        }),
+        tensors,
+        work: Work::Arithmetic(vgg_operations(shape) * if is_cached { 2.0 } else { 3.0 }),
+        contestants,
+        tolerance: TOLERANCE,
+    })
+}
+
+fn light_cnn(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
+    let (checkpoint, weights) = seeded("light_cnn", &LightCnn::architecture())?;
+    let options = LightCnnFeatureOptions::default();
+    let loss = LightCnnFeatureLoss::new(options, &Weights::Checkpoint(checkpoint)).map_err(stop)?;
+    let images = images(&shape);
+    let (plain, bound) = (loss.clone(), loss);
+    let (plain_images, bound_images) = (images.clone(), images.clone());
+    let contestants = vec![
+        Contestant::new("plain", move || {
+            let [x, gt] = plain_images.each_ref().map(array);
+            let (value, gradient) = plain.value_and_gradient(x, Target::Images(gt.data)).map_err(stop)?;
+            Ok(output(value, gradient))
+        }),
+        Contestant::new("autograd", move || on_autograd(&bound_images, |x, gt| bound.forward(x, gt))),
+    ];
+    Ok(Subject {
+        name: name.to_owned(),
+        description: json!({ "kind": "light_cnn", "wanted": "prediction", "weights": weights }),
+        tensors: tensors(images),
+        work: Work::Arithmetic(light_cnn_operations(shape) * 3.0),
+        contestants,
+        tolerance: TOLERANCE,
+    })
+}
+
+/// The value and the gradient by the first image, in one evaluation of a graph.
+fn on_autograd(
+    images: &[ArrayD<f32>; 2],
+    loss: impl for<'g> Fn(&AgTensor<'g, f32>, &AgTensor<'g, f32>) -> Result<AgTensor<'g, f32>, Error>,
+) -> Result<Output, Stop> {
+    graph::<f32, _>(|session| {
+        let [x, gt] = images.each_ref().map(|image| session.placeholder(image.shape()));
+        let value = loss(&x, &gt)?;
+        let gradients = Differentiable::gradients(&value, &[&x], false)?;
+        let gradient = gradients.first().and_then(Option::as_ref).unwrap_or(&x);
+        let feeds = [(&x, array(&images[0]).data), (&gt, array(&images[1]).data)];
+        let mut results = session.evaluate_with(&feeds, &[&value, gradient])?.into_iter();
+        let value = results.next().and_then(|value| value.first().copied()).unwrap_or(f32::NAN);
+        Ok(output(value, results.next().unwrap_or_default()))
+    })
+    .map_err(stop)
+}
+
+fn output(value: f32, gradient: Vec<f32>) -> Output {
+    Output { value: f64::from(value), gradient: Gradient::Values(gradient) }
+}
+
+fn array(array: &ArrayD<f32>) -> Array<'_, f32> {
+    Array { shape: array.shape(), data: array.as_slice().unwrap_or_default() }
+}
+
+fn images(shape: &[usize]) -> [ArrayD<f32>; 2] {
+    [uniform(shape, 1, 0.0, 1.0), uniform(shape, 2, 0.0, 1.0)]
+}
+
+fn tensors([prediction, target]: [ArrayD<f32>; 2]) -> BTreeMap<&'static str, ArrayD<f32>> {
+    [("prediction", prediction), ("target", target)].into()
+}
+
+/// Parameters from a seed, and the file that the peer reads them from.
+pub(crate) fn seeded(network: &str, architecture: &Architecture) -> Result<(Checkpoint, PathBuf), Stop> {
+    let checkpoint = Checkpoint::seeded(architecture, SEED).map_err(stop)?;
+    let folder = root().join("target").join("bench");
+    std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let file = folder.join(format!("{network}.safetensors"));
+    let mut tensors = Vec::new();
+    for (name, entry) in checkpoint.iter() {
+        let bytes: Vec<u8> = entry.to_f32().map_err(stop)?.iter().flat_map(|value| value.to_le_bytes()).collect();
+        tensors.push((name, entry.shape().to_vec(), bytes));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|error| error.to_string())?;
+    serialize_to_file(views, None, &file).map_err(|error| format!("{}: {error}", file.display()))?;
+    Ok((checkpoint, file))
+}
+
+/// Operations of one run of VGG-19 to its last convolution, the last one compared.
+fn vgg_operations([n, _, h, w]: [usize; 4]) -> f64 {
+    // Per block: channels in, channels out, convolutions, halvings before it; .
+    let blocks = [(3, 64, 2, 0), (64, 128, 2, 1), (128, 256, 4, 2), (256, 512, 4, 3), (512, 512, 4, 4)];
+    let count = |(from, to, convolutions, halvings): (usize, usize, usize, u32)| {
+        let pixels = n * (h >> halvings) * (w >> halvings);
+        let channels = from * to + (convolutions - 1) * to * to;
+        (2 * 9 * pixels * channels) as f64
+    };
+    blocks.into_iter().map(count).sum()
+}
+
+/// Operations of one run of LightCNN-9's convolutional part.
+fn light_cnn_operations([n, _, h, w]: [usize; 4]) -> f64 {
+    // Channels in, channels out, kernel, halvings before it.
+    let convolutions = [
+        (3, 96, 5, 0),
+        (48, 96, 1, 1),
+        (48, 192, 3, 1),
+        (96, 192, 1, 2),
+        (96, 384, 3, 2),
+        (192, 384, 1, 3),
+        (192, 256, 3, 3),
+        (128, 256, 1, 3),
+        (128, 256, 3, 3),
+    ];
+    let count = |(from, to, kernel, halvings): (usize, usize, usize, u32)| {
+        (2 * n * h.div_ceil(1 << halvings) * w.div_ceil(1 << halvings) * from * to * kernel * kernel) as f64
+    };
+    convolutions.into_iter().map(count).sum()
+}
