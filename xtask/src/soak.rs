@@ -49,7 +49,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     let together = std::thread::scope(|scope| {
         let other = scope.spawn(|| train(2, false));
         let first = train(1, true);
-        Ok::<_, Error>([first?, other.join().map_err(|_| Error::Engine { engine: "soak", message: "a panic".into() })??])
+        Ok::<_, Error>([
+            first?,
+            other.join().map_err(|_| Error::Engine { engine: "soak", message: "a panic".into() })??,
+        ])
     })
     .map_err(words)?;
     let alone = [train(1, false).map_err(words)?, train(2, false).map_err(words)?];
@@ -133,8 +136,7 @@ fn evaluate<'g>(
     real: AnyTensor<'g>,
     iteration: usize,
 ) -> Result<(Step<'g>, AnyTensor<'g>)> {
-    let outputs =
-        Inputs::new().tensor("fake", fake.clone()).tensor("real", real).number("iteration", iteration as f64);
+    let outputs = Inputs::new().tensor("fake", fake.clone()).tensor("real", real).number("iteration", iteration as f64);
     let step = objective.evaluate(Side::Only, &outputs)?;
     let total = step.total().cloned();
     let total = total.ok_or(Error::Unsupported { operation: "a step without a total", engine: fake.engine() })?;

@@ -164,7 +164,9 @@ pub(crate) fn gradients<E: Engine, const K: usize, L: Lawful<K>>(
     law(losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
         let moved =
             |inputs: &[Vec<f64>]| Case { inputs: inputs.to_vec().try_into().expect("K inputs"), ..case.clone() };
-        let derived = |inputs: &[Vec<f64>], direction| engine.derived(loss, &moved(inputs), DType::F64, direction);
+        let derived = |inputs: &[Vec<f64>], direction: Option<&[Vec<f64>]>| {
+            engine.derived(loss, &moved(inputs), DType::F64, direction)
+        };
         let total = |inputs: &[Vec<f64>]| Ok(engine.value(loss, &moved(inputs), DType::F64)?.iter().sum());
         let worst = check_gradient(&case.inputs, STEP, total, |inputs| Ok(derived(inputs, None)?.1))?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "{worst:?}");

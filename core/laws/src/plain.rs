@@ -93,8 +93,9 @@ impl Tensor for Plain {
             Unary::Tanh => x.tanh(),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
-            Unary::LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
-            Unary::Relu => x.max(0.0),
+            // Not `max`, which takes 0 for what is no number.
+            Unary::Relu if x <= 0.0 => 0.0,
+            Unary::Relu => x,
         })))
     }
     fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {

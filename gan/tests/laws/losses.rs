@@ -46,8 +46,6 @@ const SCORES: Takes<1> = Takes {
     rank: Rank::Scores,
     scaled_by: &[],
     required: &["gan_type"],
-    // The engines round the labels' differences apart at 1e30² alone.
-    smooth: true,
     ..Takes::new(["scores"])
 };
 
@@ -122,12 +120,8 @@ fn wgan_logistic_ns() {
 }
 
 /// Two sets of scores, generated first.
-const PAIR: Takes<2> = Takes {
-    weight: Weight::Absent,
-    rank: Rank::Scores,
-    scaled_by: &[],
-    ..Takes::new(["fake", "real"])
-};
+const PAIR: Takes<2> =
+    Takes { weight: Weight::Absent, rank: Rank::Scores, scaled_by: &[], ..Takes::new(["fake", "real"]) };
 
 /// λ of the generator's step.
 fn lambda(generator: bool) -> &'static [&'static str] {
@@ -143,21 +137,21 @@ fn step(generator: bool) -> Step {
 struct Pairing<const GENERATOR: bool>(RelativisticPairingLoss);
 
 lawful!(Pairing<GENERATOR>, 2, [const GENERATOR: bool], |this, x, _mask| {
-    this.0.forward(x[0], x[1], step(GENERATOR))
+    this.0.forward(x[1], x[0], step(GENERATOR))
 });
 
 fn pairing<const GENERATOR: bool>() {
     let losses = weights().prop_map(|loss_weight| {
         Pairing::<GENERATOR>(RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight }).unwrap())
     });
-    let takes = Takes { symmetric: Some(false), scaled_by: lambda(GENERATOR), ..PAIR };
+    let takes = Takes { names: ["real", "fake"], symmetric: Some(false), scaled_by: lambda(GENERATOR), ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
         let lambda = if GENERATOR { RelativisticPairingOptions::from(loss.0).loss_weight } else { 1.0 };
         // softplus(0) = ln 2; real above fake by 2: softplus(−2) = 0.126928011042972, softplus(2) = that + 2.
         let apart = 0.126_928_011_042_972 + if GENERATOR { 2.0 } else { 0.0 };
         vec![
             Hand { shape: vec![1], inputs: [vec![0.5], vec![0.5]], value: lambda * 2f64.ln() },
-            Hand { shape: vec![1], inputs: [vec![-1.0], vec![1.0]], value: lambda * apart },
+            Hand { shape: vec![1], inputs: [vec![1.0], vec![-1.0]], value: lambda * apart },
         ]
     });
 }
@@ -222,7 +216,11 @@ fn lecam() {
         let (real, fake) = (-1.734_375, 2.515_625);
         vec![
             Hand { shape: vec![1], inputs: [vec![1.515_625], vec![-0.734_375]], value: 0.0 },
-            Hand { shape: vec![1], inputs: [vec![fake], vec![real]], value: if one_sided { 0.0 } else { 2.0 * loss_weight } },
+            Hand {
+                shape: vec![1],
+                inputs: [vec![fake], vec![real]],
+                value: if one_sided { 0.0 } else { 2.0 * loss_weight },
+            },
             Hand { shape: vec![1], inputs: [vec![0.515_625], vec![1.265_625]], value: loss_weight * (1.0 + 4.0) },
         ]
     });
@@ -277,8 +275,13 @@ lawful!(Masked<REAL, DISCRIMINATOR>, 1, [const REAL: bool, const DISCRIMINATOR: 
 fn masked<const REAL: bool, const DISCRIMINATOR: bool>() {
     let losses = (quarter(), quarter(), weights()).prop_map(move |(real_label_val, fake_label_val, loss_weight)| {
         let gaussian_blur = GaussianBlurOptions { kernel_size: [1, 1], sigma: [1.0, 1.0] };
-        let options =
-            GanOptions { real_label_val, fake_label_val, loss_weight, gaussian_blur, ..GanOptions::new(GanType::Smgan) };
+        let options = GanOptions {
+            real_label_val,
+            fake_label_val,
+            loss_weight,
+            gaussian_blur,
+            ..GanOptions::new(GanType::Smgan)
+        };
         Masked::<REAL, DISCRIMINATOR>(GanLoss::new(options).unwrap())
     });
     let takes = Takes { rank: Rank::Image, scaled_by: lambda(!DISCRIMINATOR), ..SCORES };

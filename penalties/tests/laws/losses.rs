@@ -14,13 +14,9 @@ fn weights() -> impl Strategy<Value = f64> + Clone {
 
 #[test]
 fn disc_shift() {
-    let losses =
-        weights().prop_map(|loss_weight| DiscShiftLoss::new(DiscShiftOptions { loss_weight, ..Default::default() }).unwrap());
-    let takes = Takes {
-        weight: Weight::Taken,
-        degree: Some(2),
-        ..Takes::pointwise(DiscShiftLoss::INPUTS)
-    };
+    let losses = weights()
+        .prop_map(|loss_weight| DiscShiftLoss::new(DiscShiftOptions { loss_weight, ..Default::default() }).unwrap());
+    let takes = Takes { weight: Weight::Taken, degree: Some(2), ..Takes::pointwise(DiscShiftLoss::INPUTS) };
     pointwise(&ENGINE, losses, Takes { map: false, ..takes }, |_| vec![([0.0], 0.0), ([3.0], 9.0), ([-0.5], 0.25)]);
 }
 
@@ -124,8 +120,8 @@ fn gradient_penalty() {
         let options = GradientPenaltyOptions { loss_weight, norm_mode, ..Default::default() };
         Between(GradientPenaltyLoss::new(options).unwrap())
     });
-    // Away from the norm's kink at 0.
-    let takes = Takes { apart: true, ..PARAMETERS };
+    // Away from the norm's kink at 0, and from where the square under its root overflows.
+    let takes = Takes { apart: true, huge: [1e30, 1e18], ..PARAMETERS };
     general(&ENGINE, losses, takes, |loss| {
         let GradientPenaltyOptions { loss_weight, norm_mode, .. } = GradientPenaltyOptions::from(loss.0);
         // A norm of 1 is perfect. Of (0, 8): by pixel the mean of (0 − 1)² and (8 − 1)², by sample (8 − 1)².
