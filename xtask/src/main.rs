@@ -6,6 +6,7 @@
 mod bench;
 mod command;
 mod config;
+mod gallery;
 mod reference;
 mod setup;
 mod test;
@@ -39,6 +40,8 @@ enum Task {
     /// Print the configurations' schema, or check whole documents.
     #[command(subcommand)]
     Config(config::Command),
+    /// Write the page of all losses with formulas, options and plots, or check that it is complete and up to date.
+    Gallery(gallery::Arguments),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
         Task::Config(command) => config::run(&command),
+        Task::Gallery(arguments) => gallery::run(&arguments),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {
