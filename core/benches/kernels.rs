@@ -1,4 +1,5 @@
 //! The kernels one by one: `cargo bench -p image-losses-core`. For comparisons with PyTorch see `cargo xtask bench`.
+#![allow(missing_docs, reason = "criterion's macro makes a public function without")]
 
 use std::hint::black_box;
 
