@@ -245,7 +245,10 @@ impl FrozenFunction for Cosines {
     }
     fn value(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
         // The shape rule has refused whatever could fail.
-        self.0.compare(inputs[0].data, inputs[0].shape[0], inputs[1].data, None).map(|found| found.0).unwrap_or_default()
+        self.0
+            .compare(inputs[0].data, inputs[0].shape[0], inputs[1].data, None)
+            .map(|found| found.0)
+            .unwrap_or_default()
     }
     fn value_and_gradient(&self, inputs: &[Array<'_, f32>], gradient: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let found = self.0.compare(inputs[0].data, inputs[0].shape[0], inputs[1].data, Some(gradient));
