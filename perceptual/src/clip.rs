@@ -1,8 +1,12 @@
 //! The loss of image and text on CLIP.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
 
-use image_losses_core::{Error, LinearMap, Result, Tensor, finite};
+use image_losses_core::frozen_function::{FrozenFunction, apply};
+use image_losses_core::kernels::Array;
+use image_losses_core::kernels::vision_transformer::VisionTransformer;
+use image_losses_core::{DType, Error, LinearMap, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::{BoundAffine, BoundClip, ChannelAffine, Clip, ClipShape, Tokens, check_image};
@@ -133,6 +137,18 @@ impl ClipOptions {
 pub struct ClipLoss {
     options: ClipOptions,
     network: Clip,
+    fused: Lazy,
+}
+
+/// The fused image tower: made when first needed, shared by all copies of a loss. `None` where the model has no blocks
+/// to fuse.
+#[derive(Clone, Default)]
+struct Lazy(Arc<OnceLock<Option<Arc<VisionTransformer>>>>);
+
+impl fmt::Debug for Lazy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Lazy").field(&self.0.get().is_some()).finish()
+    }
 }
 
 impl ClipLoss {
@@ -148,7 +164,7 @@ impl ClipLoss {
         let request = Request { owner: NAME, option: "clip_type", configured: Some(clip_type), published: clip_type };
         let shape = || ClipShape::published(clip_type).unwrap_or(ClipShape::VIT_B_32);
         let network = Clip::load(&weights.open(&request, || Ok(shape().architecture()))?)?;
-        Ok(ClipLoss { options, network })
+        Ok(ClipLoss { options, network, fused: Lazy::default() })
     }
 
     /// Its options.
@@ -178,6 +194,8 @@ impl ClipLoss {
                 false => None,
             },
             network: self.network.bind(context)?,
+            loss: self.clone(),
+            is_composed: false,
         })
     }
 
@@ -190,7 +208,59 @@ impl ClipLoss {
     }
 }
 
+impl ClipLoss {
+    /// The fused image tower, if the model has one.
+    fn fused(&self) -> Option<Arc<VisionTransformer>> {
+        self.fused.0.get_or_init(|| self.network.frozen().ok().map(Arc::new)).clone()
+    }
+}
+
+/// The cosines of images, as the network takes them, with texts' embeddings.
+#[derive(Debug)]
+struct Cosines(Arc<VisionTransformer>);
+
+impl FrozenFunction for Cosines {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let [images, text] = *inputs else {
+            return Err(Error::InputCount { operation: NAME, expected: 2, got: inputs.len() });
+        };
+        let size = self.0.resolution();
+        check_image(NAME, "image", images, 3)?;
+        if images[2..] != [size, size] {
+            let expected = format!("{size}×{size} pixels for the vision transformer");
+            return Err(Error::ShapeRule { operation: NAME, argument: "image", expected, got: images.to_vec() });
+        }
+        let &[texts, length] = text else {
+            let expected = "rank 2 (M, D)".into();
+            return Err(Error::ShapeRule { operation: NAME, argument: "text", expected, got: text.to_vec() });
+        };
+        let expected = vec![texts, self.0.embedding_len()];
+        if length != expected[1] {
+            return Err(Error::ShapeMismatch { operation: NAME, argument: "text", expected, got: text.to_vec() });
+        }
+        Ok(vec![images[0], texts])
+    }
+    fn value(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
+        // The shape rule has refused whatever could fail.
+        self.0
+            .compare(inputs[0].data, inputs[0].shape[0], inputs[1].data, None)
+            .map(|found| found.0)
+            .unwrap_or_default()
+    }
+    fn value_and_gradient(&self, inputs: &[Array<'_, f32>], gradient: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let found = self.0.compare(inputs[0].data, inputs[0].shape[0], inputs[1].data, Some(gradient));
+        found.map(|(cosines, gradient)| (cosines, gradient.unwrap_or_default())).unwrap_or_default()
+    }
+}
+
 /// [`ClipLoss`] with its network on a context.
+///
+/// On the CPU engines, in single precision, the image tower and the cosines are fused: one operation for the value and one
+/// for the gradient, which has no gradient in turn. Elsewhere they are composed of tensor operations;
+/// [`composed`](BoundClipLoss::composed) has them so everywhere.
 #[derive(Clone, Debug)]
 pub struct BoundClipLoss<T> {
     loss_weight: f64,
@@ -198,9 +268,16 @@ pub struct BoundClipLoss<T> {
     window: usize,
     normalisation: Option<BoundAffine<T>>,
     network: BoundClip<T>,
+    loss: ClipLoss,
+    is_composed: bool,
 }
 
 impl<T: Tensor> BoundClipLoss<T> {
+    /// The same composed of tensor operations on every engine: slower on the CPU, differentiable to any order.
+    pub fn composed(self) -> Self {
+        BoundClipLoss { is_composed: true, ..self }
+    }
+
     /// The loss of every image with every text: (N, M).
     ///
     /// # Errors
@@ -241,9 +318,22 @@ impl<T: Tensor> BoundClipLoss<T> {
         if let Some(normalisation) = &self.normalisation {
             image = normalisation.forward(&image)?;
         }
-        let embedding = self.network.encode_image(&image)?;
-        let cosines = embedding.matmul(text, false, true)?;
+        let cosines = match self.fused(&image, text) {
+            Some(cosines) => cosines?,
+            None => self.network.encode_image(&image)?.matmul(text, false, true)?,
+        };
         cosines.affine(-self.loss_weight * self.network.logit_scale().exp() / 100.0, self.loss_weight)
+    }
+
+    /// The cosines by the fused tower, where the engine has fused operations and the text fits.
+    fn fused(&self, image: &T, text: &T) -> Option<Result<T>> {
+        if self.is_composed || image.dtype() != DType::F32 || !image.fuses() {
+            return None;
+        }
+        let function = Cosines(self.loss.fused()?);
+        // What does not fit is refused by the composed form, in its words.
+        function.output_shape(&[&image.shape(), &text.shape()]).ok()?;
+        apply(&Arc::new(function), &[image, &text.detach()])
     }
 
     /// Nearest enlargement and averaging along an axis, as one map.

@@ -4,9 +4,9 @@
 mod common;
 
 use common::{elements, tensor, values};
-use image_losses_autograd::differentiate;
+use image_losses_autograd::{differentiate, run};
 use image_losses_core::gradcheck::check_gradient;
-use image_losses_core::{Error, Interpolation, Result, Tensor};
+use image_losses_core::{Differentiable, Error, Interpolation, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
 use image_losses_perceptual::networks::{Clip, ClipShape, Tokens, fitting};
@@ -231,4 +231,49 @@ fn softmax_is_stable() {
         },
     );
     assert!(worst.as_ref().unwrap().unwrap().error < 1e-8, "{worst:?}");
+}
+
+/// ‖a − b‖/‖b‖
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>().sqrt();
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / norm(&mut b.iter().copied())
+}
+
+/// The fused tower against the composed one, in single precision: values and the gradient of a sum whose terms weigh
+/// differently.
+#[test]
+fn fused_tower_is_the_composed_one() -> Result<()> {
+    // An odd patch whose pixels fill no vector, an embedding that fills none; one block, then several.
+    let odd = ClipShape { image_resolution: 9, vision_patch_size: 3, embed_dim: 21, vision_layers: 1, ..SMALL };
+    let deep = ClipShape { vision_width: 192, vision_layers: 3, ..SMALL };
+    for (model, batch, in_size, pool_size, normalize) in
+        [(SMALL, 1, 6, 4, false), (SMALL, 3, 6, 4, true), (odd, 2, 9, 9, false), (deep, 4, 6, 4, true)]
+    {
+        let weights = Checkpoint::seeded(&model.architecture(), 7)?.into();
+        let clip_model = ClipModelOptions { in_size, scale_factor: 2, pool_size, normalize, ..Default::default() };
+        let loss = ClipLoss::new(ClipOptions { loss_weight: 0.9, clip_model }, &weights)?;
+        let shape = [batch, 3, in_size, in_size];
+        let image: Vec<f32> = values(5, &shape).into_iter().map(|value| value as f32).collect();
+        let on_autograd = |is_composed: bool| {
+            run(|session| {
+                let x = session.input(image.clone(), &shape)?;
+                let bound = loss.bind(&x.context())?;
+                let bound = if is_composed { bound.composed() } else { bound };
+                let text = bound.encode_text(&texts())?;
+                let value = bound.forward_with(&x, &text)?;
+                let weights: Vec<f64> = (0..batch * 3).map(|index| index as f64 - 1.5).collect();
+                let total = value.mul(&Tensor::constant(&x.context(), &weights, &[batch, 3])?)?.sum_all()?;
+                let gradient = Differentiable::gradients(&total, &[&x], false)?.remove(0).expect("a gradient");
+                session.evaluate(&[&value, &gradient])
+            })
+        };
+        let (fused, composed) = (on_autograd(false)?, on_autograd(true)?);
+        assert_ne!(fused, composed, "not fused");
+        for (fused, composed) in fused.iter().zip(&composed) {
+            let error = distance(fused, composed);
+            assert!(error < 2e-6, "{model:?} {batch}: {error:e}");
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod broadcast;
 pub mod conv;
+pub(crate) mod dense;
 pub mod frozen;
 pub mod isa;
 pub(crate) mod lanes;
@@ -9,6 +10,7 @@ pub mod map;
 pub mod matmul;
 pub mod pool;
 pub(crate) mod stream;
+pub mod vision_transformer;
 pub mod winograd;
 
 use crate::primitive::{Arithmetic, Primitive};

@@ -1,5 +1,8 @@
 //! CLIP: an image and a text transformer with a common embedding.
 
+use std::sync::Arc;
+
+use image_losses_core::kernels::vision_transformer::{self as fused, VisionTransformer};
 use image_losses_core::{Conv2d, Element, Error, Function, Pointwise, Result, Tensor, Unary};
 use serde::{Deserialize, Serialize};
 
@@ -332,6 +335,33 @@ impl Clip {
     /// Its size.
     pub fn shape(&self) -> ClipShape {
         self.shape
+    }
+
+    /// The image's transformer, fused.
+    pub(crate) fn frozen(&self) -> Result<VisionTransformer> {
+        let values = |parameter: &Parameter| Arc::clone(&parameter.values);
+        let layer = |pair: &Pair<Parameter>| fused::Layer { weight: values(&pair.weight), bias: values(&pair.bias) };
+        let block = |block: &Block<Parameter>| fused::Block {
+            before_attention: layer(&block.before_attention),
+            attention: layer(&block.attention),
+            attention_out: layer(&block.attention_out),
+            before_mlp: layer(&block.before_mlp),
+            mlp_in: layer(&block.mlp_in),
+            mlp_out: layer(&block.mlp_out),
+        };
+        let parts = &self.parts;
+        VisionTransformer::new(&fused::Parts {
+            resolution: self.shape.image_resolution,
+            patch: self.shape.vision_patch_size,
+            heads: self.shape.vision_width / HEAD,
+            patches: values(&parts.patches),
+            class: values(&parts.class),
+            places: values(&parts.vision_places),
+            before: layer(&parts.before_vision),
+            blocks: parts.vision.iter().map(block).collect(),
+            after: layer(&parts.after_vision),
+            projection: values(&parts.vision_projection),
+        })
     }
 
     /// The model on a context.
