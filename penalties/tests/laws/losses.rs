@@ -168,7 +168,7 @@ fn path_length() {
         ..Takes::new(["latents"])
     };
     general(&ENGINE, losses, takes, |loss| {
-        let PathLengthOptions { loss_weight, decay, .. } = PathLengthOptions::from(loss.0.clone());
+        let PathLengthOptions { loss_weight, decay, .. } = PathLengthOptions::from(loss.0);
         // One latent, one pixel: the length is 2·x, the mean moves from 2.5 towards it by `decay`.
         let value = |length: f64| loss_weight * ((1.0 - decay) * (length - 2.5)).powi(2);
         vec![
