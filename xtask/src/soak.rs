@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use image_losses::config::{BuildContext, Inputs, Registry};
-use image_losses::core::Differentiable;
 use image_losses::objective::{Objective, Side, Step};
+use image_losses::prelude::Differentiable;
 use image_losses::{AnyTensor, Error, Result};
 use serde_json::json;
 

@@ -21,7 +21,6 @@ mod pixelwise;
 impl Engine for Tch {
     const CPU: bool = false;
     const SPARSE: u32 = 8;
-    const HALVES: &'static [(DType, f64)] = &[(DType::F16, 6e4), (DType::BF16, 1e30)];
 
     fn derived<const K: usize>(
         &self,
