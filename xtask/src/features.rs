@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     }
     rows.push(("the default".to_owned(), Vec::new(), dependencies::<&str>(&[])?.difference(&none).count()));
 
-    println!("| feature | packages{} |", if arguments.time { " | clean build" } else { "" });
+    println!("| feature | packages |{}", if arguments.time { " clean build |" } else { "" });
     println!("|---|---|{}", if arguments.time { "---|" } else { "" });
     for (number, (name, options, packages)) in rows.iter().enumerate() {
         let sign = if number == 0 { "" } else { "+" };
