@@ -7,6 +7,7 @@ mod bench;
 mod command;
 mod config;
 mod features;
+mod gallery;
 mod package;
 mod reference;
 mod setup;
@@ -54,6 +55,8 @@ enum Task {
     Weights(weights::Command),
     /// Train a small objective for thousands of steps, and watch the memory.
     Soak(soak::Arguments),
+    /// Write the page of all losses with formulas, options and plots, or check that it is complete and up to date.
+    Gallery(gallery::Arguments),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Task::Features(arguments) => features::run(&arguments),
         Task::Weights(command) => weights::run(&command),
         Task::Soak(arguments) => soak::run(&arguments),
+        Task::Gallery(arguments) => gallery::run(&arguments),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {

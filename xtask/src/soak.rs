@@ -2,8 +2,9 @@
 
 use clap::{Args, ValueEnum};
 use image_losses::config::{BuildContext, Inputs, Registry};
+use image_losses::core::Differentiable;
 use image_losses::objective::{Objective, Side, Step};
-use image_losses::{AnyTensor, Differentiable, Error, Result};
+use image_losses::{AnyTensor, Error, Result};
 use serde_json::json;
 
 use crate::{Outcome, Stop};

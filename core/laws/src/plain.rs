@@ -93,6 +93,7 @@ impl Tensor for Plain {
             Unary::Tanh => x.tanh(),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+            Unary::LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
             // Not `max`, which takes 0 for what is no number.
             Unary::Relu if x <= 0.0 => 0.0,
             Unary::Relu => x,

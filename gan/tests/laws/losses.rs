@@ -73,7 +73,7 @@ fn in_role<const REAL: bool, const DISCRIMINATOR: bool>(gan_type: GanType) {
     });
     let scaled_by: &[_] = if DISCRIMINATOR { &[] } else { &["loss_weight"] };
     general(&ENGINE, losses, Takes { scaled_by, ..SCORES }, |loss| {
-        let options = GanOptions::from(loss.0.clone());
+        let options = GanOptions::from(loss.0);
         let mut points = vec![if REAL { options.real_label_val } else { options.fake_label_val }];
         points.extend([2.0, -1.0, 0.125, -3.0]);
         let hand = |s| Hand { shape: vec![1], inputs: [vec![s]], value: formula(&options, REAL, DISCRIMINATOR, s) };
@@ -286,7 +286,7 @@ fn masked<const REAL: bool, const DISCRIMINATOR: bool>() {
     });
     let takes = Takes { rank: Rank::Image, scaled_by: lambda(!DISCRIMINATOR), ..SCORES };
     general(&ENGINE, losses, takes, |loss| {
-        let GanOptions { real_label_val, fake_label_val, loss_weight, .. } = GanOptions::from(loss.0.clone());
+        let GanOptions { real_label_val, fake_label_val, loss_weight, .. } = GanOptions::from(loss.0);
         let label = if REAL { real_label_val } else { fake_label_val };
         // One pixel, in the hole; a kernel of one pixel leaves the mask as it is, 1: the discriminator's target of fakes.
         let target = if DISCRIMINATOR && !REAL { 1.0 } else { label };

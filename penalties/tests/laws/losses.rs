@@ -14,17 +14,15 @@ fn weights() -> impl Strategy<Value = f64> + Clone {
 
 #[test]
 fn disc_shift() {
-    let losses = weights()
-        .prop_map(|loss_weight| DiscShiftLoss::new(DiscShiftOptions { loss_weight, ..Default::default() }).unwrap());
+    let losses = weights().prop_map(|loss_weight| DiscShiftLoss::new(DiscShiftOptions { loss_weight }).unwrap());
     let takes = Takes { weight: Weight::Taken, degree: Some(2), ..Takes::pointwise(DiscShiftLoss::INPUTS) };
     pointwise(&ENGINE, losses, Takes { map: false, ..takes }, |_| vec![([0.0], 0.0), ([3.0], 9.0), ([-0.5], 0.25)]);
 }
 
 #[test]
 fn disc_shift_comps() {
-    let losses = weights().prop_map(|loss_weight| {
-        DiscShiftLossComps::new(DiscShiftCompsOptions { loss_weight, ..Default::default() }).unwrap()
-    });
+    let losses =
+        weights().prop_map(|loss_weight| DiscShiftLossComps::new(DiscShiftCompsOptions { loss_weight }).unwrap());
     let takes = Takes { degree: Some(2), map: false, ..Takes::pointwise(DiscShiftLossComps::INPUTS) };
     pointwise(&ENGINE, losses, takes, |_| vec![([0.0], 0.0), ([3.0], 9.0), ([-0.5], 0.25)]);
 }

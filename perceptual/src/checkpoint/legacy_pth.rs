@@ -3,14 +3,14 @@
 use super::Wrapping;
 use super::entry::Entry;
 use super::pickle::{self, Arena, Dialect, LEGACY_MAGIC, NoPersistent, Node, Value};
-use super::source::{Cursor, Read, Region, refuse, shown};
+use super::source::{Cursor, Named, Read, Region, refuse, shown};
 use super::state_dict;
 use super::storages::Storages;
 
 /// The only version of the format there was.
 const PROTOCOL: i64 = 1001;
 
-pub(super) fn read(file: &Region) -> Read<(Vec<(String, Entry)>, Wrapping)> {
+pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
     let mut cursor = Cursor::new(file.clone());
     let plain = |cursor: &mut Cursor| pickle::run(cursor, Dialect::Python, &mut NoPersistent);
     let (arena, magic) = plain(&mut cursor)?;

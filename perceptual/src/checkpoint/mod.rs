@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 use image_losses_core::{Error, Result};
 
 pub use entry::{Dtype, Entry};
-use source::{Read, Region, refuse, shown};
+use source::{Named, Read, Region, refuse, shown};
 
 /// How many of a file's first bytes tell its format.
 const HEAD: u64 = 512;
@@ -128,7 +128,7 @@ pub struct Checkpoint {
     path: PathBuf,
     format: Format,
     wrapping: Wrapping,
-    entries: Vec<(String, Entry)>,
+    entries: Named<Entry>,
     positions: HashMap<String, usize>,
 }
 
@@ -202,12 +202,7 @@ impl Checkpoint {
         Checkpoint::new(path, format, entries, wrapping)
     }
 
-    fn new(
-        path: &Path,
-        format: Format,
-        mut entries: Vec<(String, Entry)>,
-        mut wrapping: Wrapping,
-    ) -> Result<Checkpoint> {
+    fn new(path: &Path, format: Format, mut entries: Named<Entry>, mut wrapping: Wrapping) -> Result<Checkpoint> {
         if format != Format::Seeded {
             wrapping.prefix = state_dict::strip_prefixes(&mut entries);
         }
@@ -312,7 +307,7 @@ impl Checkpoint {
 }
 
 /// Recognises the format and reads everything but the elements.
-fn read(file: &Region) -> Read<(Format, Vec<(String, Entry)>, Wrapping)> {
+fn read(file: &Region) -> Read<(Format, Named<Entry>, Wrapping)> {
     let head = file.bytes(0, file.len().min(HEAD), "the first bytes")?;
     let (format, entries, wrapping) = match head.as_slice() {
         [] => return refuse("an empty file"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Wrapping;
 use super::pickle::{Arena, Node, Tensor, Value};
-use super::source::{Read, refuse, shown};
+use super::source::{Named, Read, refuse, shown};
 
 /// The keys under which training programs put the parameters, in the order in which they are tried.
 const WRAPPERS: [&str; 7] = ["params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network"];
@@ -17,7 +17,7 @@ const MAX_PASSED_OVER: usize = 64;
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 
 /// The named tensors of `root`, in the file's order, and what lay around them.
-pub(super) fn tensors(arena: &Arena, root: Value) -> Read<(Vec<(String, Arc<Tensor>)>, Wrapping)> {
+pub(super) fn tensors(arena: &Arena, root: Value) -> Read<(Named<Arc<Tensor>>, Wrapping)> {
     let mut root = root;
     let mut wrapping = Wrapping::default();
     for _ in 0..MAX_DEPTH {
@@ -60,7 +60,7 @@ struct Walk<'a> {
     /// How many more items may be visited, and how many letters their names may have.
     items: usize,
     letters: usize,
-    found: Vec<(String, Arc<Tensor>)>,
+    found: Named<Arc<Tensor>>,
     positions: HashMap<String, usize>,
 }
 

@@ -7,7 +7,7 @@ use super::Wrapping;
 use super::entry::{Dtype, Entry, Layout};
 use super::legacy_pth::check_byte_order;
 use super::pickle::{self, Arena, Dialect, Global, NoPersistent, Node, Persistent, Tensor, Value, natural};
-use super::source::{Cursor, Read, Region, refuse, shown};
+use super::source::{Cursor, Named, Read, Region, refuse, shown};
 use super::state_dict;
 
 const BLOCK: u64 = 512;
@@ -20,7 +20,7 @@ const MAX_RANK: u32 = 64;
 pub(super) const MAGIC: &[u8; 5] = b"ustar";
 pub(super) const MAGIC_AT: usize = 257;
 
-pub(super) fn read(file: &Region) -> Read<(Vec<(String, Entry)>, Wrapping)> {
+pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
     let members = members(file)?;
     let member = |name: &str| match members.get(name) {
         Some(region) => Ok(Cursor::new(region.clone())),

@@ -3,14 +3,14 @@
 use super::Wrapping;
 use super::entry::Entry;
 use super::pickle::{self, Dialect};
-use super::source::{Cursor, Read, Region, refuse, shown};
+use super::source::{Cursor, Named, Read, Region, refuse, shown};
 use super::state_dict;
 use super::storages::Storages;
 use super::torchscript;
 use super::zip::Archive;
 
 /// The tensors, what lay around them, and the dialect of the pickle that named them.
-pub(super) fn read(file: &Region) -> Read<(Vec<(String, Entry)>, Wrapping, Dialect)> {
+pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping, Dialect)> {
     let mut archive = Archive::open(file)?;
     let root = root(&archive)?;
     if let Some(order) = archive.read(&format!("{root}/byteorder"))? {
