@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 /// The sets of the table: without any, one each, and the default.
-const FEATURES: [&str; 17] = [
+const FEATURES: [&str; 18] = [
     "ndarray",
     "autograd",
     "tch",
@@ -39,6 +39,7 @@ const FEATURES: [&str; 17] = [
     "toml",
     "yaml",
     "schema",
+    "inventory",
 ];
 
 /// Runs the task.
