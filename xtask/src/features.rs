@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 }
 
 /// The sets of the table: without any, one each, and the default.
-const FEATURES: [&str; 17] = [
+const FEATURES: [&str; 18] = [
     "ndarray",
     "autograd",
     "tch",
@@ -39,6 +39,7 @@ const FEATURES: [&str; 17] = [
     "toml",
     "yaml",
     "schema",
+    "inventory",
 ];
 
 /// Runs the task.
@@ -56,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     }
     rows.push(("the default".to_owned(), Vec::new(), dependencies::<&str>(&[])?.difference(&none).count()));
 
-    println!("| feature | packages{} |", if arguments.time { " | clean build" } else { "" });
+    println!("| feature | packages |{}", if arguments.time { " clean build |" } else { "" });
     println!("|---|---|{}", if arguments.time { "---|" } else { "" });
     for (number, (name, options, packages)) in rows.iter().enumerate() {
         let sign = if number == 0 { "" } else { "+" };

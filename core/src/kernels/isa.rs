@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 /// The environment variable `IMAGE_LOSSES_ISA` (`avx512`, `avx2`, `portable`), read once, forces a lower one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
-    /// What the target guarantees.
+    /// What the target guarantees; on aarch64 that includes NEON, with which the compiler vectorises the kernels there.
     Portable,
     /// x86-64 with AVX2 and FMA.
     Avx2,

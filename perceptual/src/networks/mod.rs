@@ -99,7 +99,8 @@ impl Fit {
 }
 
 /// How a checkpoint compares with every network, of those compiled in, that it shares a tensor's name with. Those
-/// that fit come first, then those that find most of what they need, with the fewest faults first among equals. Nothing is read but names, shapes and types.
+/// that fit come first, then those that find most of what they need, with the fewest faults first among equals. Nothing
+/// is read but names, shapes and types.
 ///
 /// ```
 /// use image_losses_perceptual::checkpoint::Checkpoint;
@@ -122,6 +123,10 @@ pub fn fits(checkpoint: &Checkpoint) -> Vec<Fit> {
 
 /// The comparison with every network, in this module's order.
 fn compared(checkpoint: &Checkpoint) -> Vec<Fit> {
+    #[cfg_attr(
+        not(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip")),
+        expect(unused_mut, reason = "every network is a feature")
+    )]
     let mut known: Vec<(String, Architecture, &[&str])> = Vec::new();
     #[cfg(feature = "vgg")]
     known.extend(VggType::ALL.map(|kind| (kind.name().into(), kind.architecture(), &["classifier."][..])));
