@@ -106,9 +106,9 @@ pub fn run(arguments: &Arguments) -> Outcome<Found> {
         (arguments.steps, 0.05),
         |alpha| {
             let given = [("fg", &fg), ("bg", &bg), ("ori_merged", &composite), ("alpha", &trimap)];
-            let given = given.into_iter().chain([("sure", &sure), ("unsure", &unsure)]);
+            let mut given = given.into_iter().chain([("sure", &sure), ("unsure", &unsure)]);
             let offered = Inputs::new().tensor("pred_alpha", alpha.clone());
-            given.fold(Ok(offered), |inputs, (name, picture)| Ok(inputs?.tensor(name, constant(alpha, picture)?)))
+            given.try_fold(offered, |inputs, (name, picture)| Ok(inputs.tensor(name, constant(alpha, picture)?)))
         },
         |report, alpha| {
             errors.push(error(alpha, &truth));
