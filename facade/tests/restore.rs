@@ -17,8 +17,8 @@ fn restores(engine: &str) {
     std::fs::remove_dir_all(&out).unwrap();
     assert_eq!(restored.after.len(), 4);
     for (name, after) in &restored.after {
-        // Measured: from 10.00 dB to 11.08 under L1 alone, which leaves gaps and noise, to 22.08 and more with smoothness.
-        let margin = if name == "L1" { 0.8 } else { 11.0 };
+        // Measured: from 10.00 dB to 11.08 under L1 alone, which leaves gaps and noise, to 23.21 and more with smoothness.
+        let margin = if name == "L1" { 0.8 } else { 12.5 };
         assert!(*after > restored.before + margin, "{name}: {:.2} dB to {after:.2} dB", restored.before);
     }
     assert_eq!(names.len(), 2, "{names:?}");

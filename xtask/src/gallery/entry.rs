@@ -190,7 +190,8 @@ pub(super) const ENTRIES: &[Entry] = &[
                   wgan               mean −s on real, mean s on generated\n\
                   hinge              discriminator mean max(0, 1 ∓ s), generator mean −s\n\
                   wgan-logistic-ns   mean softplus(∓s)\n\
-                  smgan              lsgan, whose fake target is the blurred mask, and whose generator is weighed by it",
+                  smgan              discriminator mean (s − blur(mask))² on generated;\n\
+                  \u{20}                  generator mean [ mean (s − 1)² · mask / mean mask ]",
         source: "MMagic; Zeng et al., Aggregated Contextual Transformations for High-Resolution Image Inpainting, 2021 \
                  (smgan)",
         figures: &[
@@ -204,9 +205,9 @@ pub(super) const ENTRIES: &[Entry] = &[
                 axis: SCORE,
                 range: [-3.0, 3.0],
                 curves: &[
-                    ("generator", SMGAN, Scene::MaskedScore { real: true, discriminator: false }),
-                    ("discriminator, real", SMGAN, Scene::MaskedScore { real: true, discriminator: true }),
-                    ("discriminator, in the hole", SMGAN, Scene::MaskedScore { real: false, discriminator: true }),
+                    ("generator, in the hole", SMGAN, Scene::Masked { mask: 1.0, discriminator: false }),
+                    ("discriminator, generated, in the hole", SMGAN, Scene::Masked { mask: 1.0, discriminator: true }),
+                    ("discriminator, generated, outside", SMGAN, Scene::Masked { mask: 0.0, discriminator: true }),
                 ],
             },
         ],
@@ -271,8 +272,8 @@ pub(super) const ENTRIES: &[Entry] = &[
         name: "RelativisticAverageHingeLoss",
         family: Family::Adversarial,
         about: "Each image against the other kind's average; here the real score is 0.",
-        formula: "mean max(0, 1 − (s_real − mean s_fake)) + mean max(0, 1 + (s_fake − mean s_real)), roles swapped for \
-                  the generator",
+        formula: "mean max(0, 1 − (s_real − mean s_fake)) + mean max(0, 1 + (s_fake − mean s_real)),\n\
+                  with roles swapped for the generator",
         source: "Jolicoeur-Martineau, The Relativistic Discriminator, 2018",
         figures: &[Figure::Curves {
             axis: "score of the generated image",
@@ -346,7 +347,7 @@ pub(super) const ENTRIES: &[Entry] = &[
                 the mean length so far is 1.",
         formula: "λ · mean (ℓ − a̅)²,  ℓ = √(mean_L Σ_D (∂Σ(image·noise)/∂w)²),  a̅ ← a̅ + decay·(mean ℓ − a̅)",
         source: "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020",
-        figures: &[single!("the generator's slope a", [-2.0, 3.0], Scene::PathLength)],
+        figures: &[single!("generator's slope a", [-2.0, 3.0], Scene::PathLength)],
     },
     Entry {
         name: "DiscShiftLoss",
@@ -410,16 +411,17 @@ pub(super) const ENTRIES: &[Entry] = &[
         formula: "λ · Σₖ mean_hw Σ_c wₖ·(f̂ₖ(x) − f̂ₖ(y))²",
         source: "Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018",
         figures: &[Figure::Ranking(
-            r#"{"net": "squeeze", "normalize": true, "pretrained": "seeded:1", "linear_weights": "seeded:1"}"#,
+            r#"{"net": "squeeze", "lpips": false, "normalize": true, "pretrained": "seeded:1"}"#,
         )],
     },
     Entry {
         name: "DISTS",
         family: Family::Perceptual,
-        about: "Structure and texture over VGG features: forgiving towards texture that is only elsewhere.",
+        about: "Structure and texture over VGG features: forgiving towards texture that is only elsewhere. The ranking \
+                has α = β everywhere.",
         formula: "λ · (1 − Σₖ (αₖ·luminanceₖ + βₖ·structureₖ))",
         source: "Ding et al., Image Quality Assessment: Unifying Structure and Texture Similarity, 2020",
-        figures: &[Figure::Ranking(r#"{"pretrained": "seeded:1", "dists_weights": "seeded:1"}"#)],
+        figures: &[Figure::Ranking(r#"{"pretrained": "seeded:1"}"#)],
     },
     Entry {
         name: "TransferalPerceptualLoss",
@@ -479,7 +481,7 @@ pub(super) const ENTRIES: &[Entry] = &[
     },
 ];
 
-const SLOPE: &str = "the critic's slope a";
+const SLOPE: &str = "critic's slope a";
 const ALPHA: &str = "α";
 const SMGAN: &str = r#"{"gan_type": "smgan", "gaussian_blur": {"kernel_size": [1, 1], "sigma": [1, 1]}}"#;
 

@@ -191,7 +191,7 @@ fn draw(
             order.sort_by(|&a, &b| rises[a].total_cmp(&rises[b]));
             let item = |&i: &usize| {
                 let name = pictures[i + 1].name;
-                [picture_file(name), name.to_owned(), format!("{:+.3e}", rises[i])]
+                [picture_file(name), name.to_owned(), signed(rises[i])]
             };
             let chosen = if *options == "{}" { String::new() } else { format!(" with {options}") };
             let caption =
@@ -258,6 +258,17 @@ fn rises(name: &str, options: &str, pictures: &[Distortion]) -> Result<Vec<f64>,
     };
     let base = value(photograph)?;
     distorted.iter().map(|distortion| Ok(value(&distortion.image)? - base)).collect()
+}
+
+/// A number with its sign and three digits.
+fn signed(number: f64) -> String {
+    let text = if (0.001..1000.0).contains(&number.abs()) {
+        let decimals = (2 - number.abs().log10().floor() as i32).max(0) as usize;
+        format!("{number:+.decimals$}")
+    } else {
+        format!("{number:+.2e}")
+    };
+    text.replace('-', "−")
 }
 
 /// The loss, or its kind where it has some.

@@ -83,7 +83,9 @@ fn panel(area: &Area<'_>, title: &str, axis: &str, curves: &[Curve], which: usiz
         .y_label_formatter(&|number| short(*number))
         .x_desc(axis)
         .draw()?;
-    for ((name, points), colour) in curves.iter().zip(COLOURS.into_iter().cycle()) {
+    for (i, ((name, points), colour)) in curves.iter().zip(COLOURS.into_iter().cycle()).enumerate() {
+        // The first of several is broader, to be seen beneath one that it coincides with.
+        let width = if i == 0 && curves.len() > 1 { 5 } else { 2 };
         // A derivative that jumps is two strokes.
         let jump = if which == 2 { 0.15 * (high - low) } else { f64::INFINITY };
         let within = points.iter().map(|point| (point[0], point[which]));
@@ -97,7 +99,7 @@ fn panel(area: &Area<'_>, title: &str, axis: &str, curves: &[Curve], which: usiz
         }
         let mut named = false;
         for stroke in strokes.into_iter().filter(|stroke| stroke.len() > 1) {
-            let drawn = chart.draw_series(LineSeries::new(stroke, colour.stroke_width(2)))?;
+            let drawn = chart.draw_series(LineSeries::new(stroke, colour.stroke_width(width)))?;
             if !name.is_empty() && which == 1 && !named {
                 drawn
                     .label(*name)
@@ -128,7 +130,7 @@ pub(super) fn bars(losses: &[&str], groups: &[(&str, Vec<f64>)]) -> Result<Strin
             .margin_right(18)
             .x_label_area_size(28)
             .y_label_area_size(46)
-            .build_cartesian_2d(0.0..count + 1.1, low * 1.08..high * 1.08)?;
+            .build_cartesian_2d(0.0..count + 0.9, low * 1.08..high * 1.08)?;
         chart
             .configure_mesh()
             .disable_x_mesh()

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
-use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Registry, network};
+use image_losses::config::{BuildContext, Component, Inputs, Kind, Registry, network};
 use image_losses::core::{Differentiable, Error, Result, Tensor};
+use image_losses::perceptual::Dists;
 use image_losses::{AnyTensor, autograd};
 use serde_json::Value;
 
@@ -18,8 +19,8 @@ pub(super) enum Scene {
     Step { argument: &'static str },
     /// A critic's score.
     Score { real: bool, discriminator: bool },
-    /// A critic's score with a mask of 1.
-    MaskedScore { real: bool, discriminator: bool },
+    /// A critic's score where a mask has this value: the generator's as if it were real, the discriminator's as generated.
+    Masked { mask: f64, discriminator: bool },
     /// Scores by themselves.
     Scores,
     /// The score of a generated image beside that of a real one, which is 0.
@@ -75,13 +76,12 @@ fn call<'g>(scene: Scene, component: &mut Component, t: &AnyTensor<'g>) -> Resul
             inputs.tensor("target", picture.detach().scale(0.0)?).tensor("pred", picture)
         }
         Scene::Step { argument } => inputs.tensor(argument, t.pad(2, 0, 1)?.broadcast_to(&[1, 1, 2, 2])?),
-        Scene::Score { real, discriminator } | Scene::MaskedScore { real, discriminator } => {
-            let mut inputs = inputs.flag("target_is_real", real).flag("is_disc", discriminator);
-            inputs.insert("input", Item::Tensor(t.clone()));
-            match scene {
-                Scene::MaskedScore { .. } => inputs.tensor("mask", constant(1.0)?),
-                _ => inputs,
-            }
+        Scene::Score { real, discriminator } => {
+            inputs.tensor("input", t.clone()).flag("target_is_real", real).flag("is_disc", discriminator)
+        }
+        Scene::Masked { mask, discriminator } => {
+            let inputs = inputs.tensor("input", t.clone()).tensor("mask", constant(mask)?);
+            inputs.flag("target_is_real", !discriminator).flag("is_disc", discriminator)
         }
         Scene::Scores => tensors.iter().fold(inputs, |inputs, name| inputs.tensor(*name, t.clone())),
         Scene::Pair { model } => inputs.tensor("fake", t.clone()).tensor("real", constant(0.0)?).text("model", model),
@@ -144,14 +144,39 @@ pub(super) fn build(name: &str, options: &str) -> std::result::Result<Component,
     let place = |error: &dyn std::fmt::Display| format!("the gallery's {name}: {error}");
     let mut document: Value = serde_json::from_str(options).map_err(|error| place(&error))?;
     document["type"] = name.into();
+    if name == "DISTS" {
+        // Seeded ones would be negative here and there, which trained ones never are.
+        document["dists_weights"] = equal_weights().map_err(|error| place(&error))?.into();
+    }
     let architecture = serde_json::json!({
         "context_length": 4, "embed_dim": 16, "image_resolution": 224, "transformer_layers": 1,
         "transformer_width": 64, "vision_layers": 2, "vision_patch_size": 32, "vision_width": 128, "vocab_size": 10,
     });
     let context = BuildContext {
-        seeded: Some(1),
+        // It would stand in for the file as well.
+        seeded: (name != "DISTS").then_some(1),
         architecture: name.starts_with("CLIP").then_some(architecture),
         ..BuildContext::default()
     };
-    Registry::standard().build(&document, name, &context).map_err(|error| place(&error))
+    let built = Registry::standard().build(&document, name, &context).map_err(|error| place(&error));
+    if let Some(path) = document["dists_weights"].as_str() {
+        // Read by now; a file that stays is of no harm.
+        let _ = std::fs::remove_file(path);
+    }
+    built
+}
+
+/// A file of DISTS's α and β, all equal.
+fn equal_weights() -> std::result::Result<String, Box<dyn std::error::Error>> {
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+    let architecture = Dists::weights_architecture();
+    let bytes: Vec<Vec<u8>> =
+        architecture.iter().map(|(_, shape)| 1f32.to_le_bytes().repeat(shape.iter().product())).collect();
+    let mut tensors = Vec::new();
+    for ((name, shape), bytes) in architecture.iter().zip(&bytes) {
+        tensors.push((name.to_string(), TensorView::new(Dtype::F32, shape.clone(), bytes)?));
+    }
+    let path = std::env::temp_dir().join(format!("image-losses-dists-{}.safetensors", std::process::id()));
+    std::fs::write(&path, serialize(tensors, None)?)?;
+    Ok(path.to_string_lossy().into_owned())
 }
