@@ -38,13 +38,13 @@ pub fn apply<T: Tensor, P: FrozenFunction>(function: &Arc<P>, inputs: &[&T]) -> 
     T::fused(&(Arc::new(operation) as Arc<dyn FusedOperation>), inputs)
 }
 
-/// A value that the gradient's operation has left, if it has not been taken.
+/// A value that the gradient's operation has left.
 #[derive(Debug, Default)]
-struct Left(Mutex<Option<Known>>);
+struct Left(Mutex<Option<Of>>);
 
 /// A value with the inputs that it is of, bit for bit.
 #[derive(Debug)]
-struct Known {
+struct Of {
     inputs: Vec<Vec<f32>>,
     value: Vec<f32>,
 }
@@ -52,17 +52,16 @@ struct Known {
 impl Left {
     fn put(&self, inputs: &[Array<'_, f32>], value: Vec<f32>) {
         let inputs = inputs.iter().map(|input| input.data.to_vec()).collect();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Known { inputs, value });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Of { inputs, value });
     }
 
     /// The value, if it is that of these inputs. It is gone then, or if it is of others.
     fn take(&self, inputs: &[Array<'_, f32>]) -> Option<Vec<f32>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let Of { inputs: known, value } = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let same =
             |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-        let is_same =
-            known.inputs.len() == inputs.len() && known.inputs.iter().zip(inputs).all(|(a, b)| same(a, b.data));
-        is_same.then_some(known.value)
+        let is_same = known.len() == inputs.len() && known.iter().zip(inputs).all(|(a, b)| same(a, b.data));
+        is_same.then_some(value)
     }
 }
 

@@ -1,6 +1,45 @@
-//! Checks a gradient against central differences: for this workspace's losses and for yours.
+//! Checks first and second derivatives against central differences: for this workspace's losses and for yours.
+//!
+//! A loss of your own, its gradient checked at every element of both inputs:
+//!
+//! ```
+//! use image_losses_core::gradcheck::{STEP, check_gradient};
+//! use image_losses_core::kernels::Array;
+//! use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer, Result};
+//!
+//! /// ln(1 + (x − y)²)
+//! #[derive(Clone, Debug)]
+//! struct Cauchy;
+//!
+//! impl Pointwise<2> for Cauchy {
+//!     #[inline(always)]
+//!     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+//!         ((x - y).square() + 1.0).ln()
+//!     }
+//! }
+//!
+//! impl PointwiseLoss<2> for Cauchy {
+//!     const NAME: &'static str = "CauchyLoss";
+//!     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+//!     fn function(&self) -> Function { Function::new(self.clone()) }
+//!     fn reducer(&self) -> Reducer { Reducer::default() }
+//! }
+//!
+//! let both = |x: &[Vec<f64>]| -> Result<(f64, Vec<Vec<f64>>)> {
+//!     let array = |k: usize| Array { shape: &[1, 3], data: &x[k] };
+//!     let (value, gradients) = Cauchy.value_and_gradients([array(0), array(1)], None, [true, true])?;
+//!     Ok((value, gradients.into_iter().flatten().collect()))
+//! };
+//! let inputs = [vec![0.5, -1.0, 2.0], vec![0.25, 1.0, 2.5]];
+//! let worst = check_gradient(&inputs, STEP, |x| Ok(both(x)?.0), |x| Ok(both(x)?.1))?.unwrap();
+//! assert!(worst.error < 1e-9, "{worst:?}");
+//! # Ok::<(), image_losses_core::Error>(())
+//! ```
+//!
+//! The second derivatives of a loss with an engine that has them: [`check_second_derivatives`].
 
 use crate::Result;
+use crate::primitive::check_length;
 
 /// The step of [`check_gradient`] where the caller has no better one: near the cube root of double precision's
 /// epsilon, where truncation (h²) and rounding (ε/h) balance.
@@ -23,8 +62,8 @@ pub struct WorstElement {
 
 /// Compares a gradient with central differences of the value, element by element, in double precision.
 ///
-/// `value` maps the inputs to a number, `gradient` to one gradient per input, of the input's length. With
-/// `value` itself a component of a gradient, this checks second derivatives. Returns the worst element (`None` where
+/// `value` maps the inputs to a number, `gradient` to one gradient per input, of the input's length. An element x is moved
+/// by `step`·max(1, |x|) to either side. Returns the worst element (`None` where
 /// there are no elements); the caller compares its `error` with a tolerance. Inputs must keep `step` away from points
 /// where the function has no derivative.
 ///
@@ -49,14 +88,11 @@ pub fn check_gradient(
     gradient: impl FnOnce(&[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
 ) -> Result<Option<WorstElement>> {
     let gradients = gradient(inputs)?;
-    if gradients.len() != inputs.len() {
-        let (expected, got) = (inputs.len(), gradients.len());
-        return Err(crate::Error::InputCount { operation: "check_gradient", expected, got });
-    }
+    check_count(inputs, &gradients)?;
     let mut moved = inputs.to_vec();
     let mut worst: Option<WorstElement> = None;
     for (input, gradient) in gradients.iter().enumerate() {
-        crate::primitive::check_length("check_gradient", gradient.len(), &[inputs[input].len()])?;
+        check_length("check_gradient", gradient.len(), &[inputs[input].len()])?;
         for (element, &gradient) in gradient.iter().enumerate() {
             let x = inputs[input][element];
             let h = step * x.abs().max(1.0);
@@ -74,4 +110,66 @@ pub fn check_gradient(
         }
     }
     Ok(worst)
+}
+
+/// Compares second derivatives with central differences of the gradient, along one direction in all inputs together.
+///
+/// `gradient` maps the inputs to one gradient g per input; `product` maps the inputs and a direction d to the gradients
+/// of Σ d·g, which is the Hessian times d. The direction has no symmetry, no zeros, and elements of either sign between
+/// ¼ and 1¼, so that an error in any entry of the Hessian shows unless several cancel. Returns the worst element as
+/// [`check_gradient`] does; its `gradient` is the product's.
+///
+/// ```
+/// use image_losses_core::gradcheck::{STEP, check_second_derivatives};
+///
+/// // x²·y: the gradient (2xy, x²), the Hessian ((2y, 2x), (2x, 0)).
+/// let gradient = |v: &[Vec<f64>]| Ok(vec![vec![2.0 * v[0][0] * v[1][0]], vec![v[0][0].powi(2)]]);
+/// let product = |v: &[Vec<f64>], d: &[Vec<f64>]| {
+///     let (x, y, dx, dy) = (v[0][0], v[1][0], d[0][0], d[1][0]);
+///     Ok(vec![vec![2.0 * y * dx + 2.0 * x * dy], vec![2.0 * x * dx]])
+/// };
+/// let worst = check_second_derivatives(&[vec![3.0], vec![-2.0]], STEP, gradient, product)?;
+/// assert!(worst.unwrap().error < 1e-9);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`check_gradient`].
+pub fn check_second_derivatives(
+    inputs: &[Vec<f64>],
+    step: f64,
+    gradient: impl Fn(&[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
+    product: impl FnOnce(&[Vec<f64>], &[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
+) -> Result<Option<WorstElement>> {
+    // The golden ratio's multiples fill an interval without a pattern.
+    let element = |i: usize| {
+        let fraction = (i as f64 * 0.618_033_988_749_895).fract();
+        if i.is_multiple_of(2) { fraction + 0.25 } else { -fraction - 0.25 }
+    };
+    let mut position = 0;
+    let direction: Vec<Vec<f64>> = inputs
+        .iter()
+        .map(|input| {
+            let from = position;
+            position += input.len();
+            (from..position).map(|i| element(i + 1)).collect()
+        })
+        .collect();
+    let along = |inputs: &[Vec<f64>]| {
+        let gradients = gradient(inputs)?;
+        check_count(inputs, &gradients)?;
+        let mut sum = 0.0;
+        for (gradient, direction) in gradients.iter().zip(&direction) {
+            check_length("check_second_derivatives", gradient.len(), &[direction.len()])?;
+            sum += gradient.iter().zip(direction).map(|(g, d)| g * d).sum::<f64>();
+        }
+        Ok(sum)
+    };
+    check_gradient(inputs, step, along, |inputs| product(inputs, &direction))
+}
+
+/// Refuses gradients that are not one per input.
+fn check_count(inputs: &[Vec<f64>], gradients: &[Vec<f64>]) -> Result<()> {
+    let (expected, got) = (inputs.len(), gradients.len());
+    if expected == got { Ok(()) } else { Err(crate::Error::InputCount { operation: "check_gradient", expected, got }) }
 }

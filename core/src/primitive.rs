@@ -481,11 +481,9 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
             Ok(gradients)
         }
         Primitive::MapTo { function, partial, scale, .. } => {
+            // The gradient has the shape of the result, which repeats over the map's: a multiplier like another.
             let (function, partial, scale) = (function.clone(), partial.clone(), *scale);
-            let extents: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
-            let full = map_shape(&function, &extents)?;
-            let gradient = T::apply(Primitive::BroadcastTo(full), &[gradient])?;
-            vjp(&Primitive::Map { function, partial, scale, extent: Extent::Map }, inputs, &gradient)
+            vjp(&Primitive::Map { function, partial, scale, extent: Extent::Map }, inputs, gradient)
         }
         Primitive::Select(_) => {
             // The branches' values do not matter, only which was taken.
@@ -700,6 +698,15 @@ impl<T: PrimitiveTensor> Tensor for T {
         check_arity(function, inputs.len())?;
         let operands: Vec<&Self> = inputs.iter().copied().chain(weight).collect();
         T::apply(Primitive::Map { function: function.clone(), partial: Vec::new(), scale, extent }, &operands)
+    }
+    fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
+        check_arity(function, inputs.len())?;
+        let extents: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
+        let full = map_shape(function, &extents)?;
+        let samples = full.first().copied().unwrap_or(1);
+        let shape = full.iter().enumerate().map(|(axis, &extent)| if axis == 0 { extent } else { 1 }).collect();
+        let sums = Primitive::MapTo { function: function.clone(), partial: Vec::new(), scale, shape };
+        T::apply(Primitive::Reshape(vec![samples]), &[&T::apply(sums, inputs)?])
     }
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
         T::apply(Primitive::Linear { axis, map: Arc::clone(map) }, &[self])

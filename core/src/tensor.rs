@@ -248,6 +248,17 @@ pub trait Tensor: Clone + Sized {
         Self::map_reduce(function, inputs, None, 1.0, Extent::Map)
     }
 
+    /// `scale` · f(inputs) summed over each sample: (N) from inputs of (N, …), which broadcast as for
+    /// [`map_reduce`](Tensor::map_reduce).
+    ///
+    /// # Errors
+    /// As [`map_reduce`](Tensor::map_reduce).
+    fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
+        let map = Self::map_reduce(function, inputs, None, 1.0, Extent::Map)?;
+        let axes: Vec<usize> = (1..map.rank()).collect();
+        map.sum(&axes, false)?.scale(scale)
+    }
+
     /// (x − y)², broadcasting.
     ///
     /// # Errors

@@ -6,13 +6,33 @@
 //! ```
 //!
 //! Writes `wgan_gp.png`: real (grey) and generated (blue) samples on the left; on the right the critic's (red) and the
-//! generator's (blue) loss. Arguments: the number of generator steps, the file.
+//! generator's (blue) loss.
+
+mod support;
 
 use std::f64::consts::TAU;
+use std::path::{Path, PathBuf};
 
+use clap::Parser;
 use image_losses::core::{Differentiable, Result, Tensor, Unary};
 use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
 use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, NormMode};
+
+use support::Outcome;
+
+/// Train a Wasserstein GAN with gradient penalty on eight Gaussians in the plane.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Steps of the generator.
+    #[arg(long, default_value_t = 2000)]
+    steps: usize,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the picture goes.
+    #[arg(long, value_name = "DIR", default_value = "target/examples/wgan_gp")]
+    out: PathBuf,
+}
 
 /// Values with their shape: networks and batches, whatever the engine.
 pub type Values = (Vec<f64>, Vec<usize>);
@@ -264,51 +284,61 @@ pub fn train(engine: &impl Engine, steps: usize, seed: u64, mut progress: impl F
 }
 
 /// Writes samples and loss curves as a PNG.
-pub fn plot(trained: &Trained, path: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
+pub fn plot(trained: &Trained, path: &str) -> Outcome<()> {
     use plotters::prelude::*;
-    let root = BitMapBackend::new(path, (1200, 600)).into_drawing_area();
-    root.fill(&WHITE)?;
-    let (left, right) = root.split_horizontally(600);
-    let mut chart = ChartBuilder::on(&left).margin(10).build_cartesian_2d(-3.0..3.0, -3.0..3.0)?;
-    let (real, _) = mixture(trained.samples.len() / 2, &mut Draws::new(0));
-    let mut points = |samples: &[f64], colour: RGBAColor| {
-        chart.draw_series(samples.chunks(2).map(|p| Circle::new((p[0], p[1]), 2, colour.filled()))).map(|_| ())
-    };
-    points(&real, BLACK.mix(0.2))?;
-    points(&trained.samples, BLUE.mix(0.6))?;
     let steps = trained.losses.len();
     let all = || trained.losses.iter().flatten().copied();
     let (low, high) = (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
-    let mut chart =
-        ChartBuilder::on(&right).margin(10).build_cartesian_2d(0..steps.max(1), low..high.max(low + 1.0))?;
-    for (which, colour) in [RED, BLUE].into_iter().enumerate() {
-        let curve = trained.losses.iter().enumerate().map(|(step, losses)| (step, losses[which]));
-        chart.draw_series(LineSeries::new(curve, colour))?;
-    }
-    root.present()?;
-    Ok(())
+    let image = support::sheet::drawn([1200, 600], |root| {
+        let (left, right) = root.split_horizontally(600);
+        let mut chart = ChartBuilder::on(&left)
+            .margin(10)
+            .caption("samples: real (grey), generated (blue)", ("sans-serif", 18))
+            .x_label_area_size(30)
+            .y_label_area_size(36)
+            .build_cartesian_2d(-3.0..3.0, -3.0..3.0)?;
+        chart.configure_mesh().disable_mesh().draw()?;
+        let (real, _) = mixture(trained.samples.len() / 2, &mut Draws::new(0));
+        let mut points = |samples: &[f64], colour: RGBAColor| {
+            chart.draw_series(samples.chunks(2).map(|p| Circle::new((p[0], p[1]), 2, colour.filled()))).map(|_| ())
+        };
+        points(&real, BLACK.mix(0.2))?;
+        points(&trained.samples, BLUE.mix(0.6))?;
+        let mut chart = ChartBuilder::on(&right)
+            .margin(10)
+            .caption("losses: critic (red), generator (blue)", ("sans-serif", 18))
+            .x_label_area_size(30)
+            .y_label_area_size(44)
+            .build_cartesian_2d(0..steps.max(1), low..high.max(low + 1.0))?;
+        chart.configure_mesh().light_line_style(TRANSPARENT).x_desc("step").draw()?;
+        for (which, colour) in [RED, BLUE].into_iter().enumerate() {
+            let curve = trained.losses.iter().enumerate().map(|(step, losses)| (step, losses[which]));
+            chart.draw_series(LineSeries::new(curve, colour))?;
+        }
+        Ok(())
+    })?;
+    support::write_png(Path::new(path), &image)
 }
 
 #[allow(dead_code, reason = "the test of this file trains without it")]
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let steps = arguments.next().map_or(Ok(2000), |steps| steps.parse())?;
-    let path = arguments.next().unwrap_or_else(|| "wgan_gp.png".into());
+fn main() -> Outcome<()> {
+    let arguments = Arguments::parse();
     #[cfg(feature = "tch")]
     let engine = Torch;
     #[cfg(not(feature = "tch"))]
     let engine = Autograd;
 
-    let bar = indicatif::ProgressBar::new(steps as u64)
-        .with_style(indicatif::ProgressStyle::with_template("{bar:40} {pos}/{len} {elapsed} {msg}")?);
-    let trained = train(&engine, steps, 1, |losses| {
+    let bar = support::progress(arguments.steps);
+    let trained = train(&engine, arguments.steps, arguments.seed, |losses| {
         let [critic, generator] = losses[losses.len() - 1];
         bar.set_message(format!("critic {critic:.3}, generator {generator:.3}"));
         bar.inc(1);
     })?;
-    bar.finish();
-    plot(&trained, &path)?;
+    bar.finish_and_clear();
+    let path = arguments.out.join("wgan_gp.png");
+    plot(&trained, &path.to_string_lossy())?;
     let Coverage { modes, high_quality } = trained.coverage;
-    println!("{modes} of {MODES} modes covered, {:.0} % of the samples near one; see {path}", 100.0 * high_quality);
+    let part = 100.0 * high_quality;
+    println!("{modes} of {MODES} modes covered, {part:.0} % of the samples near one; see {}", path.display());
     Ok(())
 }

@@ -402,6 +402,14 @@ impl<'g> Tensor for AnyTensor<'g> {
             Tensor::map_reduce(function, inputs, weight.first().copied(), scale, extent).map(Wrap)
         })
     }
+    fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
+        let Some(first) = inputs.first() else {
+            return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: 0 });
+        };
+        together!(first, inputs, _first, others, Wrap => {
+            Tensor::map_sample_sums(function, &others, scale).map(Wrap)
+        })
+    }
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
         each!(self, tensor, Wrap => tensor.linear(axis, map).map(Wrap))
     }

@@ -1,4 +1,52 @@
 //! Loss functions for image and video generation, restoration, inpainting and matting.
+//!
+//! # Where to begin
+//!
+//! | you have | you want | use |
+//! |---|---|---|
+//! | arrays | a loss and its gradient, without a graph | `ndarray::value_and_gradients` |
+//! | a function of parameters | its value and gradients in pure Rust | `autograd::differentiate` |
+//! | an `autograd` graph of your own | a node for the loss | `autograd::AgTensor::from_node`, then `forward` |
+//! | `tch` tensors | a tensor ready for `backward()` | `tch::TchLoss::call` |
+//! | a configuration of MMagic | the losses it names | `config::Registry` |
+//! | a whole GAN objective | the terms of a training step | `objective` |
+//! | a checkpoint | a frozen network | `perceptual::checkpoint`, or the option `pretrained` |
+//!
+//! # Families
+//!
+//! `pixelwise` (restoration), `gan` (adversarial), `penalties` (gradient penalties, R1, path length), `composition`
+//! (matting) and `perceptual` (losses over frozen networks); each module's first page lists its losses with formula and
+//! source. A loss is a plain structure built from its options, whose fields and defaults are those of MMagic:
+//!
+//! ```
+//! # #[cfg(all(feature = "ndarray", feature = "pixelwise"))] {
+//! use image_losses::prelude::*;
+//!
+//! let x = NdTensor::new(ndarray::array![[0.0f64, 3.0]]);
+//! let y = NdTensor::new(ndarray::array![[0.0f64, 1.0]]);
+//! let weight = NdTensor::new(ndarray::array![[1.0f64, 3.0]]);
+//! assert_eq!(L1Loss::default().forward([&x, &y], None)?.item()?, 1.0); // the mean of 0 and 2
+//! assert_eq!(L1Loss::default().forward([&x, &y], Some(&weight))?.item()?, 1.5); // (1·0 + 3·2) / (1 + 3)
+//! # }
+//! # Ok::<(), image_losses::Error>(())
+//! ```
+//!
+//! # Engines
+//!
+//! A loss is written once over the traits [`Tensor`](core::Tensor) and [`Differentiable`](core::Differentiable), and takes
+//! tensors of whichever engine is enabled by its feature: `ndarray` (values, and fused values with gradients),
+//! `autograd` (derivatives of any order), `tch` (libtorch, any device). The penalties differentiate inside and need one
+//! of the latter two: on another engine they do not compile.
+//!
+//! # Errors
+//!
+//! A wrong shape, an option out of range or a file that does not fit is an [`Error`] that names what was expected and
+//! what came. Nothing broadcasts silently: what may be broadcast (a map of weights over channels) is said at each loss.
+//!
+//! # Features
+//!
+//! Each engine, each family, each frozen network and each syntax of configurations is a feature; the README has the
+//! table with what each costs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use image_losses_core as core;
@@ -53,3 +101,8 @@ pub mod prelude {
     #[cfg(feature = "tch")]
     pub use image_losses_tch::{TchLoss, TchTensor};
 }
+
+/// The README's examples.
+#[cfg(all(doctest, feature = "autograd", feature = "config", feature = "ndarray", feature = "pixelwise"))]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

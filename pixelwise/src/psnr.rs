@@ -118,14 +118,14 @@ impl Loss<2> for PsnrLoss {
             });
         }
         let (x, y) = (pred.accumulator()?, target.accumulator()?);
-        let squares = if self.options.to_y {
+        let pixels: usize = shape[2..].iter().product();
+        let error = if self.options.to_y {
             let luma = LinearMap::from_rows(3, [LUMA.into_iter().enumerate().collect()])?;
-            x.sub(&y)?.linear(1, &luma)?.unary(Unary::Square)?
+            let luma = x.sub(&y)?.linear(1, &luma)?;
+            T::map_sample_sums(&Function::unary(Unary::Square), &[&luma], 1.0 / pixels as f64)?
         } else {
-            T::pointwise(&Function::new(Squared), &[&x, &y])?
+            T::map_sample_sums(&Function::new(Squared), &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
         };
-        let axes: Vec<usize> = (1..shape.len()).collect();
-        let error = squares.mean(&axes, false)?;
         let scale = self.options.loss_weight / shape[0] as f64;
         T::map_reduce(&Function::new(Decibel), &[&error], None, scale, Extent::Sum)?.cast_like(pred)
     }

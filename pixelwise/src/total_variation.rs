@@ -98,12 +98,12 @@ impl Loss<1> for TvLoss {
         let shape = check::input(Self::NAME, "input", input, Rank::Image)?;
         check::no_weight(Self::NAME, weight)?;
         let x = input.accumulator()?;
+        let scale = self.options.loss_weight / (shape[1] * shape[2] * shape[3]) as f64;
         let squares = |axis: usize| {
             let [near, far] = neighbours(&x, axis)?;
-            T::pointwise(&Function::new(Squared), &[&far, &near])?.sum(&[1, 2, 3], false)
+            T::map_sample_sums(&Function::new(Squared), &[&far, &near], scale)
         };
-        let pixels = (shape[1] * shape[2] * shape[3]) as f64;
-        squares(3)?.add(&squares(2)?)?.scale(self.options.loss_weight / pixels)?.cast_like(input)
+        squares(3)?.add(&squares(2)?)?.cast_like(input)
     }
 }
 

@@ -97,7 +97,7 @@ def describe(tensors):
     }
 
 
-def write_tar(path, tensors):
+def write_tar(path, tensors, view="of_view"):
     """The layout that torch.serialization's `legacy_load` reads."""
 
     def dump(file, value):
@@ -124,7 +124,7 @@ def write_tar(path, tensors):
 
     entries = [(name, keys[t.untyped_storage().data_ptr()], t.shape, t.stride(), t.storage_offset(), t.dtype)
                for name, t in tensors.items()]  # fmt: skip
-    entries.append(("of_view", 2000, (3,), (2,), 1, next(iter(tensors.values())).dtype))
+    entries.append((view, 2000, (3,), (2,), 1, next(iter(tensors.values())).dtype))
     dump(table, len(entries))
     for number, (_, storage, shape, strides, offset, dtype) in enumerate(entries):
         dump(table, (3000 + number, storage, torch.FloatTensor))

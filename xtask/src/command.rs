@@ -48,8 +48,17 @@ pub(crate) fn libtorch() -> Option<PathBuf> {
     named.into_iter().chain([own]).find(|folder| folder.join("lib").is_dir())
 }
 
-/// A Python with PyTorch, to compare with.
+/// A Python with PyTorch, to compare with: the interpreter that `IMAGE_LOSSES_PEER_PYTHON` names, or the one that
+/// `cargo xtask setup torch-peer` installs.
 pub(crate) fn torch_peer() -> Result<Command, Stop> {
-    let named = std::env::var_os("IMAGE_LOSSES_PEER_PYTHON").ok_or("no peer")?;
-    Ok(Command::new(named))
+    let python = match std::env::var_os("IMAGE_LOSSES_PEER_PYTHON").filter(|named| !named.is_empty()) {
+        Some(named) => PathBuf::from(named),
+        None => crate::setup::installed_torch_peer().ok_or(
+            "a Python with PyTorch is needed to compare with: `cargo xtask setup torch-peer` installs one, or \
+             IMAGE_LOSSES_PEER_PYTHON names an interpreter that has torch, numpy and safetensors",
+        )?,
+    };
+    let mut command = Command::new(python);
+    command.current_dir(root());
+    Ok(command)
 }

@@ -6,10 +6,15 @@
 mod bench;
 mod command;
 mod config;
+mod features;
+mod gallery;
+mod package;
 mod reference;
 mod setup;
+mod soak;
 mod test;
 mod verify;
+mod weights;
 
 use std::process::ExitCode;
 
@@ -41,6 +46,17 @@ enum Task {
     /// Print the configurations' schema, or check whole documents.
     #[command(subcommand)]
     Config(config::Command),
+    /// Make the packages that crates.io would get, and check that they work outside the workspace.
+    Package(package::Arguments),
+    /// Print what each feature adds to a build, as a Markdown table.
+    Features(features::Arguments),
+    /// Look into checkpoints.
+    #[command(subcommand)]
+    Weights(weights::Command),
+    /// Train a small objective for thousands of steps, and watch the memory.
+    Soak(soak::Arguments),
+    /// Write the page of all losses with formulas, options and plots, or check that it is complete and up to date.
+    Gallery(gallery::Arguments),
     /// Compute the reference values again, with MMagic itself.
     Reference(reference::Arguments),
 }
@@ -64,6 +80,11 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Setup(part) => setup::run(&part),
         Task::Config(command) => config::run(&command),
+        Task::Package(arguments) => package::run(&arguments),
+        Task::Features(arguments) => features::run(&arguments),
+        Task::Weights(command) => weights::run(&command),
+        Task::Soak(arguments) => soak::run(&arguments),
+        Task::Gallery(arguments) => gallery::run(&arguments),
         Task::Reference(arguments) => reference::run(&arguments),
     };
     match outcome {

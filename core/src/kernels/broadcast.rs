@@ -1,5 +1,7 @@
 //! Broadcasting, its adjoint, and moving elements about.
 
+use rayon::prelude::*;
+
 use super::{Array, count, sum};
 use crate::{Error, LinearMap, Result, Scalar, Shape};
 
@@ -109,21 +111,53 @@ pub(super) fn sum_to<F: Scalar>(array: Array<'_, F>, shape: &[usize]) -> Vec<F> 
     sums.into_iter().map(F::from_f64).collect()
 }
 
+/// Elements that a task computes; fewer in all are computed at once.
+const TASK: usize = 1 << 14;
+
+/// A vector whose pieces `work` fills, given where each begins: of whole multiples of `unit` elements, in parallel.
+fn in_pieces<F: Scalar>(length: usize, unit: usize, work: impl Fn(usize, &mut [F]) + Sync) -> Vec<F> {
+    let mut out = vec![F::ZERO; length];
+    let piece = TASK.next_multiple_of(unit.max(1));
+    if length <= piece {
+        work(0, &mut out);
+    } else {
+        out.par_chunks_mut(piece).enumerate().for_each(|(index, out)| work(index * piece, out));
+    }
+    out
+}
+
+/// x·scale + shift.
+pub(super) fn affine<F: Scalar>(data: &[F], scale: F, shift: F) -> Vec<F> {
+    in_pieces(data.len(), 1, |start, out| {
+        for (out, &x) in out.iter_mut().zip(&data[start..]) {
+            *out = x * scale + shift;
+        }
+    })
+}
+
 /// `combine` of two arrays that broadcast to `shape`.
 pub(super) fn binary<F: Scalar>(
     a: Array<'_, F>,
     b: Array<'_, F>,
     shape: &[usize],
-    combine: impl Fn(F, F) -> F,
+    combine: impl Fn(F, F) -> F + Sync,
 ) -> Vec<F> {
     if a.shape == b.shape {
-        return a.data.iter().zip(b.data).map(|(&a, &b)| combine(a, b)).collect();
+        return in_pieces(a.data.len(), 1, |start, out| {
+            for ((out, &a), &b) in out.iter_mut().zip(&a.data[start..]).zip(&b.data[start..]) {
+                *out = combine(a, b);
+            }
+        });
     }
-    if let ([b], true) = (b.data, a.shape == shape) {
-        return a.data.iter().map(|&a| combine(a, *b)).collect();
+    if a.shape == shape
+        && let Some(run) = run_length(b.shape, shape)
+    {
+        return in_runs(a.data, b, shape, run, &combine);
     }
-    if let ([a], true) = (a.data, b.shape == shape) {
-        return b.data.iter().map(|&b| combine(*a, b)).collect();
+    if b.shape == shape
+        && let Some(run) = run_length(a.shape, shape)
+    {
+        return in_runs(b.data, a, shape, run, |b, a| combine(a, b));
     }
     let mut out = expand(a, shape);
     let mut write = 0;
@@ -134,6 +168,45 @@ pub(super) fn binary<F: Scalar>(
         write += length;
     });
     out
+}
+
+/// How many consecutive elements of `target` share one of `shape`, if more than one do: the trailing axes that are
+/// repeated.
+fn run_length(shape: &[usize], target: &[usize]) -> Option<usize> {
+    let new = target.len() - shape.len();
+    let is_repeated = |axis: usize| axis < new || shape[axis - new] == 1;
+    let run = (0..target.len()).rev().take_while(|&axis| is_repeated(axis)).map(|axis| target[axis]).product();
+    (run > 1).then_some(run)
+}
+
+/// `combine` of every element of `full` with the one of `small` that its run shares.
+fn in_runs<F: Scalar>(
+    full: &[F],
+    small: Array<'_, F>,
+    shape: &[usize],
+    run: usize,
+    combine: impl Fn(F, F) -> F + Sync,
+) -> Vec<F> {
+    // The runs' elements, in order: `small` repeated along the leading axes alone.
+    let mut leading = Vec::new();
+    let mut length = 1;
+    for &extent in shape {
+        if length * run >= count(shape) {
+            break;
+        }
+        leading.push(extent);
+        length *= extent;
+    }
+    let new = shape.len() - small.shape.len();
+    let own: Shape = (0..leading.len()).map(|axis| if axis < new { 1 } else { small.shape[axis - new] }).collect();
+    let values = expand(Array { shape: &own, data: small.data }, &leading);
+    in_pieces(full.len(), run, |start, out| {
+        for ((out, full), &small) in out.chunks_mut(run).zip(full[start..].chunks(run)).zip(&values[start / run..]) {
+            for (out, &full) in out.iter_mut().zip(full) {
+                *out = combine(full, small);
+            }
+        }
+    })
 }
 
 /// Axes in another order.
@@ -191,18 +264,23 @@ pub(super) fn concatenate<F: Scalar>(arrays: &[Array<'_, F>], axis: usize) -> Ve
 pub(super) fn linear<F: Scalar>(array: Array<'_, F>, axis: usize, map: &LinearMap) -> Vec<F> {
     let (outer, inner) = around(array.shape, axis);
     let (from, to) = (map.inputs(), map.outputs());
-    let mut out = vec![F::ZERO; outer * to * inner];
-    for o in 0..outer {
-        let source = &array.data[o * from * inner..][..from * inner];
-        for i in 0..to {
-            let target = &mut out[(o * to + i) * inner..][..inner];
-            for &(j, weight) in map.row(i) {
-                let weight = F::from_f64(weight);
-                for (target, &value) in target.iter_mut().zip(&source[j * inner..][..inner]) {
-                    *target += weight * value;
+    // In the element type once, not at every element.
+    let weights: Vec<Vec<(usize, F)>> =
+        (0..to).map(|i| map.row(i).iter().map(|&(j, weight)| (j * inner, F::from_f64(weight))).collect()).collect();
+    in_pieces(outer * to * inner, to * inner, |start, out| {
+        for (o, out) in out.chunks_mut((to * inner).max(1)).enumerate() {
+            let source = &array.data[(start / (to * inner) + o) * from * inner..][..from * inner];
+            for (target, row) in out.chunks_mut(inner.max(1)).zip(&weights) {
+                if let [target] = target {
+                    *target = row.iter().fold(F::ZERO, |sum, &(j, weight)| sum + weight * source[j]);
+                    continue;
+                }
+                for &(j, weight) in row {
+                    for (target, &value) in target.iter_mut().zip(&source[j..][..inner]) {
+                        *target += weight * value;
+                    }
                 }
             }
         }
-    }
-    out
+    })
 }

@@ -28,7 +28,7 @@ const SERIAL: usize = 1 << 15;
 ///
 /// Tensors of the full shape, with one channel, with one element per sample and with one element are read in place;
 /// other broadcasts are expanded first.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Map<'a, F: Scalar> {
     function: &'a Function,
     scale: f64,
@@ -44,7 +44,7 @@ pub struct Map<'a, F: Scalar> {
 }
 
 /// A tensor and how it is repeated over the full shape.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Operand<'a, F: Scalar> {
     data: Cow<'a, [F]>,
     repeat: Repeat,
@@ -189,12 +189,22 @@ impl<'a, F: Scalar> Map<'a, F> {
         self.derivative(Some(&[]), partial, target)
     }
 
-    /// The sum over `summed`, and a derivative summed down to `target`: in the same pass where channels are summed, in
-    /// another where more is.
+    /// The sum over `summed`, and a derivative summed down to `target`: in the same pass where all of a sample or its
+    /// channels are summed, in another where something else is.
     fn derivative(&self, summed: Option<&[usize]>, partial: &[usize], target: &[usize]) -> (f64, Vec<F>) {
-        let is_channels = self.channels > 1
-            && target.len() == self.shape.len()
-            && target.iter().enumerate().all(|(axis, &extent)| extent == if axis == 1 { 1 } else { self.shape[axis] });
+        let is_target = |extents: [Option<usize>; 3]| {
+            let [batch, channels, rest] = extents;
+            target.len() == self.shape.len()
+                && target
+                    .iter()
+                    .zip(self.shape)
+                    .enumerate()
+                    .all(|(axis, (&extent, &full))| extent == [batch, channels, rest][axis.min(2)].unwrap_or(full))
+        };
+        if summed.is_none() && self.shape.len() >= 2 && is_target([None, Some(1), Some(1)]) {
+            return (0.0, self.sample_sums(partial));
+        }
+        let is_channels = self.channels > 1 && is_target([None, Some(1), None]);
         let (repeat, length) = match is_channels {
             true => (Repeat::Channels, count(target)),
             false => (Repeat::Full, count(self.shape)),
@@ -206,6 +216,21 @@ impl<'a, F: Scalar> Map<'a, F> {
             return (sum, values);
         }
         (sum, broadcast::sum_to(Array { shape: self.shape, data: &values }, target))
+    }
+
+    /// The sum of a derivative over each sample.
+    fn sample_sums(&self, partial: &[usize]) -> Vec<F> {
+        // Planes end with the samples: a sample without channels of their own is one plane.
+        let batch = self.shape[0];
+        let (channels, samples) = if self.samples == batch { (self.channels, batch) } else { (1, batch) };
+        let plane = count(self.shape).checked_div(samples * channels).unwrap_or(0);
+        let by_sample = Map { samples, channels, plane, ..self.clone() };
+        let blocks = plane.div_ceil(UNIT);
+        let sums = by_sample.unit_sums(Some(partial), &[]);
+        if blocks == 0 {
+            return vec![F::ZERO; batch];
+        }
+        sums.chunks(blocks).map(|sums| F::from_f64(lanes::pairwise(sums) * self.scale * self.output_factor)).collect()
     }
 
     /// The sum, and its gradient with respect to each input in `wanted`, in that input's own shape.
@@ -272,6 +297,11 @@ impl<'a, F: Scalar> Map<'a, F> {
     /// Runs all units, which write every element of the outputs; returns the sum over `summed`, the derivative asked
     /// for, or 0.
     fn run(&self, summed: Option<&[usize]>, outputs: &[Output<'_, F>]) -> f64 {
+        lanes::pairwise(&self.unit_sums(summed, outputs)) * self.scale
+    }
+
+    /// Runs all units; returns their sums, before `scale`, sample after sample.
+    fn unit_sums(&self, summed: Option<&[usize]>, outputs: &[Output<'_, F>]) -> Vec<f64> {
         let blocks = self.plane.div_ceil(UNIT);
         let units = self.samples * blocks;
         let unit = |id: usize| self.unit(id / blocks, id % blocks, summed, outputs);
@@ -289,7 +319,7 @@ impl<'a, F: Scalar> Map<'a, F> {
         } else {
             partial.par_chunks_mut(TASK).enumerate().for_each(|(task, sums)| work(task * TASK, sums));
         }
-        lanes::pairwise(&partial) * self.scale
+        partial
     }
 
     /// One stretch of pixels of one sample, all channels: writes the outputs, returns the sum before `scale`.

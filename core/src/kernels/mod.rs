@@ -77,8 +77,7 @@ pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape
             }
         }
         Primitive::Affine { scale, shift } => {
-            let (scale, shift) = (F::from_f64(*scale), F::from_f64(*shift));
-            inputs[0].data.iter().map(|&x| x * scale + shift).collect()
+            broadcast::affine(inputs[0].data, F::from_f64(*scale), F::from_f64(*shift))
         }
         Primitive::Map { function, partial, scale, extent } => {
             let (arguments, multipliers) = inputs.split_at(function.arity());

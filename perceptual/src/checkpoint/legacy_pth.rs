@@ -1,15 +1,16 @@
 //! Files of `torch.save` before 1.6: five pickles, then the storages one after the other.
 
+use super::Wrapping;
 use super::entry::Entry;
 use super::pickle::{self, Arena, Dialect, LEGACY_MAGIC, NoPersistent, Node, Value};
-use super::source::{Cursor, Read, Region, refuse, shown};
+use super::source::{Cursor, Named, Read, Region, refuse, shown};
 use super::state_dict;
 use super::storages::Storages;
 
 /// The only version of the format there was.
 const PROTOCOL: i64 = 1001;
 
-pub(super) fn read(file: &Region) -> Read<Vec<(String, Entry)>> {
+pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
     let mut cursor = Cursor::new(file.clone());
     let plain = |cursor: &mut Cursor| pickle::run(cursor, Dialect::Python, &mut NoPersistent);
     let (arena, magic) = plain(&mut cursor)?;
@@ -44,12 +45,12 @@ pub(super) fn read(file: &Region) -> Read<Vec<(String, Entry)>> {
         *data = Some(cursor.region(elements.saturating_mul(declared.size), "a storage")?);
     }
 
-    let named = state_dict::tensors(&arena, value)?.into_iter();
+    let (named, wrapping) = state_dict::tensors(&arena, value)?;
     let entry = |(name, tensor): (String, std::sync::Arc<pickle::Tensor>)| match data.get(tensor.slot) {
         Some(Some(storage)) => Ok((name, Entry::stored(tensor.layout.clone(), storage.clone())?)),
         _ => refuse(format!("the storage of {} is not in the file", shown(&name))),
     };
-    named.map(entry).collect()
+    Ok((named.into_iter().map(entry).collect::<Read<_>>()?, wrapping))
 }
 
 /// Refuses the system description of a big-endian machine.

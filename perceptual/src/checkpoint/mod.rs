@@ -17,6 +17,12 @@
 //! every length is checked against the file before memory is taken for it, and whatever does not fit is an
 //! [`Error::Format`]. Tensors stay in the file until they are asked for, so the file must not be changed while a
 //! checkpoint of it is in use.
+//!
+//! The readers are this crate's own. They hold a name, a layout and a place in the file for each tensor and read
+//! elements as they are asked for, while a reader over a slice (the crate `safetensors`) wants the whole file in memory
+//! or mapped; and one small pickle machine serves all four PyTorch formats with one table of permitted names and one
+//! budget of steps. `tests/checkpoint_hostile.rs` holds the peak of memory on hostile files, `fuzz/` has a target per
+//! format, and `tests/checkpoint.rs` and `tests/formats.rs` compare with files that PyTorch wrote.
 
 mod entry;
 mod legacy_pth;
@@ -38,7 +44,7 @@ use std::path::{Path, PathBuf};
 use image_losses_core::{Error, Result};
 
 pub use entry::{Dtype, Entry};
-use source::{Read, Region, refuse, shown};
+use source::{Named, Read, Region, refuse, shown};
 
 /// How many of a file's first bytes tell its format.
 const HEAD: u64 = 512;
@@ -89,6 +95,18 @@ pub enum Strictness {
     IgnoreUnexpected,
 }
 
+/// What lay around the tensors of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Wrapping {
+    /// The dictionaries that were opened, from the outermost: `["state_dict"]`. A training program keeps the parameters
+    /// in one of them.
+    pub dictionaries: Vec<String>,
+    /// The prefix that was taken off every name: `module.` once or more.
+    pub prefix: String,
+    /// What else a file held, such as the epoch and the optimizer's state: the first 64 keys, shortened, in backticks.
+    pub passed_over: Vec<String>,
+}
+
 /// Named tensors, in the order of the file.
 ///
 /// # Example
@@ -109,7 +127,8 @@ pub enum Strictness {
 pub struct Checkpoint {
     path: PathBuf,
     format: Format,
-    entries: Vec<(String, Entry)>,
+    wrapping: Wrapping,
+    entries: Named<Entry>,
     positions: HashMap<String, usize>,
 }
 
@@ -149,7 +168,7 @@ impl Checkpoint {
             }),
         };
         let entries = entries.into_iter().map(entry).collect::<Result<Vec<_>>>()?;
-        Checkpoint::new(Path::new("<memory>"), Format::Memory, entries)
+        Checkpoint::new(Path::new("<memory>"), Format::Memory, entries, Wrapping::default())
     }
 
     /// Made-up parameters for the tensors of `architecture`, for tests: the same for the same names and seed.
@@ -175,17 +194,17 @@ impl Checkpoint {
             None => refuse(format!("the shape {shape:?} has more elements than can be counted")),
         };
         let entries = architecture.iter().map(entry).collect::<Read<_>>().map_err(|fault| fault.at(path))?;
-        Checkpoint::new(path, Format::Seeded, entries)
+        Checkpoint::new(path, Format::Seeded, entries, Wrapping::default())
     }
 
     fn from_region(path: &Path, file: &Region) -> Result<Checkpoint> {
-        let (format, entries) = read(file).map_err(|fault| fault.at(path))?;
-        Checkpoint::new(path, format, entries)
+        let (format, entries, wrapping) = read(file).map_err(|fault| fault.at(path))?;
+        Checkpoint::new(path, format, entries, wrapping)
     }
 
-    fn new(path: &Path, format: Format, mut entries: Vec<(String, Entry)>) -> Result<Checkpoint> {
+    fn new(path: &Path, format: Format, mut entries: Named<Entry>, mut wrapping: Wrapping) -> Result<Checkpoint> {
         if format != Format::Seeded {
-            state_dict::strip_prefixes(&mut entries);
+            wrapping.prefix = state_dict::strip_prefixes(&mut entries);
         }
         let mut positions = HashMap::with_capacity(entries.len());
         for (position, (name, _)) in entries.iter().enumerate() {
@@ -194,7 +213,7 @@ impl Checkpoint {
                 return Err(Error::Format { path: path.to_owned(), message });
             }
         }
-        Ok(Checkpoint { path: path.to_owned(), format, entries, positions })
+        Ok(Checkpoint { path: path.to_owned(), format, wrapping, entries, positions })
     }
 
     /// The file, or a name in angle brackets.
@@ -205,6 +224,11 @@ impl Checkpoint {
     /// What it was read from.
     pub fn format(&self) -> Format {
         self.format
+    }
+
+    /// What lay around the tensors: dictionaries that were opened, a prefix that was taken off, what was passed over.
+    pub fn wrapping(&self) -> &Wrapping {
+        &self.wrapping
     }
 
     /// The number of tensors.
@@ -283,25 +307,30 @@ impl Checkpoint {
 }
 
 /// Recognises the format and reads everything but the elements.
-fn read(file: &Region) -> Read<(Format, Vec<(String, Entry)>)> {
+fn read(file: &Region) -> Read<(Format, Named<Entry>, Wrapping)> {
     let head = file.bytes(0, file.len().min(HEAD), "the first bytes")?;
-    let (format, entries) = match head.as_slice() {
+    let (format, entries, wrapping) = match head.as_slice() {
         [] => return refuse("an empty file"),
         [b'P', b'K', 3 | 5, 4 | 6, ..] => {
-            let (entries, dialect) = zip_pth::read(file)?;
-            (if dialect == pickle::Dialect::TorchScript { Format::TorchScript } else { Format::Zip }, entries)
+            let (entries, wrapping, dialect) = zip_pth::read(file)?;
+            let format = if dialect == pickle::Dialect::TorchScript { Format::TorchScript } else { Format::Zip };
+            (format, entries, wrapping)
         }
         // A length, and the JSON that it measures.
-        [_, _, _, _, _, _, _, _, b'{', ..] => (Format::Safetensors, safetensors::read(file)?),
+        [_, _, _, _, _, _, _, _, b'{', ..] => (Format::Safetensors, safetensors::read(file)?, Wrapping::default()),
         _ if head.get(tar_pth::MAGIC_AT..).is_some_and(|at| at.starts_with(tar_pth::MAGIC)) => {
-            (Format::Tar, tar_pth::read(file)?)
+            let (entries, wrapping) = tar_pth::read(file)?;
+            (Format::Tar, entries, wrapping)
         }
-        [0x80, 2..=5, ..] => (Format::Legacy, legacy_pth::read(file)?),
+        [0x80, 2..=5, ..] => {
+            let (entries, wrapping) = legacy_pth::read(file)?;
+            (Format::Legacy, entries, wrapping)
+        }
         [b'<', ..] => return refuse("a web page, not a checkpoint: the download failed"),
         _ if head.starts_with(b"version https://git-lfs") => {
             return refuse("a pointer to a file in Git LFS, not the file");
         }
         _ => return refuse("neither safetensors nor written by torch.save or torch.jit.save"),
     };
-    if entries.is_empty() { refuse("the file holds no tensors") } else { Ok((format, entries)) }
+    if entries.is_empty() { refuse("the file holds no tensors") } else { Ok((format, entries, wrapping)) }
 }

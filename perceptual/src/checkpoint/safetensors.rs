@@ -10,7 +10,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::entry::{Dtype, Entry, Layout};
-use super::source::{Read, Region, refuse, shown};
+use super::source::{Named, Read, Region, refuse, shown};
 
 /// The header's length comes first.
 const LENGTH: u64 = 8;
@@ -59,7 +59,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-pub(super) fn read(file: &Region) -> Read<Vec<(String, Entry)>> {
+pub(super) fn read(file: &Region) -> Read<Named<Entry>> {
     let mut length = [0; LENGTH as usize];
     file.read_at(0, &mut length)?;
     let length = u64::from_le_bytes(length);

@@ -19,6 +19,8 @@ pub(super) enum Fault {
 }
 
 pub(super) type Read<T> = Result<T, Fault>;
+/// Things by the names that a file gives them, in its order.
+pub(super) type Named<T> = Vec<(String, T)>;
 
 impl Fault {
     /// The public error.

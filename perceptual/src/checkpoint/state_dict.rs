@@ -3,30 +3,35 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Wrapping;
 use super::pickle::{Arena, Node, Tensor, Value};
-use super::source::{Read, refuse};
+use super::source::{Named, Read, refuse, shown};
 
 /// The keys under which training programs put the parameters, in the order in which they are tried.
 const WRAPPERS: [&str; 7] = ["params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network"];
 /// How deep modules may nest.
 const MAX_DEPTH: usize = 64;
+/// How many keys that hold no tensors are remembered.
+const MAX_PASSED_OVER: usize = 64;
 /// Prefixes that wrappers of a network put before every name.
 const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 
-/// The named tensors of `root`, in the file's order.
-pub(super) fn tensors(arena: &Arena, root: Value) -> Read<Vec<(String, Arc<Tensor>)>> {
+/// The named tensors of `root`, in the file's order, and what lay around them.
+pub(super) fn tensors(arena: &Arena, root: Value) -> Read<(Named<Arc<Tensor>>, Wrapping)> {
     let mut root = root;
+    let mut wrapping = Wrapping::default();
     for _ in 0..MAX_DEPTH {
         let Some(items) = arena.dict(root) else { break };
         let wrapped = WRAPPERS.iter().find_map(|&wrapper| {
             let mut items = items.iter().rev();
             let &(_, value) = items.find(|&&(key, _)| arena.text(key) == Some(wrapper))?;
-            arena.dict(value).is_some().then_some(value)
+            arena.dict(value).is_some().then_some((wrapper, value))
         });
-        match wrapped {
-            Some(wrapped) => root = wrapped,
-            None => break,
-        }
+        let Some((wrapper, wrapped)) = wrapped else { break };
+        let others = items.iter().filter_map(|&(key, _)| arena.text(key)).filter(|&key| key != wrapper);
+        wrapping.pass_over(others);
+        wrapping.dictionaries.push(wrapper.to_owned());
+        root = wrapped;
     }
     if !matches!(arena.node(root), Some(Node::Dict(_) | Node::Object(_))) {
         return refuse(format!("the file holds {}, not a dictionary of tensors", arena.kind(root)));
@@ -36,7 +41,18 @@ pub(super) fn tensors(arena: &Arena, root: Value) -> Read<Vec<(String, Arc<Tenso
     let (items, letters) = (4 * arena.steps() + 1024, 16 * arena.steps() + (1 << 16));
     let mut walk = Walk { arena, items, letters, found: Vec::new(), positions: HashMap::new() };
     walk.visit(root, "", 0)?;
-    Ok(walk.found)
+    let is_parameter = |value| matches!(arena.node(value), Some(Node::Tensor(_) | Node::Dict(_) | Node::Object(_)));
+    let others = arena.dict(root).unwrap_or_default().iter().filter(|&&(_, value)| !is_parameter(value));
+    wrapping.pass_over(others.filter_map(|&(key, _)| arena.text(key)));
+    Ok((walk.found, wrapping))
+}
+
+impl Wrapping {
+    /// Remembers keys, of which a hostile file may have any number.
+    fn pass_over<'a>(&mut self, keys: impl Iterator<Item = &'a str>) {
+        let room = MAX_PASSED_OVER - self.passed_over.len();
+        self.passed_over.extend(keys.take(room).map(shown));
+    }
 }
 
 struct Walk<'a> {
@@ -44,7 +60,7 @@ struct Walk<'a> {
     /// How many more items may be visited, and how many letters their names may have.
     items: usize,
     letters: usize,
-    found: Vec<(String, Arc<Tensor>)>,
+    found: Named<Arc<Tensor>>,
     positions: HashMap<String, usize>,
 }
 
@@ -92,8 +108,9 @@ impl Walk<'_> {
     }
 }
 
-/// Takes off, as often as it is there, a prefix that all names share because the network was wrapped.
-pub(super) fn strip_prefixes<T>(tensors: &mut [(String, T)]) {
+/// Takes off, as often as it is there, a prefix that all names share because the network was wrapped; says what it took.
+pub(super) fn strip_prefixes<T>(tensors: &mut [(String, T)]) -> String {
+    let mut taken = String::new();
     let shared = |tensors: &[(String, T)]| {
         PREFIXES.iter().find(|&&prefix| tensors.iter().all(|(name, _)| name.starts_with(prefix)))
     };
@@ -103,5 +120,7 @@ pub(super) fn strip_prefixes<T>(tensors: &mut [(String, T)]) {
         for (name, _) in &mut *tensors {
             name.drain(..prefix.len());
         }
+        taken.push_str(prefix);
     }
+    taken
 }

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Wrapping;
 use super::entry::{Dtype, Entry, Layout};
 use super::legacy_pth::check_byte_order;
 use super::pickle::{self, Arena, Dialect, Global, NoPersistent, Node, Persistent, Tensor, Value, natural};
-use super::source::{Cursor, Read, Region, refuse, shown};
+use super::source::{Cursor, Named, Read, Region, refuse, shown};
 use super::state_dict;
 
 const BLOCK: u64 = 512;
@@ -19,7 +20,7 @@ const MAX_RANK: u32 = 64;
 pub(super) const MAGIC: &[u8; 5] = b"ustar";
 pub(super) const MAGIC_AT: usize = 257;
 
-pub(super) fn read(file: &Region) -> Read<Vec<(String, Entry)>> {
+pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
     let members = members(file)?;
     let member = |name: &str| match members.get(name) {
         Some(region) => Ok(Cursor::new(region.clone())),
@@ -32,12 +33,12 @@ pub(super) fn read(file: &Region) -> Read<Vec<(String, Entry)>> {
     let storages = storages(&mut member("storages")?)?;
     let mut tensors = tensors(&mut member("tensors")?, &storages)?;
     let (arena, value) = pickle::run(&mut member("pickle")?, Dialect::Python, &mut tensors)?;
-    let named = state_dict::tensors(&arena, value)?.into_iter();
+    let (named, wrapping) = state_dict::tensors(&arena, value)?;
     let entry = |(name, tensor): (String, Arc<Tensor>)| match storages.views.get(tensor.slot) {
         Some(view) => Ok((name, Entry::stored(tensor.layout.clone(), view.data.clone())?)),
         None => refuse(format!("the tensor {} has no storage", shown(&name))),
     };
-    named.map(entry).collect()
+    Ok((named.into_iter().map(entry).collect::<Read<_>>()?, wrapping))
 }
 
 fn plain(cursor: &mut Cursor) -> Read<(Arena, Value)> {

@@ -1,15 +1,16 @@
 //! Zip files of `torch.save` (since 1.6) and of `torch.jit.save`: a pickle, and a record per storage.
 
+use super::Wrapping;
 use super::entry::Entry;
 use super::pickle::{self, Dialect};
-use super::source::{Cursor, Read, Region, refuse, shown};
+use super::source::{Cursor, Named, Read, Region, refuse, shown};
 use super::state_dict;
 use super::storages::Storages;
 use super::torchscript;
 use super::zip::Archive;
 
-/// The tensors, and the dialect of the pickle that named them.
-pub(super) fn read(file: &Region) -> Read<(Vec<(String, Entry)>, Dialect)> {
+/// The tensors, what lay around them, and the dialect of the pickle that named them.
+pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping, Dialect)> {
     let mut archive = Archive::open(file)?;
     let root = root(&archive)?;
     if let Some(order) = archive.read(&format!("{root}/byteorder"))? {
@@ -23,7 +24,7 @@ pub(super) fn read(file: &Region) -> Read<(Vec<(String, Entry)>, Dialect)> {
     let Some(pickle) = archive.read(&format!("{root}/data.pkl"))? else { return refuse("the pickle is gone") };
     let mut storages = Storages::default();
     let (arena, value) = pickle::run(&mut Cursor::new(pickle), dialect, &mut storages)?;
-    let named = state_dict::tensors(&arena, value)?;
+    let (named, wrapping) = state_dict::tensors(&arena, value)?;
     let mut records: Vec<Option<Region>> = vec![None; storages.declared().len()];
     let mut entries = Vec::with_capacity(named.len());
     for (name, tensor) in named {
@@ -44,7 +45,7 @@ pub(super) fn read(file: &Region) -> Read<(Vec<(String, Entry)>, Dialect)> {
         };
         entries.push((name, Entry::stored(tensor.layout.clone(), storage)?));
     }
-    Ok((entries, dialect))
+    Ok((entries, wrapping, dialect))
 }
 
 /// The folder that holds everything; its name is the file's at the time of writing.

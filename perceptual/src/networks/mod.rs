@@ -53,6 +53,8 @@ pub(crate) use vgg::imagenet_normalisation;
 #[cfg(feature = "vgg")]
 pub use vgg::{Vgg, VggType};
 
+use std::cmp::Reverse;
+
 use crate::checkpoint::Checkpoint;
 
 /// The names of the networks, of those compiled in, that a checkpoint holds all parameters of. Nothing is read but names,
@@ -67,6 +69,59 @@ use crate::checkpoint::Checkpoint;
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 pub fn fitting(checkpoint: &Checkpoint) -> Vec<String> {
+    compared(checkpoint).into_iter().filter(Fit::is_exact).map(|fit| fit.network).collect()
+}
+
+/// How the tensors of a checkpoint compare with those that a network needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fit {
+    /// The network's name.
+    pub network: String,
+    /// How many of its tensors are there, in the shape and in a type that it needs.
+    pub matched: usize,
+    /// The tensors that are not there.
+    pub missing: Vec<String>,
+    /// The tensors that it does not know. A classifier beside the features is known.
+    pub unexpected: Vec<String>,
+    /// The tensors that are of another shape or are no floating-point numbers, with what is needed and what is there.
+    pub mismatched: Vec<String>,
+}
+
+impl Fit {
+    /// Whether everything is there, and nothing else.
+    pub fn is_exact(&self) -> bool {
+        self.faults() == 0
+    }
+
+    fn faults(&self) -> usize {
+        self.missing.len() + self.unexpected.len() + self.mismatched.len()
+    }
+}
+
+/// How a checkpoint compares with every network, of those compiled in, that it shares a tensor's name with. Those
+/// that fit come first, then those that find most of what they need, with the fewest faults first among equals. Nothing is read but names, shapes and types.
+///
+/// ```
+/// use image_losses_perceptual::checkpoint::Checkpoint;
+/// use image_losses_perceptual::networks::{VggType, fits};
+///
+/// let mut architecture = VggType::Vgg16.architecture();
+/// architecture.retain(|(name, _)| name != "features.28.bias");
+/// let closest = fits(&Checkpoint::seeded(&architecture, 0)?).remove(0);
+/// assert_eq!(closest.network, "vgg16");
+/// assert_eq!(closest.missing, ["features.28.bias"]);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+pub fn fits(checkpoint: &Checkpoint) -> Vec<Fit> {
+    let mut fits = compared(checkpoint);
+    fits.retain(|fit| fit.matched + fit.mismatched.len() > 0);
+    // Stable: of equally close ones, the first in the order of this module.
+    fits.sort_by_key(|fit| (!fit.is_exact(), Reverse(fit.matched), fit.faults()));
+    fits
+}
+
+/// The comparison with every network, in this module's order.
+fn compared(checkpoint: &Checkpoint) -> Vec<Fit> {
     let mut known: Vec<(String, Architecture, &[&str])> = Vec::new();
     #[cfg(feature = "vgg")]
     known.extend(VggType::ALL.map(|kind| (kind.name().into(), kind.architecture(), &["classifier."][..])));
@@ -96,6 +151,5 @@ pub fn fitting(checkpoint: &Checkpoint) -> Vec<String> {
         let published = names.into_iter().find(|name| ClipShape::published(name) == Some(shape));
         known.push((format!("CLIP {}", published.unwrap_or("of another size")), shape.architecture(), &clip::BESIDE));
     }
-    known.retain(|(_, architecture, beside)| parameters::fits(checkpoint, architecture, beside));
-    known.into_iter().map(|(name, ..)| name).collect()
+    known.into_iter().map(|(name, needed, beside)| parameters::compare(checkpoint, name, &needed, beside)).collect()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use image_losses_core::{Error, Result, Tensor};
 
+use super::Fit;
 use crate::checkpoint::{Checkpoint, Strictness};
 
 /// The tensors of a network: names, as its checkpoint has them, and shapes.
@@ -165,16 +166,29 @@ impl Parameters {
     }
 }
 
-/// Whether a checkpoint has all tensors of `needed` and no others but those that start with a prefix of `beside`. Counters
-/// of batch norm may be there or not.
-pub(crate) fn fits(checkpoint: &Checkpoint, needed: &Architecture, beside: &[&str]) -> bool {
+/// What a checkpoint has of the tensors of `needed`, and which others it has but those that start with a prefix of
+/// `beside`. Counters of batch norm may be there or not.
+pub(crate) fn compare(checkpoint: &Checkpoint, network: String, needed: &Architecture, beside: &[&str]) -> Fit {
     let is_count = |name: &str| name.ends_with("num_batches_tracked");
+    let mut fit = Fit { network, matched: 0, missing: Vec::new(), unexpected: Vec::new(), mismatched: Vec::new() };
+    for (name, shape) in needed.iter().filter(|(name, _)| !is_count(name)) {
+        match checkpoint.get(name) {
+            None => fit.missing.push(name.clone()),
+            Some(entry) if entry.shape() != shape => {
+                fit.mismatched.push(format!("{name}: needs {shape:?}, has {:?}", entry.shape()));
+            }
+            Some(entry) if !entry.dtype().is_float() => {
+                fit.mismatched.push(format!("{name}: needs a floating-point type, has {}", entry.dtype()));
+            }
+            Some(_) => fit.matched += 1,
+        }
+    }
     let names: HashSet<&str> = needed.iter().map(|(name, _)| name.as_str()).collect();
-    needed.iter().filter(|(name, _)| !is_count(name)).all(|(name, shape)| {
-        checkpoint.get(name).is_some_and(|entry| entry.shape() == shape && entry.dtype().is_float())
-    }) && checkpoint
-        .iter()
-        .all(|(name, _)| names.contains(name) || is_count(name) || beside.iter().any(|prefix| name.starts_with(prefix)))
+    let others = checkpoint.iter().map(|(name, _)| name).filter(|name| {
+        !names.contains(name) && !is_count(name) && !beside.iter().any(|prefix| name.starts_with(prefix))
+    });
+    fit.unexpected.extend(others.map(str::to_owned));
+    fit
 }
 
 /// Adds the tensors of a convolution.

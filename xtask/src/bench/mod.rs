@@ -6,7 +6,10 @@ mod networks;
 mod peer;
 mod pointwise;
 mod report;
+mod scaling;
 mod subject;
+
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use globset::{Glob, GlobSetBuilder};
@@ -37,6 +40,9 @@ pub(crate) struct Arguments {
     /// Leave `torch.compile` out: compiling takes most of the time of a short run.
     #[arg(long)]
     no_compile: bool,
+    /// Measure how the time grows with threads, sizes and batches instead, and draw it to this PNG file.
+    #[arg(long, value_name = "FILE")]
+    scaling: Option<PathBuf>,
     /// How results are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -55,12 +61,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     if cfg!(debug_assertions) {
         return again_optimised();
     }
+    if let Some(picture) = &arguments.scaling {
+        return scaling::run(picture, arguments.rounds);
+    }
     let mut filter = GlobSetBuilder::new();
     for pattern in &arguments.filter {
         filter.add(Glob::new(pattern).map_err(|error| error.to_string())?);
     }
     let filter = filter.build().map_err(|error| error.to_string())?;
-    let wanted = |name: &str| filter.is_empty() || filter.is_match(name);
+    // The cases of the scaling are measured when asked for.
+    let wanted = |name: &str| {
+        if filter.is_empty() { !name.starts_with(scaling::PREFIX) } else { filter.is_match(name) }
+    };
     let cases: Vec<subject::Case> = cases().into_iter().filter(|case| wanted(&case.name)).collect();
     if cases.is_empty() {
         return Err(format!("no case matches {:?}; there are: {}", arguments.filter, names().join(", ")));
@@ -95,9 +107,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
 
 /// Everything that can be measured.
 fn cases() -> Vec<subject::Case> {
-    let mut cases = pointwise::cases();
-    cases.extend(networks::cases());
-    cases
+    pointwise::cases().into_iter().chain(networks::cases()).chain(scaling::cases()).collect()
 }
 
 fn names() -> Vec<String> {

@@ -11,7 +11,7 @@ use image_losses::pixelwise::{CharbonnierLoss, CharbonnierOptions, HuberLoss, L1
 use ndarray::ArrayD;
 use serde_json::json;
 
-use super::subject::{Case, Contestant, Gradient, Output, Subject, Work, uniform};
+use super::subject::{Case, Contestant, Gradient, Make, Output, Subject, Work, uniform};
 use crate::Stop;
 
 /// A batch of large images, and one small image.
@@ -36,9 +36,7 @@ pub(crate) fn of_shape(shape: [usize; 4]) -> Vec<Case> {
         let loss = GanLoss::new(GanOptions::new(gan_type)).map_err(stop)?;
         loss.criterion(Role::DiscriminatorOnReal).map_err(stop)
     };
-    let case = |kind: &str, make: Box<dyn Fn(&str) -> Result<Subject, Stop>>| {
-        Case::new(format!("pointwise/{kind} {n}×{c}×{h}×{w}"), make)
-    };
+    let case = |kind: &str, make: Make| Case::new(format!("pointwise/{kind} {n}×{c}×{h}×{w}"), make);
     vec![
         case("l1", Box::new(move |name| pair(name, "l1", L1Loss::default(), [full(1), full(2)], None))),
         case("mse", Box::new(move |name| pair(name, "mse", MseLoss::default(), [full(1), full(2)], None))),

@@ -6,10 +6,13 @@ use ndarray::ArrayD;
 
 use crate::Stop;
 
+/// Makes the subject of the given name.
+pub(crate) type Make = Box<dyn Fn(&str) -> Result<Subject, Stop>>;
+
 /// A case by name; its tensors are made when it is run.
 pub(crate) struct Case {
     pub(crate) name: String,
-    pub(crate) make: Box<dyn Fn(&str) -> Result<Subject, Stop>>,
+    pub(crate) make: Make,
 }
 
 impl Case {

@@ -99,15 +99,20 @@ impl Case {
     /// Reads a file; what it is not is said in words.
     pub(crate) fn read(file: &File) -> Result<Self, String> {
         let bytes = std::fs::read(&file.path).map_err(|error| error.to_string())?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| error.to_string())?;
+        Self::parse(&file.name, &bytes)
+    }
+
+    /// Reads the bytes of a file.
+    pub(crate) fn parse(name: &str, bytes: &[u8]) -> Result<Self, String> {
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
         let description = header.metadata().as_ref().and_then(|metadata| metadata.get("case"));
         let description = description.ok_or("the metadata has no `case`")?;
         let description: Description =
             serde_json::from_str(description).map_err(|error| format!("`case` in the metadata: {error}"))?;
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
 
         let mut case = Case {
-            name: file.name.clone(),
+            name: name.to_owned(),
             description,
             inputs: BTreeMap::new(),
             tokens: BTreeMap::new(),

@@ -147,6 +147,10 @@ impl Report {
             }
             table.add_row(row);
         }
+        // The table leaves colours off by itself where the output is no terminal.
+        if std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty()) {
+            table.force_no_tty();
+        }
         println!("{table}");
         println!("Worst relative error of value / gradient against MMagic. A dash: the engine has no gradients.");
         for (i, reason) in reasons.iter().enumerate() {

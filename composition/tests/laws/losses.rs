@@ -1,12 +1,11 @@
-//! Every loss of the family, held to the laws, with options drawn.
+//! Every loss of the family, with options drawn. The including test names the engine.
 
-#[path = "../../pixelwise/tests/laws/mod.rs"]
-mod battery;
-
-use battery::pointwise;
 use image_losses_composition::*;
-use image_losses_core::Reduction;
+use image_losses_core::{PointwiseLoss, Reduction};
+use image_losses_laws::{Takes, pointwise};
 use proptest::prelude::*;
+
+use crate::ENGINE;
 
 fn reductions() -> impl Strategy<Value = (f64, Reduction, bool)> + Clone {
     let reduction = prop_oneof![Just(Reduction::None), Just(Reduction::Mean), Just(Reduction::Sum)];
@@ -26,7 +25,9 @@ fn l1() {
     let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| {
         L1CompositionLoss::new(L1CompositionOptions { loss_weight, reduction, sample_wise }).unwrap()
     });
-    pointwise(losses, |_| POINTS.map(|(point, d)| (point, d.abs())).to_vec());
+    pointwise(&ENGINE, losses, Takes::pointwise(L1CompositionLoss::INPUTS), |_| {
+        POINTS.map(|(point, d)| (point, d.abs())).to_vec()
+    });
 }
 
 #[test]
@@ -34,7 +35,9 @@ fn mse() {
     let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| {
         MseCompositionLoss::new(MseCompositionOptions { loss_weight, reduction, sample_wise }).unwrap()
     });
-    pointwise(losses, |_| POINTS.map(|(point, d)| (point, d * d)).to_vec());
+    pointwise(&ENGINE, losses, Takes::pointwise(MseCompositionLoss::INPUTS), |_| {
+        POINTS.map(|(point, d)| (point, d * d)).to_vec()
+    });
 }
 
 #[test]
@@ -43,7 +46,7 @@ fn charbonnier() {
     let losses = (reductions(), eps).prop_map(|((loss_weight, reduction, sample_wise), eps)| {
         CharbonnierCompLoss::new(CharbonnierCompOptions { loss_weight, reduction, sample_wise, eps }).unwrap()
     });
-    pointwise(losses, |&loss| {
+    pointwise(&ENGINE, losses, Takes::pointwise(CharbonnierCompLoss::INPUTS), |&loss| {
         let eps = CharbonnierCompOptions::from(loss).eps;
         POINTS.map(|(point, d)| (point, (d * d + eps).sqrt())).to_vec()
     });

@@ -5,13 +5,18 @@ use ndarray::{ArrayD, Axis, IxDyn, Slice, Zip};
 
 /// Numbers in double precision; every operation makes new ones.
 #[derive(Clone, Debug)]
-pub(crate) struct Plain(pub(crate) ArrayD<f64>);
+pub struct Plain(ArrayD<f64>);
 
 impl Plain {
-    pub(crate) fn new(values: &[f64], shape: &[usize]) -> Self {
+    /// A tensor of these elements.
+    ///
+    /// # Panics
+    /// Where they do not fill the shape.
+    pub fn new(values: &[f64], shape: &[usize]) -> Self {
         Plain(ArrayD::from_shape_vec(IxDyn(shape), values.to_vec()).unwrap())
     }
-    pub(crate) fn values(&self) -> Vec<f64> {
+    /// The elements, row-major.
+    pub fn values(&self) -> Vec<f64> {
         self.0.iter().copied().collect()
     }
     fn zip(&self, other: &Self, operation: &'static str, f: impl Fn(f64, f64) -> f64) -> Result<Self> {
@@ -89,7 +94,9 @@ impl Tensor for Plain {
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
             Unary::LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
-            Unary::Relu => x.max(0.0),
+            // Not `max`, which takes 0 for what is no number.
+            Unary::Relu if x <= 0.0 => 0.0,
+            Unary::Relu => x,
         })))
     }
     fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {

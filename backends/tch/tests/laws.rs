@@ -1,0 +1,53 @@
+//! Every loss of every family, held to the laws on libtorch: against central differences, and against the CPU engines.
+
+use image_losses_core::{DType, Result};
+use image_losses_laws::{Case, Derived, Engine, Lawful, derive};
+use image_losses_tch::TchTensor;
+use tch::Kind;
+
+/// libtorch on the CPU.
+struct Tch;
+const ENGINE: Tch = Tch;
+
+#[path = "../../../composition/tests/laws/losses.rs"]
+mod composition;
+#[path = "../../../gan/tests/laws/losses.rs"]
+mod gan;
+#[path = "../../../penalties/tests/laws/losses.rs"]
+mod penalties;
+#[path = "../../../pixelwise/tests/laws/losses.rs"]
+mod pixelwise;
+
+impl Engine for Tch {
+    const CPU: bool = false;
+    const SPARSE: u32 = 8;
+    const HALVES: &'static [(DType, f64)] = &[(DType::F16, 6e4), (DType::BF16, 1e30)];
+
+    fn derived<const K: usize>(
+        &self,
+        loss: &impl Lawful<K>,
+        case: &Case<K>,
+        dtype: DType,
+        direction: Option<&[Vec<f64>]>,
+    ) -> Result<Derived> {
+        // Tensors of a few elements: more threads only wait for one another.
+        tch::set_num_threads(1);
+        let kind = match dtype {
+            DType::F16 => Kind::Half,
+            DType::BF16 => Kind::BFloat16,
+            DType::F32 => Kind::Float,
+            _ => Kind::Double,
+        };
+        let tensor = |values: &[f64], shape: &[usize]| {
+            let shape: Vec<i64> = shape.iter().map(|&extent| extent as i64).collect();
+            tch::Tensor::from_slice(values).reshape(shape).to_kind(kind)
+        };
+        let inputs = case.inputs.iter().zip(&case.shapes);
+        let inputs = inputs.map(|(values, shape)| TchTensor::own(tensor(values, shape).set_requires_grad(true)));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
+        let weight = case.weight.as_ref().map(|(values, shape)| TchTensor::own(tensor(values, shape))).transpose()?;
+        let (value, first, second) = derive(loss, &inputs, weight.as_ref(), direction)?;
+        let numbers = |tensors: &[TchTensor]| tensors.iter().map(TchTensor::values).collect::<Result<Vec<_>>>();
+        Ok((value.values()?, numbers(&first)?, numbers(&second)?))
+    }
+}

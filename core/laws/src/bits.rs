@@ -1,0 +1,78 @@
+//! The same bits for any number of threads and on any instruction set.
+//!
+//! The instruction set is chosen once per process: the test starts its own binary again, once per choice, and compares
+//! digests of values and gradients.
+
+use std::process::Command;
+
+use image_losses_core::DType;
+use image_losses_core::kernels::count;
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::TestRunner;
+
+use crate::{Case, Cpu, Engine, Lawful, Rank, Takes, Weight};
+
+/// Set in a process that is to print its digests and do nothing else.
+const ONLY: &str = "IMAGE_LOSSES_LAWS_BITS";
+/// What precedes a digest in the output.
+const MARK: &str = "laws-bits ";
+
+/// This process is one of those that only print their digests.
+pub(crate) fn only() -> bool {
+    std::env::var_os(ONLY).is_some()
+}
+
+/// Prints the digest of these losses.
+pub(crate) fn report<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value = L>, takes: Takes<K>) {
+    println!("\n{MARK}{}", line(losses, takes));
+}
+
+/// Asserts that processes with other instruction sets and numbers of threads compute the same bits.
+pub(crate) fn same<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value = L>, takes: Takes<K>) {
+    let expected = line(losses, takes);
+    for (isa, threads) in [("portable", "1"), ("avx2", "1"), ("avx512", "1"), ("avx512", "2"), ("portable", "2")] {
+        let mut child = Command::new(std::env::current_exe().expect("the path of this test"));
+        // With one test thread the name is that of the process's first thread: then all tests print their digests.
+        if let Some(test) = std::thread::current().name().filter(|&name| name != "main") {
+            child.args([test, "--exact"]);
+        }
+        let child = child.args(["--nocapture", "--test-threads=1"]).env(ONLY, "1");
+        let output = child.env("IMAGE_LOSSES_ISA", isa).env("RAYON_NUM_THREADS", threads).output().expect("a process");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let found = text.lines().filter_map(|line| line.strip_prefix(MARK)).any(|line| line == expected);
+        assert!(found, "other bits on {isa} with {threads} threads: expected {expected}, got {text}");
+    }
+}
+
+/// A digest and what it is of.
+fn line<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value = L>, takes: Takes<K>) -> String {
+    let mut runner = TestRunner::deterministic();
+    let mut digest = 0xcbf2_9ce4_8422_2325u64;
+    let mut first = None;
+    for round in 0..3 {
+        let loss = losses.new_tree(&mut runner).expect("a loss").current();
+        // More than one block of the kernels, and a remainder.
+        let shape = match takes.rank {
+            Rank::Scores => vec![9003],
+            _ => vec![2, takes.channels.unwrap_or(3), 37, 41],
+        };
+        let number = |seed: usize| move |i: usize| ((i * 7919 + seed * 104_729) % 4099) as f64 / 2048.0 - 1.0;
+        let shapes = takes.shapes(&shape);
+        let inputs = std::array::from_fn(|k| (0..count(&shapes[k])).map(number(k + 1)).collect());
+        let weight = (takes.weight == Weight::Taken && round > 0).then(|| {
+            let shape = if round == 1 { crate::case::per_pixel(&shape) } else { shape.clone() };
+            ((0..count(&shape)).map(number(17)).map(f64::abs).collect(), shape)
+        });
+        let case = Case { shape, shapes, inputs, weight };
+        for dtype in [DType::F32, DType::F64] {
+            let plain = Cpu.value(&loss, &case, dtype).expect("a value");
+            let (value, gradients, _) = Cpu.derived(&loss, &case, dtype, None).expect("derivatives");
+            for number in plain.iter().chain(&value).chain(gradients.iter().flatten()) {
+                // FNV-1a over words.
+                digest = (digest ^ number.to_bits()).wrapping_mul(0x0100_0000_01b3);
+            }
+        }
+        first.get_or_insert_with(|| format!("{loss:?}"));
+    }
+    format!("{digest:016x} {} {}", std::any::type_name::<L>(), first.unwrap_or_default())
+}

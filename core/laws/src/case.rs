@@ -1,0 +1,77 @@
+//! Inputs of a law, drawn from a grid.
+
+use image_losses_core::kernels::count;
+use proptest::prelude::*;
+
+use crate::{Rank, Takes, Weight};
+
+/// Inputs and weight of one evaluation.
+#[derive(Clone, Debug)]
+pub struct Case<const K: usize> {
+    /// The full shape.
+    pub shape: Vec<usize>,
+    /// Each input's shape.
+    pub shapes: [Vec<usize>; K],
+    /// Each input's elements.
+    pub inputs: [Vec<f64>; K],
+    /// The weight with its shape.
+    pub weight: Option<(Vec<f64>, Vec<usize>)>,
+}
+
+/// A shape with one channel.
+pub(crate) fn per_pixel(shape: &[usize]) -> Vec<usize> {
+    let mut shape = shape.to_vec();
+    if let Some(channels) = shape.get_mut(1) {
+        *channels = 1;
+    }
+    shape
+}
+
+impl<const K: usize> Takes<K> {
+    /// Each input's shape.
+    pub(crate) fn shapes(&self, shape: &[usize]) -> [Vec<usize>; K] {
+        self.per_pixel.map(|one| if one { per_pixel(shape) } else { shape.to_vec() })
+    }
+}
+
+pub(crate) fn cases<const K: usize>(takes: Takes<K>) -> impl Strategy<Value = Case<K>> {
+    let rank = match takes.rank {
+        Rank::Scores => 1..5usize,
+        Rank::Batch => 2..6,
+        Rank::Image => 4..5,
+    };
+    let shapes = rank.prop_flat_map(|rank| prop::collection::vec(1..4usize, rank)).prop_map(move |mut shape| {
+        if let (Some(channels), Some(extent)) = (takes.channels, shape.get_mut(1)) {
+            *extent = channels;
+        }
+        shape
+    });
+    (shapes, 0..3u8).prop_flat_map(move |(shape, weighted)| {
+        let shapes = takes.shapes(&shape);
+        let inputs: Vec<_> = shapes
+            .iter()
+            .enumerate()
+            .map(|(k, shape)| {
+                let last = k + 1 == K;
+                let above = if takes.apart { 5.0 } else { 0.0 };
+                let values = (-16..=16i32).prop_map(move |v| {
+                    if last { above + f64::from(8 * v + 1) / 64.0 + 1.0 / 128.0 } else { f64::from(v) / 8.0 }
+                });
+                prop::collection::vec(values, count(shape))
+            })
+            .collect();
+        let weight_shape = match (takes.weight, weighted) {
+            (Weight::Taken, 1) => Some(per_pixel(&shape)),
+            (Weight::Taken, 2) => Some(shape.clone()),
+            _ => None,
+        };
+        let weight = weight_shape.map_or(Just(None).boxed(), |shape| {
+            let values = prop_oneof![1 => Just(0.0), 4 => (0..=8u8).prop_map(|v| f64::from(v) / 4.0)];
+            prop::collection::vec(values, count(&shape)).prop_map(move |v| Some((v, shape.clone()))).boxed()
+        });
+        (Just(shape), Just(shapes), inputs, weight).prop_map(|(shape, shapes, inputs, weight)| {
+            let inputs = inputs.try_into().expect("K inputs");
+            Case { shape, shapes, inputs, weight }
+        })
+    })
+}

@@ -1,0 +1,568 @@
+//! The laws themselves.
+
+use std::fmt::Debug;
+
+use image_losses_core::gradcheck::{STEP, check_gradient, check_second_derivatives};
+use image_losses_core::kernels::{Array, count};
+use image_losses_core::{DType, Error, PointwiseLoss, Reduction, Result, Scalar};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use serde_json::Value;
+
+use crate::case::{Case, cases, per_pixel};
+use crate::{Configured, Cpu, Engine, Hand, Lawful, Rank, Takes, Weight};
+
+/// Cases drawn per law.
+const CASES: u32 = 64;
+/// Relative error allowed between double-precision results that differ in order of summation.
+const CLOSE: f64 = 1e-12;
+/// Relative error allowed for a central difference. Its truncation is (h/d)² for a logarithm or a power of the
+/// difference d: with d from 1/128 and h up to 1.4e-5, 3e-6.
+const DIFFERENCE: f64 = 1e-5;
+/// Relative error allowed between single and double precision.
+const SINGLE: f64 = 2e-5;
+
+/// Runs a law over drawn losses and cases.
+fn law<L: Debug, const K: usize>(
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+    cases_per_law: u32,
+    law: impl Fn(&L, &Case<K>) -> Result<()>,
+) {
+    let config = Config { cases: cases_per_law.max(4), failure_persistence: None, ..Config::default() };
+    let outcome = TestRunner::new(config).run(&(losses, cases(takes)), |(loss, case)| {
+        law(&loss, &case).expect("a loss refuses nothing that fits");
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// The same loss with other values in its configuration; fields it does not have are left alone.
+fn with<L: Configured>(loss: &L, changes: &[(&str, Value)]) -> L {
+    let mut options = serde_json::to_value(loss).expect("options");
+    for (field, value) in changes {
+        if let Some(slot) = options.get_mut(field) {
+            *slot = value.clone();
+        }
+    }
+    serde_json::from_value(options).expect("a loss")
+}
+
+fn option(loss: &impl Configured, field: &str) -> Option<Value> {
+    serde_json::to_value(loss).expect("options").get(field).cloned()
+}
+
+/// Value and gradients in one fused pass.
+fn fused_pass<const K: usize, F: Scalar>(loss: &impl PointwiseLoss<K>, case: &Case<K>) -> Result<(f64, Vec<Vec<f64>>)> {
+    let convert = |values: &[f64]| values.iter().map(|&v| F::from_f64(v)).collect::<Vec<F>>();
+    let inputs: [Vec<F>; K] = std::array::from_fn(|k| convert(&case.inputs[k]));
+    let arrays = std::array::from_fn(|k| Array { shape: &case.shapes[k], data: &inputs[k] });
+    let weight = case.weight.as_ref().map(|(values, shape)| (convert(values), shape));
+    let weight = weight.as_ref().map(|(data, shape)| Array { shape, data });
+    let (value, gradients) = loss.value_and_gradients(arrays, weight, [true; K])?;
+    let numbers = |gradient: Vec<F>| gradient.into_iter().map(Scalar::to_f64).collect();
+    Ok((value.to_f64(), gradients.into_iter().flatten().map(numbers).collect()))
+}
+
+#[track_caller]
+fn assert_close(got: &[f64], expected: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), expected.len());
+    let scale = expected.iter().fold(1.0f64, |scale, v| scale.max(v.abs()));
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() <= tolerance * scale, "got {got}, expected {expected} within {tolerance}");
+    }
+}
+
+#[track_caller]
+fn assert_finite(gradients: &[Vec<f64>], case: &impl Debug) {
+    assert!(gradients.iter().flatten().all(|g| g.is_finite()), "{gradients:?} at {case:?}");
+}
+
+/// The value at points computed by hand, in double and in single precision.
+pub(crate) fn hand_values<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+    hand: impl Fn(&L) -> Vec<Hand<K>>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, _| {
+        let sum = with(loss, &[("reduction", "sum".into())]);
+        let points = hand(loss);
+        assert!(points.len() >= 2, "a perfect prediction and another point");
+        for Hand { shape, inputs, value } in points {
+            let case = Case { shapes: takes.shapes(&shape), shape, inputs, weight: None };
+            for (dtype, tolerance) in [(DType::F64, CLOSE), (DType::F32, SINGLE)] {
+                let got = engine.value(&sum, &case, dtype)?.iter().sum();
+                assert_close(&[got], &[value], tolerance);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// One fused pass, the graph, and the values are the same.
+pub(crate) fn fused<const K: usize, L: PointwiseLoss<K> + Configured>(
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES, |loss, case| {
+        if loss.reducer().reduction == Reduction::None {
+            let refused = fused_pass::<K, f64>(loss, case).unwrap_err();
+            assert!(matches!(refused, Error::InvalidOption { option: "reduction", .. }), "{refused}");
+            return Ok(());
+        }
+        let (value, gradients, _) = Cpu.derived(loss, case, DType::F64, None)?;
+        let (fused_value, fused_gradients) = fused_pass::<K, f64>(loss, case)?;
+        assert_close(&[fused_value], &value, CLOSE);
+        let single = fused_pass::<K, f32>(loss, case)?;
+        assert_close(&[single.0], &value, SINGLE);
+        for k in 0..K {
+            assert_close(&fused_gradients[k], &gradients[k], CLOSE);
+            assert_close(&single.1[k], &gradients[k], SINGLE);
+        }
+        Ok(())
+    });
+}
+
+/// The same value and gradients on every engine and in both precisions: fused form = composed form.
+pub(crate) fn engines<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        let expected = Cpu.value(loss, case, DType::F64)?;
+        assert!(expected.iter().all(|v| v.is_finite()));
+        for value in engine.more_values(loss, case) {
+            assert_close(&value?, &expected, CLOSE);
+        }
+        let (value, gradients, _) = engine.derived(loss, case, DType::F64, None)?;
+        assert_close(&value, &expected, CLOSE);
+        if !E::CPU {
+            for (gradient, expected) in gradients.iter().zip(Cpu.derived(loss, case, DType::F64, None)?.1) {
+                assert_close(gradient, &expected, CLOSE);
+            }
+        }
+        assert_close(&engine.value(loss, case, DType::F32)?, &expected, SINGLE);
+        let (single, single_gradients, _) = engine.derived(loss, case, DType::F32, None)?;
+        assert_close(&single, &expected, SINGLE);
+        for (single, double) in single_gradients.iter().zip(&gradients) {
+            assert_close(single, double, SINGLE);
+        }
+        Ok(())
+    });
+}
+
+/// Gradients, and gradients of gradients, against central differences.
+pub(crate) fn gradients<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
+        let moved =
+            |inputs: &[Vec<f64>]| Case { inputs: inputs.to_vec().try_into().expect("K inputs"), ..case.clone() };
+        let derived = |inputs: &[Vec<f64>], direction: Option<&[Vec<f64>]>| {
+            engine.derived(loss, &moved(inputs), DType::F64, direction)
+        };
+        let total = |inputs: &[Vec<f64>]| Ok(engine.value(loss, &moved(inputs), DType::F64)?.iter().sum());
+        let worst = check_gradient(&case.inputs, STEP, total, |inputs| Ok(derived(inputs, None)?.1))?;
+        assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "{worst:?}");
+        if !takes.smooth {
+            return Ok(());
+        }
+        let first = |inputs: &[Vec<f64>]| Ok(derived(inputs, None)?.1);
+        let worst = check_second_derivatives(&case.inputs, STEP, first, |inputs, direction| {
+            Ok(derived(inputs, Some(direction))?.2)
+        })?;
+        assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "second: {worst:?}");
+        Ok(())
+    });
+}
+
+/// The options that multiply the result do, and a homogeneous loss has its degree.
+pub(crate) fn scaling<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        for &field in takes.scaled_by {
+            let one = engine.value(&with(loss, &[(field, 1.0.into())]), case, DType::F64)?;
+            for factor in [-2.5, 0.0, 7.0] {
+                let scaled = engine.value(&with(loss, &[(field, factor.into())]), case, DType::F64)?;
+                assert_close(&scaled, &one.iter().map(|v| factor * v).collect::<Vec<_>>(), CLOSE);
+            }
+        }
+        if let Some(degree) = takes.degree {
+            let value = engine.value(loss, case, DType::F64)?;
+            for k in [0.5, 3.0f64] {
+                let mut scaled = case.clone();
+                scaled.inputs.iter_mut().flatten().for_each(|x| *x *= k);
+                let expected: Vec<f64> = value.iter().map(|v| v * k.powi(degree)).collect();
+                assert_close(&engine.value(loss, &scaled, DType::F64)?, &expected, CLOSE);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Exchanging the first two inputs changes nothing, or does.
+pub(crate) fn symmetry<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    let Some(symmetric) = takes.symmetric else { return };
+    let broken = std::cell::Cell::new(false);
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        let loss = &with(loss, &[("loss_weight", 1.5.into())]);
+        let mut exchanged = case.clone();
+        exchanged.inputs.swap(0, 1);
+        exchanged.shapes.swap(0, 1);
+        let (value, other) = (engine.value(loss, case, DType::F64)?, engine.value(loss, &exchanged, DType::F64)?);
+        if symmetric {
+            assert_close(&other, &value, CLOSE);
+        }
+        broken.set(broken.get() || value.iter().zip(&other).any(|(a, b)| (a - b).abs() > 1e-3));
+        Ok(())
+    });
+    assert!(symmetric || broken.get(), "exchanging {:?} changes nothing", &takes.names[..2]);
+}
+
+/// The order of the samples changes no number, only the order of a result per sample.
+pub(crate) fn permutation<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        let samples = case.shape[0];
+        let reversed =
+            |values: &[f64]| values.chunks(values.len() / samples).rev().flatten().copied().collect::<Vec<f64>>();
+        let turned = Case {
+            inputs: std::array::from_fn(|k| reversed(&case.inputs[k])),
+            weight: case.weight.as_ref().map(|(values, shape)| (reversed(values), shape.clone())),
+            ..case.clone()
+        };
+        let before = engine.value(loss, case, DType::F64)?;
+        let after = engine.value(loss, &turned, DType::F64)?;
+        let expected = if before.len() == 1 { before } else { reversed(&before) };
+        assert_close(&after, &expected, CLOSE);
+        Ok(())
+    });
+}
+
+/// None, mean and sum, with and without a weight, from the map itself.
+pub(crate) fn reductions<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        let reduced = |reduction: &str, sample_wise: bool, case: &Case<K>| {
+            let changes = [("reduction", reduction.into()), ("sample_wise", sample_wise.into())];
+            engine.value(&with(loss, &changes), case, DType::F64)
+        };
+        let map = reduced("none", false, &Case { weight: None, ..case.clone() })?;
+        let (n, samples) = (count(&case.shape), case.shape[0]);
+        assert_eq!(map.len(), n);
+        let Some((weight, weight_shape)) = &case.weight else {
+            let sum: f64 = map.iter().sum();
+            assert_close(&reduced("sum", false, case)?, &[sum], CLOSE);
+            assert_close(&reduced("mean", false, case)?, &[sum / n as f64], CLOSE);
+            assert_close(&reduced("mean", true, case)?, &[sum / n as f64], CLOSE);
+            return Ok(());
+        };
+        // The weight of each element of the map.
+        let pixels = count(&case.shape[2..]);
+        let channels = case.shape[1];
+        let full: Vec<f64> = (0..n)
+            .map(|i| {
+                let (sample, pixel) = (i / (channels * pixels), i % pixels);
+                if weight_shape == &case.shape { weight[i] } else { weight[sample * pixels + pixel] }
+            })
+            .collect();
+        let weighted: Vec<f64> = map.iter().zip(&full).map(|(d, w)| d * w).collect();
+        assert_close(&reduced("none", false, case)?, &weighted, CLOSE);
+        assert_close(&reduced("none", true, case)?, &weighted, CLOSE);
+        assert_close(&reduced("sum", true, case)?, &[weighted.iter().sum()], CLOSE);
+        let mean =
+            |weighted: &[f64], weights: &[f64]| weighted.iter().sum::<f64>() / (weights.iter().sum::<f64>() + 1e-12);
+        assert_close(&reduced("mean", false, case)?, &[mean(&weighted, &full)], CLOSE);
+        if option(loss, "sample_wise").is_some() {
+            let by_sample = weighted.chunks(n / samples).zip(full.chunks(n / samples)).map(|(d, w)| mean(d, w));
+            assert_close(&reduced("mean", true, case)?, &[by_sample.sum::<f64>() / samples as f64], CLOSE);
+        }
+        Ok(())
+    });
+}
+
+/// A mask of ones is none, equal masks make `sample_wise` the mean, an empty mask gives exactly nothing.
+pub(crate) fn masks<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        let shape = case.weight.as_ref().map_or_else(|| per_pixel(&case.shape), |(_, shape)| shape.clone());
+        let masked = |weight: Option<Vec<f64>>| Case { weight: weight.map(|w| (w, shape.clone())), ..case.clone() };
+        let ones = engine.value(loss, &masked(Some(vec![1.0; count(&shape)])), DType::F64)?;
+        assert_close(&ones, &engine.value(loss, &masked(None), DType::F64)?, 2e-12);
+
+        let sample = count(&shape[1..]);
+        let same: Vec<f64> = (0..count(&shape)).map(|i| 0.25 + (i % sample) as f64).collect();
+        let sample_wise = |on: bool| {
+            engine.value(&with(loss, &[("sample_wise", on.into())]), &masked(Some(same.clone())), DType::F64)
+        };
+        assert_close(&sample_wise(true)?, &sample_wise(false)?, 1e-11);
+
+        let empty = masked(Some(vec![0.0; count(&shape)]));
+        for dtype in [DType::F64, DType::F32].into_iter().chain(E::HALVES.iter().map(|half| half.0)) {
+            let (value, gradients, _) = engine.derived(loss, &empty, dtype, None)?;
+            assert!(value.iter().all(|&v| v == 0.0), "{dtype:?}: {value:?}");
+            assert!(gradients.iter().flatten().all(|&g| g == 0.0), "{dtype:?}: {gradients:?}");
+            assert!(engine.value(loss, &empty, dtype)?.iter().all(|&v| v == 0.0), "{dtype:?}");
+        }
+        Ok(())
+    });
+}
+
+/// The numbers where a derivative is most likely to be none: equal inputs, 0, denormals, huge ones. Inputs with one
+/// channel (an α) stay in [0, 1].
+fn hard_cases<const K: usize>(takes: Takes<K>, case: &Case<K>, huge: f64, denormal: f64) -> Vec<Case<K>> {
+    let mut hard = Vec::new();
+    for (left, right) in
+        [(0.0, 0.0), (0.7, 0.7), (huge, huge), (huge, -huge), (-huge, 0.0), (denormal, 0.0), (denormal, -denormal)]
+    {
+        hard.push(Case {
+            inputs: std::array::from_fn(|k| {
+                let v = match () {
+                    () if takes.per_pixel[k] => 0.5,
+                    () if k + 1 == K => right,
+                    () => left,
+                };
+                vec![v; case.inputs[k].len()]
+            }),
+            ..case.clone()
+        });
+    }
+    hard
+}
+
+/// Hard cases in double precision, and in single.
+fn doubles_and_singles<const K: usize>(takes: Takes<K>, case: &Case<K>) -> [Vec<Case<K>>; 2] {
+    [hard_cases(takes, case, takes.huge[0], 1e-310), hard_cases(takes, case, takes.huge[1], 1e-40)]
+}
+
+/// The gradient is finite at zero difference, at ±1e30 and for denormals.
+pub(crate) fn extremes<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
+        // Not 0, which times infinity is no number.
+        let loss = &with(loss, &[("loss_weight", 1.5.into())]);
+        let [doubles, singles] = doubles_and_singles(takes, case);
+        for hard in doubles {
+            let (value, gradients, _) = engine.derived(loss, &hard, DType::F64, None)?;
+            assert!(value.iter().all(|v| v.is_finite()), "{value:?} at {hard:?}");
+            assert_finite(&gradients, &hard);
+        }
+        for hard in singles {
+            // The value may overflow in single precision, as a square of 1e30 does (and then a weight of 0 makes it no
+            // number); the gradient must not.
+            let (value, gradients, _) = engine.derived(loss, &hard, DType::F32, None)?;
+            assert!(hard.weight.is_some() || value.iter().all(|v| !v.is_nan()), "{value:?} at {hard:?}");
+            assert_finite(&gradients, &hard);
+        }
+        for &(half, huge) in E::HALVES {
+            for hard in hard_cases(takes, case, huge.min(takes.huge[1]), 1e-7) {
+                let hard = Case { weight: None, ..hard };
+                assert_finite(&engine.derived(loss, &hard, half, None)?.1, &(half, hard));
+            }
+        }
+        Ok(())
+    });
+}
+
+/// [`extremes`] of the fused pass.
+pub(crate) fn fused_extremes<const K: usize, L: PointwiseLoss<K> + Configured>(
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / 4, |loss, case| {
+        if loss.reducer().reduction == Reduction::None {
+            return Ok(());
+        }
+        let [doubles, singles] = doubles_and_singles(takes, case);
+        for hard in doubles {
+            assert_finite(&fused_pass::<K, f64>(loss, &hard)?.1, &hard);
+        }
+        for hard in singles {
+            assert_finite(&fused_pass::<K, f32>(loss, &hard)?.1, &hard);
+        }
+        Ok(())
+    });
+}
+
+/// What is no number in an input is no number in the value, on every engine.
+pub(crate) fn not_a_number<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+        for k in 0..K {
+            let mut broken = Case { weight: None, ..case.clone() };
+            let last = broken.inputs[k].len() - 1;
+            broken.inputs[k][last] = f64::NAN;
+            let mut values = engine.more_values(loss, &broken).into_iter().collect::<Result<Vec<_>>>()?;
+            for dtype in [DType::F64, DType::F32] {
+                values.push(engine.value(loss, &broken, dtype)?);
+                values.push(engine.derived(loss, &broken, dtype, None)?.0);
+            }
+            for value in values {
+                assert!(value.iter().any(|v| v.is_nan()), "{value:?} at {broken:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Says whether an error is the one that is due.
+type Due = Box<dyn Fn(&Error) -> bool>;
+
+/// Cases that must be refused, each with what to expect.
+fn misfits<const K: usize>(takes: Takes<K>) -> Vec<(Case<K>, Due)> {
+    let c = takes.channels.unwrap_or(3);
+    let fitting = |shape: &[usize]| {
+        let shapes = takes.shapes(shape);
+        Case { shape: shape.to_vec(), inputs: shapes.clone().map(|s| vec![0.5; count(&s)]), shapes, weight: None }
+    };
+    let mut misfits: Vec<(Case<K>, Due)> = Vec::new();
+    for k in 0..K {
+        // One input in another shape, rank or size. The first full input says what the others must be.
+        let name = takes.names[k];
+        let leads = takes.per_pixel.iter().position(|one| !one) == Some(k);
+        for shape in [vec![2, c, 4, 6], vec![2, c, 5, 1], vec![1, c, 4, 5]] {
+            let mut case = fitting(&[2, c, 4, 5]);
+            case.inputs[k] = vec![0.5; count(&shape)];
+            case.shapes[k] = shape;
+            if K > 1 && takes.same_shape {
+                misfits.push((
+                    case,
+                    Box::new(move |error| {
+                        matches!(error, Error::ShapeMismatch { argument, .. } if *argument == name || leads)
+                    }),
+                ));
+            }
+        }
+    }
+    let rule = || -> Due { Box::new(|error| matches!(error, Error::ShapeRule { .. })) };
+    if takes.rank != Rank::Scores {
+        let rank_one = Case {
+            shape: vec![4],
+            shapes: std::array::from_fn(|_| vec![4]),
+            inputs: std::array::from_fn(|_| vec![0.5; 4]),
+            weight: None,
+        };
+        misfits.push((rank_one, rule()));
+    }
+    if takes.rank == Rank::Image {
+        misfits.push((fitting(&[2, c, 4]), rule()));
+        misfits.push((fitting(&[2, c, 1, 4, 4]), rule()));
+    }
+    for shape in [[0, c, 4, 5], [2, c, 0, 5], [2, c, 4, 0]] {
+        misfits.push((fitting(&shape), Box::new(|error| matches!(error, Error::Empty { .. }))));
+    }
+    if takes.weight == Weight::Absent {
+        return misfits;
+    }
+    for shape in
+        [vec![1, c, 4, 5], vec![2, 2, 4, 5], vec![2, 1, 5, 4], vec![1, 1, 1, 1], vec![2, 1, 4], vec![1], vec![]]
+    {
+        let weight = vec![1.0; count(&shape)];
+        let case = Case { weight: Some((weight, shape)), ..fitting(&[2, c, 4, 5]) };
+        let taken = takes.weight == Weight::Taken;
+        misfits.push((
+            case,
+            Box::new(move |error| match error {
+                Error::WeightShape { .. } => taken,
+                Error::InvalidOption { option, .. } => !taken && *option == "weight",
+                _ => false,
+            }),
+        ));
+    }
+    misfits
+}
+
+/// Shapes that do not fit are refused by the right variant, on every engine.
+pub(crate) fn shapes<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    let misfits = misfits(takes);
+    law(losses, takes, 4, |loss, _| {
+        for (case, due) in &misfits {
+            let mut results = engine.more_values(loss, case);
+            results.push(engine.value(loss, case, DType::F64));
+            results.push(engine.derived(loss, case, DType::F64, None).map(|derived| derived.0));
+            for result in results {
+                let error = result.expect_err(&format!("{:?} and weight {:?} fit", case.shapes, case.weight));
+                assert!(due(&error), "{error:?} for {:?} and weight {:?}", case.shapes, case.weight);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// [`shapes`] of the fused pass.
+pub(crate) fn fused_shapes<const K: usize, L: PointwiseLoss<K> + Configured>(
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    let misfits = misfits(takes);
+    law(losses, takes, 4, |loss, _| {
+        for (case, due) in &misfits {
+            let error = fused_pass::<K, f64>(loss, case).unwrap_err();
+            assert!(due(&error), "{error:?} for {:?} and weight {:?}", case.shapes, case.weight);
+        }
+        Ok(())
+    });
+}
+
+/// Written and read back it is the same loss; nothing given is the default; unknown fields and a `loss_weight` that is
+/// no number are refused.
+pub(crate) fn configuration<const K: usize, L: Lawful<K>>(losses: impl Strategy<Value = L>, takes: Takes<K>) {
+    law(losses, takes, CASES, |loss, _| {
+        let text = serde_json::to_string(loss).expect("text");
+        assert_eq!(&serde_json::from_str::<L>(&text).expect("the loss"), loss);
+        let options = serde_json::to_value(loss).expect("options");
+        let mut unknown = options.clone();
+        unknown["loss_wieght"] = 1.0.into();
+        let error = serde_json::from_value::<L>(unknown).expect_err("a misspelt field").to_string();
+        assert!(error.contains("unknown field `loss_wieght`"), "{error}");
+        for number in ["\"one\"", "1e999"] {
+            let text = format!("{{\"loss_weight\": {number}}}");
+            assert!(serde_json::from_str::<L>(&text).is_err(), "{text}");
+        }
+        // A configuration that names nothing but what it must: where they exist, the mean, not by sample.
+        let least: serde_json::Map<String, Value> =
+            takes.required.iter().map(|&field| (field.to_owned(), options[field].clone())).collect();
+        let default: L = serde_json::from_value(least.into()).expect("defaults");
+        assert!(option(&default, "reduction").is_none_or(|reduction| reduction == "mean"));
+        assert!(option(&default, "sample_wise").is_none_or(|on| on == Value::Bool(false)));
+        for &field in takes.required {
+            let mut missing = options.clone();
+            missing.as_object_mut().and_then(|options| options.remove(field)).expect("a required field");
+            let error = serde_json::from_value::<L>(missing).expect_err("a missing field").to_string();
+            assert!(error.contains(&format!("missing field `{field}`")), "{error}");
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,103 @@
+//! The gradient checker finds what is wrong, and nothing where all is right.
+
+use image_losses_autograd::{AgTensor, run};
+use image_losses_core::gradcheck::{STEP, check_gradient, check_second_derivatives};
+use image_losses_core::{Differentiable, Error, Result, Tensor, Unary};
+
+/// Inputs without symmetry.
+fn inputs() -> [Vec<f64>; 2] {
+    [vec![0.5, -1.25, 2.0], vec![1.5, 0.75, -0.5]]
+}
+
+/// Gradients of Σ of a loss of two inputs, and with a direction those of Σ direction·gradient.
+fn derived(
+    loss: impl for<'g> Fn(&AgTensor<'g, f64>, &AgTensor<'g, f64>) -> Result<AgTensor<'g, f64>>,
+    x: &[Vec<f64>],
+    direction: Option<&[Vec<f64>]>,
+) -> Result<(f64, Vec<Vec<f64>>)> {
+    run(|session| {
+        let inputs = [session.input(x[0].clone(), &[3])?, session.input(x[1].clone(), &[3])?];
+        let wanted: Vec<_> = inputs.iter().collect();
+        let mut value = loss(&inputs[0], &inputs[1])?.sum_all()?.reshape(&[1])?;
+        if let Some(direction) = direction {
+            let gradients = AgTensor::gradients(&value, &wanted, true)?;
+            value = value.affine(0.0, 0.0)?;
+            for (gradient, direction) in gradients.into_iter().zip(direction) {
+                let direction = AgTensor::constant(&session.graph(), direction, &[3])?;
+                value = value.add(&gradient.unwrap().mul(&direction)?.sum_all()?.reshape(&[1])?)?;
+            }
+        }
+        let gradients: Vec<_> = AgTensor::gradients(&value, &wanted, false)?.into_iter().map(Option::unwrap).collect();
+        let values = session.evaluate(&[&value, &gradients[0], &gradients[1]])?;
+        Ok((values[0][0], values[1..].to_vec()))
+    })
+}
+
+/// (x − y)²·x, and the same with a factor kept out of the derivatives: first of one, then of all but the first.
+fn right<'g>(x: &AgTensor<'g, f64>, y: &AgTensor<'g, f64>) -> Result<AgTensor<'g, f64>> {
+    x.sub(y)?.unary(Unary::Square)?.mul(x)
+}
+
+fn wrong<'g>(x: &AgTensor<'g, f64>, y: &AgTensor<'g, f64>) -> Result<AgTensor<'g, f64>> {
+    x.sub(y)?.unary(Unary::Square)?.mul(&x.detach())
+}
+
+#[test]
+fn a_right_gradient_passes_and_a_wrong_one_does_not() {
+    let value = |x: &[Vec<f64>]| Ok(derived(right, x, None)?.0);
+    let worst = check_gradient(&inputs(), STEP, value, |x| Ok(derived(right, x, None)?.1)).unwrap().unwrap();
+    assert!(worst.error < 1e-9, "{worst:?}");
+    // What the derivative misses is (x − y)²: 1, 4, 6.25.
+    let worst = check_gradient(&inputs(), STEP, value, |x| Ok(derived(wrong, x, None)?.1)).unwrap().unwrap();
+    assert_eq!((worst.input, worst.element < 3), (0, true));
+    assert!((worst.difference - worst.gradient) >= 1.0 - 1e-6 && worst.error > 0.1, "{worst:?}");
+}
+
+#[test]
+fn right_second_derivatives_pass_and_wrong_ones_do_not() {
+    let gradient = |x: &[Vec<f64>]| Ok(derived(right, x, None)?.1);
+    let product = |x: &[Vec<f64>], d: &[Vec<f64>]| Ok(derived(right, x, Some(d))?.1);
+    let worst = check_second_derivatives(&inputs(), STEP, gradient, product).unwrap().unwrap();
+    assert!(worst.error < 1e-8, "{worst:?}");
+    // The gradient is right, what is made of it is another function's.
+    let product = |x: &[Vec<f64>], d: &[Vec<f64>]| Ok(derived(wrong, x, Some(d))?.1);
+    let worst = check_second_derivatives(&inputs(), STEP, gradient, product).unwrap().unwrap();
+    assert!(worst.error > 0.05, "{worst:?}");
+}
+
+#[test]
+fn an_error_in_any_one_entry_of_a_hessian_shows() {
+    // ½ xᵀHx with a full symmetric H, and one entry off by 1/10.
+    let entry = |i: usize, j: usize| 1.0 / (1 + i + j) as f64;
+    let multiply = |x: &[f64], off: Option<(usize, usize)>| -> Vec<f64> {
+        let of = |i, j| entry(i, j) + if off == Some((i, j)) { 0.1 } else { 0.0 };
+        (0..4).map(|i| (0..4).map(|j| of(i, j) * x[j]).sum()).collect()
+    };
+    let inputs = [vec![0.3, -0.7, 1.1, 0.9]];
+    let worst = |off| {
+        let gradient = |x: &[Vec<f64>]| Ok(vec![multiply(&x[0], None)]);
+        let product = |_: &[Vec<f64>], d: &[Vec<f64>]| Ok(vec![multiply(&d[0], off)]);
+        check_second_derivatives(&inputs, STEP, gradient, product).unwrap().unwrap()
+    };
+    assert!(worst(None).error < 1e-9);
+    for i in 0..4 {
+        for j in 0..4 {
+            let worst = worst(Some((i, j)));
+            assert!(worst.element == i && worst.error > 0.02, "{i}, {j}: {worst:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_is_worst_and_what_does_not_fit_is_refused() {
+    let value = |x: &[Vec<f64>]| Ok(x[0].iter().sum());
+    let worst = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0, f64::NAN, 5.0]])).unwrap().unwrap();
+    assert!(worst.error.is_nan() && worst.element == 1, "{worst:?}");
+    let refused = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(Vec::new())).unwrap_err();
+    assert!(matches!(refused, Error::InputCount { expected: 1, got: 0, .. }), "{refused}");
+    let refused = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0]])).unwrap_err();
+    assert!(matches!(refused, Error::Length { .. }), "{refused}");
+    let short = |_: &[Vec<f64>]| Ok(vec![vec![1.0]]);
+    let refused = check_second_derivatives(&[vec![1.0; 3]], STEP, short, |x, _| Ok(x.to_vec())).unwrap_err();
+    assert!(matches!(refused, Error::Length { .. }), "{refused}");
+}

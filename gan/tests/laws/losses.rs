@@ -1,0 +1,307 @@
+//! Every loss of the family in each of its roles, with options drawn. The including test names the engine.
+
+use image_losses_core::{Differentiable, Result, Tensor};
+use image_losses_gan::*;
+use image_losses_laws::{Hand, Lawful, Rank, Takes, Weight, general};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::ENGINE;
+
+fn weights() -> impl Strategy<Value = f64> + Clone {
+    (-8..=8i8).prop_map(|v| f64::from(v) / 4.0)
+}
+
+/// A quarter in [−1.5, 1.5]; where a hinge or a distance bends, the grid of the scores does not.
+fn quarter() -> impl Strategy<Value = f64> + Clone {
+    (-6..=6i8).prop_map(|v| f64::from(v) / 4.0 + 1.0 / 64.0)
+}
+
+/// Implements the laws' trait for a wrapper by one expression, for engines with derivatives and without.
+macro_rules! lawful {
+    ($wrapper:ty, $inputs:literal, [$($generic:tt)*], |$this:ident, $x:ident, $weight:ident| $call:expr) => {
+        impl<$($generic)*> Lawful<$inputs> for $wrapper {
+            fn apply<T: Differentiable>(&self, inputs: [&T; $inputs], weight: Option<&T>) -> Result<T> {
+                self.apply_plainly(inputs, weight).expect("every engine will do")
+            }
+            fn apply_plainly<T: Tensor>(&self, $x: [&T; $inputs], $weight: Option<&T>) -> Option<Result<T>> {
+                let $this = self;
+                Some($call)
+            }
+        }
+    };
+}
+
+/// A loss of scores in one role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct InRole<const REAL: bool, const DISCRIMINATOR: bool>(GanLoss);
+
+lawful!(InRole<REAL, DISCRIMINATOR>, 1, [const REAL: bool, const DISCRIMINATOR: bool], |this, x, mask| {
+    this.0.forward(x[0], Role::from_flags(REAL, DISCRIMINATOR), mask)
+});
+
+const SCORES: Takes<1> = Takes {
+    weight: Weight::Absent,
+    rank: Rank::Scores,
+    scaled_by: &[],
+    required: &["gan_type"],
+    ..Takes::new(["scores"])
+};
+
+/// The formulas, a score at a time, as the family's table writes them.
+fn formula(options: &GanOptions, real: bool, discriminator: bool, s: f64) -> f64 {
+    let label = if real { options.real_label_val } else { options.fake_label_val };
+    let toward = if real { s } else { -s };
+    let value = match options.gan_type {
+        GanType::Vanilla => (1.0 + s.exp()).ln() - s * label,
+        GanType::Lsgan => (s - label).powi(2),
+        GanType::L1 => (s - label).abs(),
+        GanType::Wgan => -toward,
+        GanType::Hinge if discriminator => f64::max(0.0, 1.0 - toward),
+        GanType::Hinge => -s,
+        GanType::WganLogisticNs => (1.0 + (-toward).exp()).ln(),
+        GanType::Smgan => unreachable!("it has no formula of a score alone"),
+    };
+    if discriminator { value } else { options.loss_weight * value }
+}
+
+fn in_role<const REAL: bool, const DISCRIMINATOR: bool>(gan_type: GanType) {
+    let losses = (quarter(), quarter(), weights()).prop_map(move |(real_label_val, fake_label_val, loss_weight)| {
+        let options = GanOptions { real_label_val, fake_label_val, loss_weight, ..GanOptions::new(gan_type) };
+        InRole::<REAL, DISCRIMINATOR>(GanLoss::new(options).unwrap())
+    });
+    let scaled_by: &[_] = if DISCRIMINATOR { &[] } else { &["loss_weight"] };
+    general(&ENGINE, losses, Takes { scaled_by, ..SCORES }, |loss| {
+        let options = GanOptions::from(loss.0);
+        let mut points = vec![if REAL { options.real_label_val } else { options.fake_label_val }];
+        points.extend([2.0, -1.0, 0.125, -3.0]);
+        let hand = |s| Hand { shape: vec![1], inputs: [vec![s]], value: formula(&options, REAL, DISCRIMINATOR, s) };
+        points.into_iter().map(hand).collect()
+    });
+}
+
+/// In all four roles.
+fn in_all_roles(gan_type: GanType) {
+    in_role::<true, true>(gan_type);
+    in_role::<false, true>(gan_type);
+    in_role::<true, false>(gan_type);
+    in_role::<false, false>(gan_type);
+}
+
+#[test]
+fn vanilla() {
+    in_all_roles(GanType::Vanilla);
+}
+
+#[test]
+fn lsgan() {
+    in_all_roles(GanType::Lsgan);
+}
+
+#[test]
+fn l1() {
+    in_all_roles(GanType::L1);
+}
+
+#[test]
+fn wgan() {
+    in_all_roles(GanType::Wgan);
+}
+
+#[test]
+fn hinge() {
+    in_all_roles(GanType::Hinge);
+}
+
+#[test]
+fn wgan_logistic_ns() {
+    in_all_roles(GanType::WganLogisticNs);
+}
+
+/// Two sets of scores, generated first.
+const PAIR: Takes<2> =
+    Takes { weight: Weight::Absent, rank: Rank::Scores, scaled_by: &[], ..Takes::new(["fake", "real"]) };
+
+/// λ of the generator's step.
+fn lambda(generator: bool) -> &'static [&'static str] {
+    if generator { &["loss_weight"] } else { &[] }
+}
+
+fn step(generator: bool) -> Step {
+    if generator { Step::Generator } else { Step::Discriminator }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Pairing<const GENERATOR: bool>(RelativisticPairingLoss);
+
+lawful!(Pairing<GENERATOR>, 2, [const GENERATOR: bool], |this, x, _mask| {
+    this.0.forward(x[1], x[0], step(GENERATOR))
+});
+
+fn pairing<const GENERATOR: bool>() {
+    let losses = weights().prop_map(|loss_weight| {
+        Pairing::<GENERATOR>(RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight }).unwrap())
+    });
+    let takes = Takes { names: ["real", "fake"], symmetric: Some(false), scaled_by: lambda(GENERATOR), ..PAIR };
+    general(&ENGINE, losses, takes, |loss| {
+        let lambda = if GENERATOR { RelativisticPairingOptions::from(loss.0).loss_weight } else { 1.0 };
+        // softplus(0) = ln 2; real above fake by 2: softplus(−2) = 0.126928011042972, softplus(2) = that + 2.
+        let apart = 0.126_928_011_042_972 + if GENERATOR { 2.0 } else { 0.0 };
+        vec![
+            Hand { shape: vec![1], inputs: [vec![0.5], vec![0.5]], value: lambda * 2f64.ln() },
+            Hand { shape: vec![1], inputs: [vec![1.0], vec![-1.0]], value: lambda * apart },
+        ]
+    });
+}
+
+#[test]
+fn relativistic_pairing() {
+    pairing::<true>();
+    pairing::<false>();
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct AverageHinge<const GENERATOR: bool>(RelativisticAverageHingeLoss);
+
+lawful!(AverageHinge<GENERATOR>, 2, [const GENERATOR: bool], |this, x, _mask| {
+    this.0.forward(x[0], x[1], step(GENERATOR))
+});
+
+fn average_hinge<const GENERATOR: bool>() {
+    let losses = weights().prop_map(|loss_weight| {
+        let options = RelativisticAverageHingeOptions { loss_weight };
+        AverageHinge::<GENERATOR>(RelativisticAverageHingeLoss::new(options).unwrap())
+    });
+    // Means of either set are subtracted: a hinge may bend on any fraction, so that only distant sets are smooth. The
+    // two sets may differ in shape.
+    let takes = Takes { symmetric: Some(false), same_shape: false, apart: true, scaled_by: lambda(GENERATOR), ..PAIR };
+    general(&ENGINE, losses, takes, |loss| {
+        let lambda = if GENERATOR { RelativisticAverageHingeOptions::from(loss.0).loss_weight } else { 1.0 };
+        // Real 1.5 above fake: the discriminator is content, the generator pays 2.5 twice.
+        let apart = if GENERATOR { 5.0 } else { 0.0 };
+        vec![
+            Hand { shape: vec![1], inputs: [vec![0.5], vec![0.5]], value: lambda * 2.0 },
+            Hand { shape: vec![2], inputs: [vec![0.0, 0.0], vec![1.5, 1.5]], value: lambda * apart },
+        ]
+    });
+}
+
+#[test]
+fn relativistic_average_hinge() {
+    average_hinge::<true>();
+    average_hinge::<false>();
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct LeCam(LeCamLoss);
+
+/// The moving averages of the real and of the generated scores; off the scores' grid.
+const AVERAGES: LeCamAverages = LeCamAverages { real: Some(1.515_625), fake: Some(-0.734_375) };
+
+lawful!(LeCam, 2, [], |this, x, _mask| this.0.forward(x[0], x[1], &AVERAGES));
+
+#[test]
+fn lecam() {
+    let losses = (weights(), any::<bool>()).prop_map(|(loss_weight, one_sided)| {
+        LeCam(LeCamLoss::new(LeCamOptions { loss_weight, one_sided, decay: 0.5 }).unwrap())
+    });
+    let takes = Takes { symmetric: Some(false), same_shape: false, scaled_by: &["loss_weight"], ..PAIR };
+    general(&ENGINE, losses, takes, |loss| {
+        let LeCamOptions { loss_weight, one_sided, .. } = LeCamOptions::from(loss.0);
+        // (real − α_fake)² + (fake − α_real)²; one-sided, only real above α_fake and fake below α_real count.
+        let (real, fake) = (-1.734_375, 2.515_625);
+        vec![
+            Hand { shape: vec![1], inputs: [vec![1.515_625], vec![-0.734_375]], value: 0.0 },
+            Hand {
+                shape: vec![1],
+                inputs: [vec![fake], vec![real]],
+                value: if one_sided { 0.0 } else { 2.0 * loss_weight },
+            },
+            Hand { shape: vec![1], inputs: [vec![0.515_625], vec![1.265_625]], value: loss_weight * (1.0 + 4.0) },
+        ]
+    });
+}
+
+/// Features of two layers, as the discriminator gives them: the input and its half.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct TwoLayers(FeatureMatchingLoss);
+
+lawful!(TwoLayers, 1, [], |this, x, _mask| {
+    let second = |x: &T| x.scale(0.5)?.sum(&[0], true);
+    let real = |x: &T| x.affine(0.0, 4.0);
+    (|| this.0.forward(&[x[0], &second(x[0])?], &[&real(x[0])?, &second(&real(x[0])?)?]))()
+});
+
+#[test]
+fn feature_matching() {
+    let criterion = prop_oneof![Just(FeatureCriterion::L1), Just(FeatureCriterion::Mse)];
+    let losses = (weights(), criterion).prop_map(|(loss_weight, criterion)| {
+        TwoLayers(FeatureMatchingLoss::new(FeatureMatchingOptions { loss_weight, criterion }).unwrap())
+    });
+    let takes = Takes { scaled_by: &["loss_weight"], ..Takes { required: &[], ..SCORES } };
+    general(&ENGINE, losses, takes, |loss| {
+        let FeatureMatchingOptions { loss_weight, criterion } = FeatureMatchingOptions::from(loss.0);
+        // 4 is what is matched; 3 from it in the first layer, 1.5 in the second.
+        let apart = if criterion == FeatureCriterion::L1 { 3.0 + 1.5 } else { 9.0 + 2.25 };
+        vec![
+            Hand { shape: vec![1], inputs: [vec![4.0]], value: 0.0 },
+            Hand { shape: vec![1], inputs: [vec![1.0]], value: loss_weight * apart },
+        ]
+    });
+}
+
+/// `smgan` with a fixed mask over the left half: every score's extent is the mask's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Masked<const REAL: bool, const DISCRIMINATOR: bool>(GanLoss);
+
+lawful!(Masked<REAL, DISCRIMINATOR>, 1, [const REAL: bool, const DISCRIMINATOR: bool], |this, x, _mask| {
+    let mut shape = x[0].shape();
+    if shape.len() > 1 {
+        shape[1] = 1;
+    }
+    let width = shape.last().copied().unwrap_or(1);
+    let inside = |i: usize| if i % width.max(1) <= width / 2 { 1.0 } else { 0.0 };
+    let values: Vec<f64> = (0..shape.iter().product()).map(inside).collect();
+    let mask = T::constant(&x[0].context(), &values, &shape);
+    mask.and_then(|mask| this.0.forward(x[0], Role::from_flags(REAL, DISCRIMINATOR), Some(&mask)))
+});
+
+fn masked<const REAL: bool, const DISCRIMINATOR: bool>() {
+    let losses = (quarter(), quarter(), weights()).prop_map(move |(real_label_val, fake_label_val, loss_weight)| {
+        let gaussian_blur = GaussianBlurOptions { kernel_size: [1, 1], sigma: [1.0, 1.0] };
+        let options = GanOptions {
+            real_label_val,
+            fake_label_val,
+            loss_weight,
+            gaussian_blur,
+            ..GanOptions::new(GanType::Smgan)
+        };
+        Masked::<REAL, DISCRIMINATOR>(GanLoss::new(options).unwrap())
+    });
+    let takes = Takes { rank: Rank::Image, scaled_by: lambda(!DISCRIMINATOR), ..SCORES };
+    general(&ENGINE, losses, takes, |loss| {
+        let GanOptions { real_label_val, fake_label_val, loss_weight, .. } = GanOptions::from(loss.0);
+        let label = if REAL { real_label_val } else { fake_label_val };
+        // One pixel, in the hole; a kernel of one pixel leaves the mask as it is, 1: the discriminator's target of fakes.
+        let target = if DISCRIMINATOR && !REAL { 1.0 } else { label };
+        let lambda = if DISCRIMINATOR { 1.0 } else { loss_weight };
+        vec![
+            Hand { shape: vec![1; 4], inputs: [vec![target]], value: 0.0 },
+            Hand { shape: vec![1; 4], inputs: [vec![target + 3.0]], value: lambda * 9.0 },
+        ]
+    });
+}
+
+#[test]
+fn smgan() {
+    masked::<true, true>();
+    masked::<false, true>();
+    masked::<true, false>();
+    masked::<false, false>();
+}

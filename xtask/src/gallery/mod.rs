@@ -1,0 +1,336 @@
+//! `cargo xtask gallery`: one page with every loss, its formula, its options, and plots of what it does.
+
+mod distortion;
+mod entry;
+mod options;
+mod page;
+mod plot;
+mod scene;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use image::{GrayImage, RgbImage};
+use image_losses::AnyTensor;
+use image_losses::config::{Inputs, Outcome as Evaluated, Registry, schema};
+use image_losses::core::Tensor;
+use image_losses::ndarray::NdTensor;
+use serde_json::Value;
+
+use crate::{Outcome, Stop};
+use distortion::Distortion;
+use entry::{ENTRIES, Figure};
+use page::{Drawing, Section};
+
+/// The options.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Write nothing; fail where a loss has no entry or a file is not what would be written.
+    #[arg(long)]
+    check: bool,
+    /// Where the page lies; without it, `docs/gallery`.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Files by their path below the gallery's folder.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
+    let standard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gallery");
+    let folder = arguments.out.clone().unwrap_or(standard);
+    let registry = Registry::standard();
+    let gaps = gaps(registry.types().map(|entry| entry.name()));
+    if !gaps.is_empty() {
+        gaps.iter().for_each(|gap| eprintln!("{gap}"));
+        return Ok(Outcome::Failure);
+    }
+    let files = files(&registry)?;
+    if arguments.check {
+        let differences = differences(&files, &folder)?;
+        differences.iter().for_each(|difference| eprintln!("{difference}"));
+        if !differences.is_empty() {
+            eprintln!("`cargo xtask gallery` writes it anew");
+            return Ok(Outcome::Failure);
+        }
+        println!("{} losses, {} files, all up to date", ENTRIES.len(), files.len());
+        return Ok(Outcome::Success);
+    }
+    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
+    for name in present(&folder)?.iter().filter(|name| !files.contains_key(*name)) {
+        fs::remove_file(folder.join(name)).map_err(failed)?;
+    }
+    for (name, bytes) in &files {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(failed)?;
+        // Beside its place first: an interrupted run leaves no half-written file.
+        let partial = path.with_extension("partial");
+        fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, &path)).map_err(failed)?;
+    }
+    let size = files.values().map(Vec::len).sum::<usize>() / 1024;
+    println!("{} losses, {} files, {size} KiB in {}", ENTRIES.len(), files.len(), folder.display());
+    Ok(Outcome::Success)
+}
+
+/// Losses without an entry, and entries without a loss.
+fn gaps<'a>(types: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let types: BTreeSet<&str> = types.collect();
+    let missing = types.iter().filter(|name| entry::find(name).is_none());
+    let missing = missing.map(|name| format!("`{name}` has no entry in xtask/src/gallery/entry.rs"));
+    let strange = ENTRIES.iter().filter(|entry| !types.contains(entry.name));
+    missing.chain(strange.map(|entry| format!("the entry `{}` names no loss of the registry", entry.name))).collect()
+}
+
+/// Where a folder is not what would be written.
+fn differences(files: &Files, folder: &Path) -> Result<Vec<String>, Stop> {
+    let present = present(folder)?;
+    let mut found: Vec<String> = present
+        .iter()
+        .filter(|name| !files.contains_key(*name))
+        .map(|name| format!("{name}: not of the page"))
+        .collect();
+    for (name, bytes) in files {
+        match fs::read(folder.join(name)) {
+            Ok(there) if there == *bytes => {}
+            Ok(_) => found.push(format!("{name}: out of date")),
+            Err(error) => found.push(format!("{name}: {error}")),
+        }
+    }
+    Ok(found)
+}
+
+/// The files of a folder and of those in it.
+fn present(folder: &Path) -> Result<BTreeSet<String>, Stop> {
+    let mut names = BTreeSet::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(next) = folders.pop() {
+        if !next.exists() {
+            continue;
+        }
+        for item in fs::read_dir(&next).map_err(|error| format!("{}: {error}", next.display()))? {
+            let path = item.map_err(|error| error.to_string())?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(name) = path.strip_prefix(folder) {
+                names.insert(name.to_string_lossy().replace('\\', "/"));
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// All files of the gallery.
+fn files(registry: &Registry) -> Result<Files, Stop> {
+    let mut files = Files::new();
+    let pictures = distortion::all()?;
+    let Some(Distortion { image: photograph, .. }) = pictures.first() else { return Err("no photograph".to_owned()) };
+    let mut shown = Vec::new();
+    for Distortion { name, image } in &pictures {
+        let decibels = distortion::psnr(image, photograph);
+        let note = if decibels.is_finite() { format!("{decibels:.1} dB") } else { String::new() };
+        shown.push([picture_file(name), (*name).to_owned(), note]);
+        files.insert(picture_file(name), png(image)?);
+    }
+    let schema = schema(registry);
+    let mut sections = Vec::new();
+    for entry in ENTRIES {
+        let mut drawings = Vec::new();
+        for (i, figure) in entry.figures.iter().enumerate() {
+            let stem =
+                if entry.figures.len() == 1 { entry.name.to_owned() } else { format!("{}-{}", entry.name, i + 1) };
+            drawings.extend(draw(entry.name, &stem, figure, &pictures, &mut files)?);
+        }
+        sections.push(Section { entry, choices: options::options(&schema, entry.name), drawings });
+    }
+    files.insert("index.html".to_owned(), page::html(&sections, &shown).into_bytes());
+    files.insert("README.md".to_owned(), page::markdown(&sections, &shown).into_bytes());
+    files.insert("style.css".to_owned(), include_bytes!("style.css").to_vec());
+    Ok(files)
+}
+
+fn picture_file(name: &str) -> String {
+    format!("pictures/{}.png", name.to_lowercase())
+}
+
+/// How many places of a curve are evaluated; even, so that none is the corner at zero.
+const PLACES: usize = 240;
+
+/// Draws a figure; its files join the others.
+fn draw(
+    name: &str,
+    stem: &str,
+    figure: &Figure,
+    pictures: &[Distortion],
+    files: &mut Files,
+) -> Result<Vec<Drawing>, Stop> {
+    match figure {
+        Figure::Curves { axis, range: [low, high], curves } => {
+            let mut drawn = Vec::new();
+            for (label, options, scene) in *curves {
+                let mut component = scene::build(name, options)?;
+                let points = (0..PLACES).map(|i| {
+                    let place = low + (high - low) * i as f64 / (PLACES - 1) as f64;
+                    let [value, derivative] = scene::at(*scene, &mut component, place)?;
+                    Ok([place, value, derivative])
+                });
+                let points = points.collect::<image_losses::core::Result<Vec<_>>>();
+                drawn.push((*label, points.map_err(|error| format!("{name}: {error}"))?));
+            }
+            let title = variant(name, curves.first().map_or("{}", |(_, options, _)| options));
+            let file = format!("plots/{stem}.svg");
+            files.insert(file.clone(), plot::curves(&title, axis, &drawn)?.into_bytes());
+            let caption = format!("{title}: value and gradient against the {axis}.");
+            Ok(vec![Drawing::Plot { file, caption }])
+        }
+        Figure::Ranking(options) => {
+            let rises = rises(name, options, pictures)?;
+            let mut order: Vec<usize> = (0..rises.len()).collect();
+            order.sort_by(|&a, &b| rises[a].total_cmp(&rises[b]));
+            let item = |&i: &usize| {
+                let name = pictures[i + 1].name;
+                [picture_file(name), name.to_owned(), format!("{:+.3e}", rises[i])]
+            };
+            let chosen = if *options == "{}" { String::new() } else { format!(" with {options}") };
+            let caption =
+                format!("What {name}{chosen} minds least to most; below, its rise above the photograph's value.");
+            let strip = Drawing::Strip { items: order.iter().map(item).collect(), caption };
+
+            let mut losses = vec![(name, *options)];
+            losses.extend([("L1Loss", "{}"), ("MSELoss", "{}")].into_iter().filter(|(other, _)| *other != name));
+            let mut groups: Vec<(&str, Vec<f64>)> = order.iter().map(|&i| (pictures[i + 1].name, Vec::new())).collect();
+            for (loss, options) in &losses {
+                let rises = self::rises(loss, options, pictures)?;
+                let greatest =
+                    rises.iter().fold(0f64, |greatest, rise| greatest.max(rise.abs())).max(f64::MIN_POSITIVE);
+                for ((_, numbers), &i) in groups.iter_mut().zip(&order) {
+                    numbers.push(rises[i] / greatest);
+                }
+            }
+            let file = format!("plots/{stem}.svg");
+            let names: Vec<&str> = losses.iter().map(|(name, _)| *name).collect();
+            files.insert(file.clone(), plot::bars(&names, &groups)?.into_bytes());
+            let caption = "Each loss relative to its own greatest rise.".to_owned();
+            Ok(vec![strip, Drawing::Plot { file, caption }])
+        }
+        Figure::Filter(choices) => {
+            let mask = |y: usize, x: usize| f64::from((24..72).contains(&y) && (16..80).contains(&x) && x + y > 60);
+            let values: Vec<f64> = (0..96 * 96).map(|i| mask(i / 96, i % 96)).collect();
+            let mut items = Vec::new();
+            let mut add = |label: &str, values: &[f64]| {
+                let file = format!("pictures/{stem}-{}.png", items.len());
+                let byte = |value: &f64| (255.0 * value.clamp(0.0, 1.0)).round() as u8;
+                let image = GrayImage::from_raw(96, 96, values.iter().map(byte).collect());
+                let image = image::DynamicImage::ImageLuma8(image.unwrap_or_default()).to_rgb8();
+                files.insert(file.clone(), png(&image)?);
+                items.push([file, label.to_owned(), String::new()]);
+                Ok::<(), Stop>(())
+            };
+            add("mask", &values)?;
+            for (label, options) in *choices {
+                let mut filter = scene::build(name, options)?;
+                let filtered = NdTensor::<f64>::constant(&(), &values, &[1, 1, 96, 96])
+                    .and_then(|mask| filter.evaluate(&Inputs::new().tensor("x", AnyTensor::from(mask))))
+                    .and_then(|outcome| match outcome {
+                        Evaluated::Value(filtered) => filtered.values(),
+                        _ => Ok(Vec::new()),
+                    });
+                add(label, &filtered.map_err(|error| format!("{name}: {error}"))?)?;
+            }
+            Ok(vec![Drawing::Strip {
+                items,
+                caption: "A mask of 96×96 pixels, and what the filter makes of it.".to_owned(),
+            }])
+        }
+    }
+}
+
+/// How much each distortion raises a loss above its value for the photograph.
+fn rises(name: &str, options: &str, pictures: &[Distortion]) -> Result<Vec<f64>, Stop> {
+    let mut component = scene::build(name, options)?;
+    let [Distortion { image: photograph, .. }, distorted @ ..] = pictures else {
+        return Err("no photograph".to_owned());
+    };
+    let mut value = |image: &RgbImage| {
+        distortion::value(&mut component, image, photograph).map_err(|error| format!("{name}: {error}"))
+    };
+    let base = value(photograph)?;
+    distorted.iter().map(|distortion| Ok(value(&distortion.image)? - base)).collect()
+}
+
+/// The loss, or its kind where it has some.
+fn variant(name: &str, options: &str) -> String {
+    let kind = serde_json::from_str::<Value>(options)
+        .ok()
+        .and_then(|options| Some(options.get("gan_type")?.as_str()?.to_owned()));
+    kind.unwrap_or_else(|| name.to_owned())
+}
+
+fn png(image: &RgbImage) -> Result<Vec<u8>, Stop> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::Png).map_err(|error| error.to_string())?;
+    Ok(bytes.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn types() -> Vec<&'static str> {
+        Registry::standard().types().map(|entry| entry.name()).collect()
+    }
+
+    #[test]
+    fn every_loss_has_an_entry_and_every_entry_a_loss() {
+        assert_eq!(gaps(types().into_iter()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_loss_without_an_entry_is_named() {
+        let gaps = gaps(types().into_iter().chain(["NewLoss"]));
+        assert_eq!(gaps, ["`NewLoss` has no entry in xtask/src/gallery/entry.rs"]);
+    }
+
+    #[test]
+    fn an_entry_without_a_loss_is_named() {
+        let gaps = gaps(types().into_iter().filter(|name| *name != "HuberLoss"));
+        assert_eq!(gaps, ["the entry `HuberLoss` names no loss of the registry"]);
+    }
+
+    #[test]
+    fn a_changed_a_missing_and_a_foreign_file_are_found() {
+        let folder = std::env::temp_dir().join(format!("image-losses-gallery-{}", std::process::id()));
+        fs::create_dir_all(folder.join("plots")).unwrap();
+        fs::write(folder.join("plots/a.svg"), "old").unwrap();
+        fs::write(folder.join("same"), "same").unwrap();
+        fs::write(folder.join("foreign"), "").unwrap();
+        let files = [("plots/a.svg", "new"), ("same", "same"), ("gone", "")];
+        let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into();
+        let found = differences(&files, &folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (found, expected) in found.iter().zip(["foreign: not of the page", "gone: ", "plots/a.svg: out of date"]) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn every_option_has_a_meaning() {
+        let schema = schema(&Registry::standard());
+        for name in types() {
+            let choices = options::options(&schema, name);
+            assert!(!choices.is_empty(), "{name}");
+            assert!(choices.iter().all(|choice| !choice.meaning.is_empty()), "{name}: {choices:?}");
+        }
+    }
+
+    /// The derivative of a curve is that of its value: Charbonnier's at 1, d/√(d² + ε) with ε = ¼.
+    #[test]
+    fn a_curve_is_the_loss_and_its_gradient() {
+        let mut component = scene::build("CharbonnierLoss", r#"{"eps": 0.25}"#).unwrap();
+        let [value, derivative] = scene::at(scene::Scene::Error, &mut component, 1.0).unwrap();
+        assert!((value - 1.25f64.sqrt()).abs() < 1e-12 && (derivative - 1.0 / 1.25f64.sqrt()).abs() < 1e-12);
+    }
+}

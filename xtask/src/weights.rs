@@ -1,0 +1,206 @@
+//! `cargo xtask weights inspect`: what a checkpoint holds, and which network it fits.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use image_losses::perceptual::checkpoint::{Checkpoint, Entry};
+use image_losses::perceptual::networks::{Fit, fits};
+use serde_json::json;
+
+use crate::{Outcome, Stop};
+
+/// How many tensors the table has without `--all`, and how many names a list.
+const SHOWN: usize = 20;
+/// How many networks that a file does not fit are named.
+const NEAR: usize = 3;
+
+/// What to do with checkpoints.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print what checkpoints hold and which of the frozen networks they fit.
+    ///
+    /// Reads safetensors, `.pth` in each of PyTorch's formats, and TorchScript archives; the content tells which, not the
+    /// name. Nothing in a file is executed, and no tensor's elements are read. Where no network fits, the closest ones are
+    /// listed with what is missing, unknown to them or of another shape. A loss with taps at early layers needs only
+    /// the tensors up to its last tap.
+    ///
+    /// Exit codes: 0 every file was read, 2 one could not be.
+    Inspect(InspectArguments),
+}
+
+/// Arguments of `cargo xtask weights inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// Checkpoints.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// List every tensor and every name, not only the first 20.
+    #[arg(long)]
+    all: bool,
+    /// `json`: an object per file in one array, complete.
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+/// How a checkpoint is described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// Runs the command.
+pub(crate) fn run(command: &Command) -> Result<Outcome, Stop> {
+    let Command::Inspect(arguments) = command;
+    let open = |file: &PathBuf| Checkpoint::open(file).map_err(|error| error.to_string());
+    match arguments.format {
+        Format::Json => {
+            let described =
+                arguments.files.iter().map(|file| Ok(describe(&open(file)?))).collect::<Result<Vec<_>, Stop>>()?;
+            println!("{}", serde_json::to_string_pretty(&described).map_err(|error| error.to_string())?);
+        }
+        Format::Table => {
+            for (number, file) in arguments.files.iter().enumerate() {
+                if number > 0 {
+                    println!();
+                }
+                print(&open(file)?, arguments.all);
+            }
+        }
+    }
+    Ok(Outcome::Success)
+}
+
+/// The bytes that a tensor's elements take.
+fn bytes(entry: &Entry) -> u128 {
+    entry.elements() as u128 * entry.dtype().size() as u128
+}
+
+/// A file for programs.
+fn describe(checkpoint: &Checkpoint) -> serde_json::Value {
+    let tensors: Vec<_> = checkpoint
+        .iter()
+        .map(|(name, entry)| json!({ "name": name, "dtype": entry.dtype().to_string(), "shape": entry.shape() }))
+        .collect();
+    let wrapping = checkpoint.wrapping();
+    let fits = fits(checkpoint);
+    json!({
+        "file": checkpoint.path(),
+        "format": checkpoint.format().to_string(),
+        "opened": wrapping.dictionaries,
+        "prefix": wrapping.prefix,
+        "passed_over": wrapping.passed_over,
+        "tensors": tensors,
+        "elements": checkpoint.iter().map(|(_, entry)| entry.elements() as u64).sum::<u64>(),
+        "fits": fits.iter().filter(|fit| fit.is_exact()).map(|fit| fit.network.as_str()).collect::<Vec<_>>(),
+        "near": fits.iter().filter(|fit| !fit.is_exact()).take(NEAR).map(near).collect::<Vec<_>>(),
+    })
+}
+
+/// A network that a file does not fit, for programs.
+fn near(fit: &Fit) -> serde_json::Value {
+    json!({
+        "network": fit.network,
+        "matched": fit.matched,
+        "missing": fit.missing,
+        "unexpected": fit.unexpected,
+        "mismatched": fit.mismatched,
+    })
+}
+
+/// A file for people.
+fn print(checkpoint: &Checkpoint, all: bool) {
+    let limit = if all { usize::MAX } else { SHOWN };
+    println!("{}: {}", checkpoint.path().display(), checkpoint.format());
+    let wrapping = checkpoint.wrapping();
+    if !wrapping.dictionaries.is_empty() {
+        println!("opened: {}", wrapping.dictionaries.join(" / "));
+    }
+    if !wrapping.prefix.is_empty() {
+        println!("prefix taken off every name: {}", wrapping.prefix);
+    }
+    if !wrapping.passed_over.is_empty() {
+        println!("passed over: {}", list(&wrapping.passed_over, limit));
+    }
+
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["tensor", "type", "shape", "elements"]);
+    for (name, entry) in checkpoint.iter().take(limit) {
+        // Escaped: a name from a file must not steer the terminal.
+        let name = name.escape_debug().to_string();
+        let elements = Cell::new(entry.elements()).set_alignment(CellAlignment::Right);
+        let row = [Cell::new(name), Cell::new(entry.dtype()), Cell::new(format!("{:?}", entry.shape())), elements];
+        table.add_row(row);
+    }
+    println!("{table}");
+    if checkpoint.len() > limit {
+        println!("… and {} more (--all lists them)", checkpoint.len() - limit);
+    }
+    let elements: u128 = checkpoint.iter().map(|(_, entry)| entry.elements() as u128).sum();
+    let size: u128 = checkpoint.iter().map(|(_, entry)| bytes(entry)).sum();
+    let size = if size < 1_000_000 { format!("{size} bytes") } else { format!("{:.1} MB", size as f64 / 1e6) };
+    println!("{} tensors, {elements} elements, {size}", checkpoint.len());
+
+    let fits = fits(checkpoint);
+    let exact: Vec<_> = fits.iter().filter(|fit| fit.is_exact()).map(|fit| fit.network.as_str()).collect();
+    if exact.is_empty() {
+        println!("fits no network as a whole{}", if fits.is_empty() { "" } else { "; the closest:" });
+        for fit in fits.iter().take(NEAR) {
+            println!("  {}: {} tensors as needed", fit.network, fit.matched);
+            for (what, names) in
+                [("missing", &fit.missing), ("unknown", &fit.unexpected), ("different", &fit.mismatched)]
+            {
+                if !names.is_empty() {
+                    println!("    {} {what}: {}", names.len(), list(names, if all { limit } else { 4 }));
+                }
+            }
+        }
+    } else {
+        println!("fits {}", exact.join(", "));
+    }
+}
+
+/// Names, as far as the limit goes.
+fn list(names: &[String], limit: usize) -> String {
+    let mut text = names.iter().take(limit).map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
+    if names.len() > limit {
+        text += &format!(", … and {} more", names.len() - limit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(name: &str) -> Checkpoint {
+        Checkpoint::open(crate::command::root().join("perceptual").join("tests").join(name)).unwrap()
+    }
+
+    #[test]
+    fn a_training_file_is_described() {
+        let described = describe(&open("data/zip_training.pth"));
+        assert_eq!(described["format"], "zip .pth");
+        assert_eq!(described["opened"], json!(["state_dict"]));
+        assert_eq!(described["prefix"], "module.");
+        let passed_over = described["passed_over"].as_array().unwrap();
+        assert!(passed_over.contains(&json!("`epoch`")) && passed_over.contains(&json!("`optimizer`")));
+        assert_eq!(described["fits"], json!([]));
+    }
+
+    #[test]
+    fn near_misses_say_what_is_missing() {
+        let described = describe(&open("data_formats/tar.pth"));
+        let closest = &described["near"][0];
+        assert_eq!(closest["network"], "vgg11");
+        assert_eq!(closest["matched"], 2);
+        // Eight convolutions with weight and bias, less the first. The script's view belongs to the classifier.
+        assert_eq!(closest["missing"].as_array().unwrap().len(), 14);
+        assert_eq!(closest["unexpected"], json!([]));
+        let names: Vec<_> = (0..30).map(|number| number.to_string()).collect();
+        assert!(list(&names, 2) == "0, 1, … and 28 more" && list(&names[..1], 2) == "0");
+    }
+}
