@@ -1,6 +1,6 @@
 //! `cargo xtask memory`: the peak memory of a perceptual loss with its gradient, ours and PyTorch's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use image_losses::perceptual::checkpoint::Checkpoint;
@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
 }
 
 /// The steps, and nothing else; prints the last value.
-fn be_measured(arguments: &Arguments, weights: &PathBuf, way: Way) -> Result<Outcome, Stop> {
+fn be_measured(arguments: &Arguments, weights: &Path, way: Way) -> Result<Outcome, Stop> {
     rayon::ThreadPoolBuilder::new().num_threads(arguments.threads).build_global().map_err(|error| error.to_string())?;
     let checkpoint = Checkpoint::open(weights).map_err(|error| error.to_string())?;
     let loss = VggLoss::new(checkpoint, SHAPE)?;
