@@ -35,7 +35,7 @@ pub trait Engine {
         Vec::new()
     }
 
-    /// Value and derivatives; [`derive`] does it on tensors.
+    /// Value and derivatives; [`derive()`] does it on tensors.
     ///
     /// # Errors
     /// The loss's and the engine's.
