@@ -193,7 +193,8 @@ impl ClipLoss {
                 true => Some(ChannelAffine::normalisation(&MEAN, &DEVIATION).bind(context)?),
                 false => None,
             },
-            network: self.network.bind(context)?,
+            context: context.clone(),
+            network: OnceLock::new(),
             loss: self.clone(),
             is_composed: false,
         })
@@ -261,15 +262,24 @@ impl FrozenFunction for Cosines {
 /// On the CPU engines, in single precision, the image tower and the cosines are fused: one operation for the value and one
 /// for the gradient, which has no gradient in turn. Elsewhere they are composed of tensor operations;
 /// [`composed`](BoundClipLoss::composed) has them so everywhere.
-#[derive(Clone, Debug)]
-pub struct BoundClipLoss<T> {
+#[derive(Clone)]
+pub struct BoundClipLoss<T: Tensor> {
     loss_weight: f64,
     scale_factor: usize,
     window: usize,
     normalisation: Option<BoundAffine<T>>,
-    network: BoundClip<T>,
+    context: T::Context,
+    /// The composed network, once it is needed: for texts, or where the tower is not fused.
+    network: OnceLock<BoundClip<T>>,
     loss: ClipLoss,
     is_composed: bool,
+}
+
+impl<T: Tensor> fmt::Debug for BoundClipLoss<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("BoundClipLoss");
+        debug.field("loss", &self.loss).field("is_composed", &self.is_composed).finish_non_exhaustive()
+    }
 }
 
 impl<T: Tensor> BoundClipLoss<T> {
@@ -291,7 +301,7 @@ impl<T: Tensor> BoundClipLoss<T> {
     /// # Errors
     /// [`Error::InvalidOption`] for more tokens than the model takes or ids beyond its vocabulary.
     pub fn encode_text(&self, text: &Tokens) -> Result<T> {
-        self.network.encode_text(text)
+        self.network()?.encode_text(text)
     }
 
     /// The loss of every image with texts whose embeddings are known: (N, M).
@@ -301,7 +311,7 @@ impl<T: Tensor> BoundClipLoss<T> {
     pub fn forward_with(&self, image: &T, text: &T) -> Result<T> {
         let shape = image.shape();
         check_image(NAME, "image", &shape, 3)?;
-        let resolution = self.network.shape().image_resolution;
+        let resolution = self.loss.shape().image_resolution;
         let maps = [self.resample(shape[2])?, self.resample(shape[3])?];
         if maps.iter().any(|map| map.outputs() != resolution) {
             return Err(Error::ShapeRule {
@@ -320,9 +330,18 @@ impl<T: Tensor> BoundClipLoss<T> {
         }
         let cosines = match self.fused(&image, text) {
             Some(cosines) => cosines?,
-            None => self.network.encode_image(&image)?.matmul(text, false, true)?,
+            None => self.network()?.encode_image(&image)?.matmul(text, false, true)?,
         };
-        cosines.affine(-self.loss_weight * self.network.logit_scale().exp() / 100.0, self.loss_weight)
+        cosines.affine(-self.loss_weight * self.loss.network.logit_scale().exp() / 100.0, self.loss_weight)
+    }
+
+    /// The composed network.
+    fn network(&self) -> Result<&BoundClip<T>> {
+        if let Some(network) = self.network.get() {
+            return Ok(network);
+        }
+        let network = self.loss.network.bind(&self.context)?;
+        Ok(self.network.get_or_init(|| network))
     }
 
     /// The cosines by the fused tower, where the engine has fused operations and the text fits.

@@ -127,6 +127,71 @@ def light_cnn_loss(description, dtype):
     return call
 
 
+def clip_tower(x, w):
+    """The image tower of OpenAI's ViT-B/32, as its forward pass is written; embeddings of length 1."""
+    width, heads = 768, 12
+    x = F.conv2d(x, w["visual.conv1.weight"], stride=32).flatten(2).permute(0, 2, 1)
+    x = torch.cat([w["visual.class_embedding"].expand(x.shape[0], 1, width), x], 1) + w["visual.positional_embedding"]
+    norm = lambda x, name: F.layer_norm(x, (width,), w[f"{name}.weight"], w[f"{name}.bias"])
+    x = norm(x, "visual.ln_pre")
+    n, places, _ = x.shape
+    for layer in range(12):
+        p = f"visual.transformer.resblocks.{layer}"
+        y = F.linear(norm(x, f"{p}.ln_1"), w[f"{p}.attn.in_proj_weight"], w[f"{p}.attn.in_proj_bias"])
+        q, k, v = (t.reshape(n, places, heads, 64).transpose(1, 2) for t in y.chunk(3, -1))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, places, width)
+        x = x + F.linear(y, w[f"{p}.attn.out_proj.weight"], w[f"{p}.attn.out_proj.bias"])
+        y = F.linear(norm(x, f"{p}.ln_2"), w[f"{p}.mlp.c_fc.weight"], w[f"{p}.mlp.c_fc.bias"])
+        x = x + F.linear(y * torch.sigmoid(1.702 * y), w[f"{p}.mlp.c_proj.weight"], w[f"{p}.mlp.c_proj.bias"])
+    return F.normalize(norm(x[:, 0], "visual.ln_post") @ w["visual.proj"], dim=-1)
+
+
+def clip_loss(description, dtype):
+    weights = load_file(description["weights"])
+    weights = {name: t.to(dtype) for name, t in weights.items() if name.startswith("visual") or name == "logit_scale"}
+    scale = weights["logit_scale"].exp() / 100
+    return lambda t: (1 - scale * clip_tower(t["prediction"], weights) @ t["target"].t()).mean()
+
+
+def ir_se50(x, w):
+    """IR-SE50 as InsightFace's PyTorch port has it, in evaluation mode; embeddings of length 1."""
+
+    def norm(x, name):
+        args = (f"{name}.running_mean", f"{name}.running_var", f"{name}.weight", f"{name}.bias")
+        return F.batch_norm(x, *(w[a] for a in args))
+
+    x = F.prelu(norm(F.conv2d(x, w["input_layer.0.weight"], padding=1), "input_layer.1"), w["input_layer.2.weight"])
+    index = 0
+    for units, channels in ((3, 64), (4, 128), (14, 256), (3, 512)):
+        for unit in range(units):
+            stride = 2 if unit == 0 else 1
+            p, r = f"body.{index}", f"body.{index}.res_layer"
+            if f"{p}.shortcut_layer.0.weight" in w:
+                shortcut = F.conv2d(x, w[f"{p}.shortcut_layer.0.weight"], stride=stride)
+                shortcut = norm(shortcut, f"{p}.shortcut_layer.1")
+            else:
+                shortcut = F.max_pool2d(x, 1, stride)
+            y = F.conv2d(norm(x, f"{r}.0"), w[f"{r}.1.weight"], padding=1)
+            y = F.conv2d(F.prelu(y, w[f"{r}.2.weight"]), w[f"{r}.3.weight"], stride=stride, padding=1)
+            y = norm(y, f"{r}.4")
+            s = F.conv2d(F.relu(F.conv2d(y.mean((2, 3), True), w[f"{r}.5.fc1.weight"])), w[f"{r}.5.fc2.weight"])
+            x = y * torch.sigmoid(s) + shortcut
+            index += 1
+    x = F.linear(norm(x, "output_layer.0").flatten(1), w["output_layer.3.weight"], w["output_layer.3.bias"])
+    return F.normalize(norm(x, "output_layer.4"), dim=1)
+
+
+def face_loss(description, dtype):
+    weights = {name: t.to(dtype) for name, t in load_file(description["weights"]).items() if t.is_floating_point()}
+
+    def call(t):
+        with torch.no_grad():
+            theirs = ir_se50(t["target"], weights)
+        return (1 - (ir_se50(t["prediction"], weights) * theirs).sum(1)).mean()
+
+    return call
+
+
 def build(description, tensors, dtype=torch.float32):
     kind = description["kind"]
     eps = description.get("eps", 1e-12)
@@ -139,6 +204,10 @@ def build(description, tensors, dtype=torch.float32):
         return vgg_loss(description, tensors, dtype)
     if kind == "light_cnn":
         return light_cnn_loss(description, dtype)
+    if kind == "clip":
+        return clip_loss(description, dtype)
+    if kind == "ir_se50":
+        return face_loss(description, dtype)
     raise ValueError(f"unknown case {kind!r}")
 
 

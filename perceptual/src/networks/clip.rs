@@ -337,6 +337,11 @@ impl Clip {
         self.shape
     }
 
+    /// The logarithm of the scale of its cosines.
+    pub fn logit_scale(&self) -> f64 {
+        self.logit_scale
+    }
+
     /// The image's transformer, fused.
     pub(crate) fn frozen(&self) -> Result<VisionTransformer> {
         let values = |parameter: &Parameter| Arc::clone(&parameter.values);

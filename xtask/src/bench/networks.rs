@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use image_losses::Error;
 use image_losses::autograd::{AgTensor, run as graph};
-use image_losses::core::Differentiable;
 use image_losses::core::kernels::Array;
 use image_losses::core::kernels::frozen::Target;
+use image_losses::core::{Differentiable, Tensor};
+use image_losses::ndarray::NdTensor;
 use image_losses::perceptual::checkpoint::Checkpoint;
-use image_losses::perceptual::networks::{Architecture, LightCnn, VggType};
+use image_losses::perceptual::networks::{Architecture, ClipShape, IrDepth, IrMode, IrNet, LightCnn, Tokens, VggType};
 use image_losses::perceptual::{
-    LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss, PerceptualOptions, Weights,
+    ClipLoss, ClipOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss, PerceptualOptions, Weights,
 };
 use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
@@ -26,6 +27,10 @@ use crate::command::root;
 const VGG_SHAPES: [[usize; 4]; 2] = [[1, 3, 256, 256], [4, 3, 192, 192]];
 /// The face loss' images.
 const LIGHT_CNN_SHAPES: [[usize; 4]; 2] = [[1, 3, 128, 128], [8, 3, 128, 128]];
+/// CLIP's images, as its tower takes them.
+const CLIP_SHAPES: [[usize; 4]; 2] = [[1, 3, 224, 224], [4, 3, 224, 224]];
+/// Aligned faces, as IR-SE50 takes them after its crop.
+const FACE_SHAPES: [[usize; 4]; 1] = [[4, 3, 112, 112]];
 /// The layers compared (before their ReLU: 2, 7, 16, 25, 34 in torchvision's order) and their weights.
 pub(crate) const VGG_LAYERS: [(usize, f64); 5] = [(2, 0.1), (7, 0.1), (16, 1.0), (25, 1.0), (34, 1.0)];
 /// How far value and gradient may be from the peer's: ReLU, pooling and l1 have kinks, where rounding picks the side.
@@ -40,6 +45,12 @@ pub(crate) fn cases() -> Vec<Case> {
         for is_cached in [false, true] {
             cases.push(Case::new(name("vgg19", shape, is_cached), move |name| vgg(name, shape, is_cached)));
         }
+    }
+    for shape in CLIP_SHAPES {
+        cases.push(Case::new(name("clip_vit_b_32", shape, false), move |name| clip(name, shape)));
+    }
+    for shape in FACE_SHAPES {
+        cases.push(Case::new(name("ir_se50", shape, false), move |name| face(name, shape)));
     }
     for shape in LIGHT_CNN_SHAPES {
         cases.push(Case::new(name("light_cnn", shape, false), move |name| light_cnn(name, shape)));
@@ -134,6 +145,59 @@ fn light_cnn(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
         tensors: tensors(images),
         work: Work::Arithmetic(light_cnn_operations(shape) * 3.0),
         contestants,
+        tolerance: TOLERANCE,
+    })
+}
+
+/// CLIP's image tower with the embedding of a text that is known; enlarging and averaging cancel at this size.
+fn clip(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
+    let (checkpoint, weights) = seeded("clip_vit_b_32", &ClipShape::VIT_B_32.architecture())?;
+    let mut options = ClipOptions::default();
+    options.clip_model.in_size = shape[2];
+    let loss = ClipLoss::new(options, &Weights::Checkpoint(checkpoint)).map_err(stop)?;
+    let tokens = Tokens::tokenize(&["a happy face"], ClipShape::VIT_B_32.context_length).map_err(stop)?;
+    let text = loss.bind::<NdTensor<'_, f32>>(&()).and_then(|bound| bound.encode_text(&tokens)).map_err(stop)?;
+    let [image, _] = images(&shape);
+    let images = [image, text.into_array()];
+    let tensors = tensors(images.clone());
+    let layers = ClipShape::VIT_B_32;
+    let places = (layers.image_resolution / layers.vision_patch_size).pow(2) + 1;
+    let width = layers.vision_width;
+    // Per layer: four projections and the two of the wide layer (4 times the width), and attention over all places.
+    let per_place = 12 * width * width + 2 * places * width;
+    let operations = 2 * shape[0] * places * layers.vision_layers * per_place;
+    Ok(Subject {
+        name: name.to_owned(),
+        description: json!({ "kind": "clip", "wanted": "prediction", "weights": weights }),
+        tensors,
+        work: Work::Arithmetic(2.0 * operations as f64),
+        contestants: vec![Contestant::new("autograd", move || {
+            on_autograd(&images, |image, text| loss.bind(&image.context())?.forward_with(image, text)?.mean_all())
+        })],
+        tolerance: TOLERANCE,
+    })
+}
+
+/// The identity loss between faces; the crop and its averaging are the peer's too.
+fn face(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
+    let architecture = IrNet::architecture(IrDepth::L50, IrMode::IrSe, true);
+    let (checkpoint, weights) = seeded("ir_se50", &architecture)?;
+    let network = IrNet::load(IrDepth::L50, IrMode::IrSe, &checkpoint).map_err(stop)?;
+    let images = images(&shape);
+    let tensors = tensors(images.clone());
+    Ok(Subject {
+        name: name.to_owned(),
+        description: json!({ "kind": "ir_se50", "wanted": "prediction", "weights": weights }),
+        tensors,
+        // 6.3 thousand million multiplications and additions for a face of 112×112.
+        work: Work::Arithmetic(2.0 * 6.3e9 * shape[0] as f64 * 3.0),
+        contestants: vec![Contestant::new("autograd", move || {
+            on_autograd(&images, |x, gt| {
+                let bound = network.bind(&x.context())?;
+                let samples = x.shape()[0] as f64;
+                bound.embed(x)?.mul(&bound.embed(&gt.detach())?)?.sum_all()?.affine(-1.0 / samples, 1.0)
+            })
+        })],
         tolerance: TOLERANCE,
     })
 }
