@@ -187,6 +187,10 @@ impl Tensor for TchTensor {
         Self::own(self.tensor.f_div(&other.tensor).map_err(engine)?)
     }
     fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
+        if scale == -1.0 && shift != 0.0 {
+            // One pass for both.
+            return self.same(self.tensor.f_rsub_scalar(shift));
+        }
         let scaled = if scale == 1.0 {
             Ok(self.tensor.shallow_clone())
         } else if scale == -1.0 {
