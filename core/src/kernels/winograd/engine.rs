@@ -650,6 +650,36 @@ impl<F: Finish> Task for OutputTask<'_, F> {
     }
 }
 
+/// The products of 8 rows of `depth` numbers, `stride` apart, with a block's taps: the first `count` of them are the outputs
+/// from (`sample`, `y`, `x`) on.
+///
+/// # Safety
+/// The rows and the taps can be read, and no other task writes these outputs.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn put_products<L: Lanes, const VECTORS: usize>(
+    depth: usize,
+    rows: *const f32,
+    stride: usize,
+    taps: *const f32,
+    products: &mut [f32],
+    finish: &impl Finish,
+    [sample, y, x, count]: [usize; 4],
+    block: usize,
+) {
+    let products = products[..8 * VECTORS * LANES].as_mut_ptr();
+    // SAFETY: the slice holds the products of 8 rows; the caller vouches for the rest.
+    unsafe {
+        L::product::<8, VECTORS, false>(depth, rows, stride, taps, products);
+        for index in 0..count {
+            for vector in 0..VECTORS {
+                let value = L::load(products.add((index * VECTORS + vector) * LANES));
+                finish.put(value, sample, y, x + index, block * BLOCK + vector * LANES);
+            }
+        }
+    }
+}
+
 /// A row of a convolution by one pixel. The row exists and is the task's alone; `products` holds the outputs of 8 pixels.
 struct PixelTask<'a, F> {
     convolution: &'a Convolution<'a>,
@@ -670,16 +700,10 @@ impl<F: Finish> PixelTask<'_, F> {
         for x in (0..width).step_by(8) {
             // Pixels past the row's end are read and left out: a column and a row of at least 6 lie behind the last.
             let pixels = input[layout.at(self.sample, self.y, x)..][..8 * lanes].as_ptr();
-            let products = self.products[..8 * VECTORS * LANES].as_mut_ptr();
-            // SAFETY: the slices hold what is read and written.
+            let place = [self.sample, self.y, x, 8.min(width - x)];
+            // SAFETY: the slices hold what is read; the row is this task's.
             unsafe {
-                L::product::<8, VECTORS, false>(weights.inputs, pixels, lanes, taps, products);
-                for index in 0..8.min(width - x) {
-                    for vector in 0..VECTORS {
-                        let value = L::load(products.add((index * VECTORS + vector) * LANES));
-                        finish.put(value, self.sample, self.y, x + index, block * BLOCK + vector * LANES);
-                    }
-                }
+                put_products::<L, VECTORS>(weights.inputs, pixels, lanes, taps, self.products, &finish, place, block);
             }
         }
     }
@@ -743,17 +767,9 @@ impl<F: Finish> RowTask<'_, F> {
         let taps = weights.block(block)[..depth * VECTORS * LANES].as_ptr();
         for x in (0..width).step_by(8) {
             let windows = self.windows[x * depth..][..8 * depth].as_ptr();
-            let products = self.products[..8 * VECTORS * LANES].as_mut_ptr();
-            // SAFETY: the slices hold what is read and written; pixels past the row's end are left out.
-            unsafe {
-                L::product::<8, VECTORS, false>(depth, windows, depth, taps, products);
-                for index in 0..8.min(width - x) {
-                    for vector in 0..VECTORS {
-                        let value = L::load(products.add((index * VECTORS + vector) * LANES));
-                        finish.put(value, self.sample, self.y, x + index, block * BLOCK + vector * LANES);
-                    }
-                }
-            }
+            let place = [self.sample, self.y, x, 8.min(width - x)];
+            // SAFETY: the slices hold what is read; the row is this task's.
+            unsafe { put_products::<L, VECTORS>(depth, windows, depth, taps, self.products, &finish, place, block) };
         }
     }
 }
