@@ -345,6 +345,11 @@ fn pickles_that_would_run_something() {
         refused(pth(pickle), why);
     }
     refused(pth(&[b"\x80\x02c".as_slice(), &[b'a'; 2000], b"\n."].concat()), "a name longer than");
+    // Beside a tensor that is in order, in a value that nobody asks for.
+    let mut beside = tensor(b"K\x04", b"K\0", b"K\x04", b"K\x01");
+    assert_eq!(beside.pop(), Some(b'.'));
+    beside.extend(*b"X\x01\0\0\0ecos\nsystem\nX\x04\0\0\0true\x85Rs.");
+    refused(pth(&beside), "`os.system`");
 }
 
 #[test]

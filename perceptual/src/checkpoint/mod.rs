@@ -18,11 +18,14 @@
 //! [`Error::Format`]. Tensors stay in the file until they are asked for, so the file must not be changed while a
 //! checkpoint of it is in use.
 //!
-//! The readers are this crate's own. They hold a name, a layout and a place in the file for each tensor and read
-//! elements as they are asked for, while a reader over a slice (the crate `safetensors`) wants the whole file in memory
-//! or mapped; and one small pickle machine serves all four PyTorch formats with one table of permitted names and one
-//! budget of steps. `tests/checkpoint_hostile.rs` holds the peak of memory on hostile files, `fuzz/` has a target per
-//! format, and `tests/checkpoint.rs` and `tests/formats.rs` compare with files that PyTorch wrote.
+//! The readers are this crate's own, though crates for some of these formats exist: they hold a name, a layout and a
+//! place in the file for each tensor, and one small pickle machine serves all four PyTorch formats with one table of
+//! permitted names and one budget of steps. The crate `safetensors` wants the whole file in memory or mapped. The crate
+//! `pytorch-reader` (0.22.1), given the files of `tests/checkpoint_hostile.rs`, panicked at none, but it keeps a call of
+//! `os.system` beside a tensor as an opaque value where this module has to refuse the file, takes 213 MB for a pickle of
+//! 862 bytes and 200 MB for an archive of 65 kB, reads an archive of which two entries overlap, and does
+//! not read TorchScript. `fuzz/` has a target per format, and `tests/checkpoint.rs` and `tests/formats.rs` compare with
+//! files that PyTorch wrote.
 
 mod entry;
 mod legacy_pth;
