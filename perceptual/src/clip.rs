@@ -9,6 +9,7 @@ use image_losses_core::kernels::vision_transformer::VisionTransformer;
 use image_losses_core::{DType, Error, LinearMap, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
+use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundClip, ChannelAffine, Clip, ClipShape, Tokens, check_image};
 use crate::weights::{Request, Weights};
 
@@ -137,18 +138,7 @@ impl ClipOptions {
 pub struct ClipLoss {
     options: ClipOptions,
     network: Clip,
-    fused: Lazy,
-}
-
-/// The fused image tower: made when first needed, shared by all copies of a loss. `None` where the model has no blocks
-/// to fuse.
-#[derive(Clone, Default)]
-struct Lazy(Arc<OnceLock<Option<Arc<VisionTransformer>>>>);
-
-impl fmt::Debug for Lazy {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Lazy").field(&self.0.get().is_some()).finish()
-    }
+    fused: Lazy<VisionTransformer>,
 }
 
 impl ClipLoss {
@@ -212,7 +202,7 @@ impl ClipLoss {
 impl ClipLoss {
     /// The fused image tower, if the model has one.
     fn fused(&self) -> Option<Arc<VisionTransformer>> {
-        self.fused.0.get_or_init(|| self.network.frozen().ok().map(Arc::new)).clone()
+        self.fused.get(|| self.network.frozen()).ok()
     }
 }
 

@@ -1,8 +1,15 @@
 //! The identity loss of face generation.
 
-use image_losses_core::{Error, Result, Tensor, finite};
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use image_losses_core::frozen_function::{FrozenFunction, apply};
+use image_losses_core::kernels::Array;
+use image_losses_core::kernels::residual::{ResidualNetwork, Target};
+use image_losses_core::{Error, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
+use crate::lazy::Lazy;
 use crate::networks::{BoundIrNet, IrDepth, IrMode, IrNet, check_image};
 use crate::weights::{Request, Weights};
 
@@ -116,6 +123,7 @@ impl FaceIdOptions {
 pub struct FaceIdLoss {
     options: FaceIdOptions,
     network: IrNet,
+    fused: Lazy<ResidualNetwork>,
 }
 
 impl FaceIdLoss {
@@ -138,7 +146,7 @@ impl FaceIdLoss {
             published,
         };
         let checkpoint = weights.open(&request, || Ok(IrNet::architecture(num_layers, mode, true)))?;
-        Ok(FaceIdLoss { network: IrNet::load(num_layers, mode, &checkpoint)?, options })
+        Ok(FaceIdLoss { network: IrNet::load(num_layers, mode, &checkpoint)?, options, fused: Lazy::default() })
     }
 
     /// Its options.
@@ -151,7 +159,17 @@ impl FaceIdLoss {
     /// # Errors
     /// The engine's own.
     pub fn bind<T: Tensor>(&self, context: &T::Context) -> Result<BoundFaceIdLoss<T>> {
-        Ok(BoundFaceIdLoss { loss_weight: self.options.loss_weight, network: self.network.bind(context)? })
+        Ok(BoundFaceIdLoss {
+            loss: self.clone(),
+            context: context.clone(),
+            network: OnceLock::new(),
+            is_composed: false,
+        })
+    }
+
+    /// The fused network.
+    fn fused(&self) -> Result<Arc<ResidualNetwork>> {
+        self.fused.get(|| self.network.frozen())
     }
 
     /// The loss on the context of `pred`. To use the network more than once, [`bind`](FaceIdLoss::bind) it.
@@ -163,14 +181,108 @@ impl FaceIdLoss {
     }
 }
 
+/// The products of the embeddings of faces, as the network takes them, with those of others or with given ones.
+#[derive(Debug)]
+struct Products {
+    network: Arc<ResidualNetwork>,
+    /// The second input holds embeddings, not faces.
+    is_embedded: bool,
+}
+
+/// The embeddings of faces, as the network takes them.
+#[derive(Debug)]
+struct Embeddings(Arc<ResidualNetwork>);
+
+/// The number of faces, refusing what is none.
+fn faces(network: &ResidualNetwork, shape: &[usize]) -> Result<usize> {
+    check_image(NAME, "face", shape, 3)?;
+    let size = network.size();
+    if shape[2..] != [size, size] {
+        let expected = format!("{size}×{size} pixels");
+        return Err(Error::ShapeRule { operation: NAME, argument: "face", expected, got: shape.to_vec() });
+    }
+    Ok(shape[0])
+}
+
+impl Products {
+    fn compare(&self, inputs: &[Array<'_, f32>], gradient: Option<&[f32]>) -> (Vec<f32>, Option<Vec<f32>>) {
+        // The shape rule has refused whatever could fail.
+        let [images, target] = inputs else { return Default::default() };
+        let target = if self.is_embedded { Target::Embeddings(target.data) } else { Target::Faces(target.data) };
+        self.network.compare(images.data, images.shape[0], target, gradient).unwrap_or_default()
+    }
+}
+
+impl FrozenFunction for Products {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let [images, target] = *inputs else {
+            return Err(Error::InputCount { operation: NAME, expected: 2, got: inputs.len() });
+        };
+        let count = faces(&self.network, images)?;
+        let expected = if self.is_embedded { vec![count, self.network.embedding_len()] } else { images.to_vec() };
+        if target != expected {
+            return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got: target.to_vec() });
+        }
+        Ok(vec![count])
+    }
+    fn value(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
+        self.compare(inputs, None).0
+    }
+    fn value_and_gradient(&self, inputs: &[Array<'_, f32>], gradient: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let (products, gradient) = self.compare(inputs, Some(gradient));
+        (products, gradient.unwrap_or_default())
+    }
+}
+
+impl FrozenFunction for Embeddings {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        let [images] = *inputs else {
+            return Err(Error::InputCount { operation: NAME, expected: 1, got: inputs.len() });
+        };
+        Ok(vec![faces(&self.0, images)?, self.0.embedding_len()])
+    }
+    fn value(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
+        inputs.first().and_then(|images| self.0.embed(images.data, images.shape[0]).ok()).unwrap_or_default()
+    }
+    fn value_and_gradient(&self, inputs: &[Array<'_, f32>], _: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        // Never asked for: a target is detached.
+        (self.value(inputs), inputs.first().map(|images| vec![0.0; images.data.len()]).unwrap_or_default())
+    }
+}
+
 /// [`FaceIdLoss`] with its network on a context.
-#[derive(Clone, Debug)]
-pub struct BoundFaceIdLoss<T> {
-    loss_weight: f64,
-    network: BoundIrNet<T>,
+///
+/// On the CPU engines, in single precision, the network and the products are fused: one operation for the value and one
+/// for the gradient, which has no gradient in turn; prediction and target go through the network together. Elsewhere they
+/// are composed of tensor operations; [`composed`](BoundFaceIdLoss::composed) has them so everywhere.
+#[derive(Clone)]
+pub struct BoundFaceIdLoss<T: Tensor> {
+    loss: FaceIdLoss,
+    context: T::Context,
+    /// The composed network, once it is needed.
+    network: OnceLock<BoundIrNet<T>>,
+    is_composed: bool,
+}
+
+impl<T: Tensor> fmt::Debug for BoundFaceIdLoss<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = formatter.debug_struct("BoundFaceIdLoss");
+        debug.field("loss", &self.loss).field("is_composed", &self.is_composed).finish_non_exhaustive()
+    }
 }
 
 impl<T: Tensor> BoundFaceIdLoss<T> {
+    /// The same composed of tensor operations on every engine: slower on the CPU, differentiable to any order.
+    pub fn composed(self) -> Self {
+        BoundFaceIdLoss { is_composed: true, ..self }
+    }
+
     /// The loss of the prediction `pred` for the target `gt`.
     ///
     /// # Errors
@@ -180,7 +292,11 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
         if expected != got {
             return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got });
         }
-        self.forward_with(pred, &self.features(gt)?)
+        let (face, target) = (align(pred, "pred")?, align(&gt.detach(), "gt")?);
+        match self.fused(&face, &target, false) {
+            Some(products) => self.of_products(&products?.sum_all()?, pred),
+            None => self.compose(&face, &self.network()?.embed(&target)?, pred),
+        }
     }
 
     /// The embeddings of a target, (N, 512), without gradient, for [`forward_with`](BoundFaceIdLoss::forward_with).
@@ -188,7 +304,14 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
     pub fn features(&self, gt: &T) -> Result<T> {
-        self.embed(&gt.detach(), "gt")
+        let face = align(&gt.detach(), "gt")?;
+        if !self.is_composed
+            && face.fuses()
+            && let Some(embeddings) = apply(&Arc::new(Embeddings(self.loss.fused()?)), &[&face])
+        {
+            return embeddings;
+        }
+        self.network()?.embed(&face)
     }
 
     /// The loss of the prediction `pred` for a target whose embeddings are known.
@@ -196,30 +319,64 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
     /// # Errors
     /// Those of [`FaceIdLoss`].
     pub fn forward_with(&self, pred: &T, target: &T) -> Result<T> {
-        let embedding = self.embed(pred, "pred")?;
+        let face = align(pred, "pred")?;
+        match self.fused(&face, &target.detach(), true) {
+            Some(products) => self.of_products(&products?.sum_all()?, pred),
+            None => self.compose(&face, target, pred),
+        }
+    }
+
+    /// The composed network.
+    fn network(&self) -> Result<&BoundIrNet<T>> {
+        if let Some(network) = self.network.get() {
+            return Ok(network);
+        }
+        let network = self.loss.network.bind(&self.context)?;
+        Ok(self.network.get_or_init(|| network))
+    }
+
+    /// The products by the fused network, where the engine has fused operations.
+    fn fused(&self, face: &T, target: &T, is_embedded: bool) -> Option<Result<T>> {
+        if self.is_composed || !face.fuses() {
+            return None;
+        }
+        match self.loss.fused() {
+            Ok(network) => apply(&Arc::new(Products { network, is_embedded }), &[face, target]),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// The loss of a face and embeddings, of tensor operations.
+    fn compose(&self, face: &T, target: &T, pred: &T) -> Result<T> {
+        let embedding = self.network()?.embed(face)?;
         let (expected, got) = (embedding.shape(), target.shape());
         if expected != got {
             return Err(Error::ShapeMismatch { operation: NAME, argument: "target features", expected, got });
         }
-        let samples = expected[0] as f64;
-        let cosines = embedding.accumulator()?.mul(&target.accumulator()?)?.sum_all()?;
-        cosines.affine(-self.loss_weight / samples, self.loss_weight)?.cast_like(pred)
+        self.of_products(&embedding.accumulator()?.mul(&target.accumulator()?)?.sum_all()?, pred)
     }
 
-    fn embed(&self, image: &T, argument: &'static str) -> Result<T> {
-        let shape = image.shape();
-        check_image(NAME, argument, &shape, 3)?;
-        let ([row, column], extent) = CROP;
-        let image = if shape[2] == ALIGNED { image.clone() } else { image.adaptive_avg_pool2d([ALIGNED; 2])? };
-        if image.shape()[3] < column + extent {
-            return Err(Error::ShapeRule {
-                operation: NAME,
-                argument,
-                expected: format!("at least {} columns where it has {ALIGNED} rows", column + extent),
-                got: shape,
-            });
-        }
-        let face = image.narrow(2, row, extent)?.narrow(3, column, extent)?;
-        self.network.embed(&face.adaptive_avg_pool2d([FACE; 2])?)
+    /// The loss, from the sum of the products.
+    fn of_products(&self, sum: &T, pred: &T) -> Result<T> {
+        let (loss_weight, samples) = (self.loss.options.loss_weight, pred.shape()[0] as f64);
+        sum.affine(-loss_weight / samples, loss_weight)?.cast_like(pred)
     }
+}
+
+/// The faces of images, cropped and averaged to the network's size.
+fn align<T: Tensor>(image: &T, argument: &'static str) -> Result<T> {
+    let shape = image.shape();
+    check_image(NAME, argument, &shape, 3)?;
+    let ([row, column], extent) = CROP;
+    let image = if shape[2] == ALIGNED { image.clone() } else { image.adaptive_avg_pool2d([ALIGNED; 2])? };
+    if image.shape()[3] < column + extent {
+        return Err(Error::ShapeRule {
+            operation: NAME,
+            argument,
+            expected: format!("at least {} columns where it has {ALIGNED} rows", column + extent),
+            got: shape,
+        });
+    }
+    let face = image.narrow(2, row, extent)?.narrow(3, column, extent)?;
+    face.adaptive_avg_pool2d([FACE; 2])
 }

@@ -1,33 +1,11 @@
 //! A frozen network with its criteria as one operation of the CPU engines.
 
-use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use image_losses_core::frozen_function::{FrozenFunction, apply};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::frozen::{Comparison, FrozenNetwork, Target, Term};
 use image_losses_core::{Error, Result, Shape, Tensor};
-
-/// A fused network that is made when first needed, and shared by all copies of a loss.
-#[derive(Clone, Default)]
-pub(crate) struct Lazy(Arc<OnceLock<Arc<FrozenNetwork>>>);
-
-impl fmt::Debug for Lazy {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_tuple("Lazy").field(&self.0.get().is_some()).finish()
-    }
-}
-
-impl Lazy {
-    /// The network, made by `make` on the first call.
-    pub(crate) fn get(&self, make: impl FnOnce() -> Result<FrozenNetwork>) -> Result<Arc<FrozenNetwork>> {
-        if let Some(network) = self.0.get() {
-            return Ok(Arc::clone(network));
-        }
-        let network = Arc::new(make()?);
-        Ok(Arc::clone(self.0.get_or_init(|| network)))
-    }
-}
 
 /// The sums of some terms between images and a target, one for each group.
 #[derive(Debug)]

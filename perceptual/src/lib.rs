@@ -34,6 +34,8 @@ mod dists;
 mod face_id;
 #[cfg(any(feature = "vgg", feature = "light-cnn"))]
 mod fused;
+#[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip"))]
+mod lazy;
 #[cfg(feature = "light-cnn")]
 mod light_cnn_feature;
 #[cfg(feature = "lpips")]

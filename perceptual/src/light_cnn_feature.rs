@@ -9,7 +9,8 @@ use image_losses_core::{DType, Error, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::Criterion;
-use crate::fused::{Compare, Flatten, Lazy, four};
+use crate::fused::{Compare, Flatten, four};
+use crate::lazy::Lazy;
 use crate::networks::{BoundSequential, LightCnn};
 use crate::weights::{Request, Weights};
 
@@ -86,7 +87,7 @@ impl LightCnnFeatureOptions {
 pub struct LightCnnFeatureLoss {
     options: LightCnnFeatureOptions,
     network: LightCnn,
-    fused: Lazy,
+    fused: Lazy<FrozenNetwork>,
 }
 
 impl LightCnnFeatureLoss {

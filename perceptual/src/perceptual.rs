@@ -10,7 +10,8 @@ use image_losses_core::{DType, Error, Result, Tensor, finite, not_negative};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
-use crate::fused::{Compare, Flatten, Lazy, four};
+use crate::fused::{Compare, Flatten, four};
+use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::weights::{Request, Weights};
 
@@ -172,7 +173,7 @@ pub struct PerceptualLoss {
     options: PerceptualOptions,
     layers: Layers,
     network: Vgg,
-    fused: Lazy,
+    fused: Lazy<FrozenNetwork>,
 }
 
 impl PerceptualLoss {

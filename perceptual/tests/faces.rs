@@ -117,7 +117,7 @@ fn face_id_gradient_and_cached_target() {
     let image = |shape: &[usize]| tensor(&vec![0.25; shape.iter().product()], shape);
     let refused = |a: &[usize], b: &[usize]| bound.forward(&image(a), &image(b)).unwrap_err();
     assert!(matches!(refused(&[1, 3, 8, 8], &[1, 3, 8, 9]), Error::ShapeMismatch { argument: "gt", .. }));
-    assert!(matches!(refused(&[1, 1, 8, 8], &[1, 1, 8, 8]), Error::ShapeRule { argument: "gt", .. }));
+    assert!(matches!(refused(&[1, 1, 8, 8], &[1, 1, 8, 8]), Error::ShapeRule { argument: "pred", .. }));
     // Not resized, and too narrow for the crop.
     assert!(matches!(refused(&[1, 3, 256, 219], &[1, 3, 256, 219]), Error::ShapeRule { .. }));
     let other = tensor(&[0.0; 1024], &[2, 512]);

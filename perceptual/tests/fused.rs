@@ -7,7 +7,8 @@ use image_losses_core::{Differentiable, Error, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::networks::VggType;
 use image_losses_perceptual::{
-    Criterion, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss, PerceptualOptions, Weights,
+    Criterion, FaceIdLoss, FaceIdOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss,
+    PerceptualOptions, Weights,
 };
 use ndarray::Array4;
 
@@ -144,6 +145,37 @@ fn light_cnn_is_that_of_the_composed_network() -> Result<()> {
         let features = loss.target_features(array(&gt))?;
         assert_eq!(loss.value_and_gradient(array(&x), Target::Features(&features))?, (found, found_gradient));
     }
+    Ok(())
+}
+
+#[test]
+fn face_id_is_that_of_the_composed_network() -> Result<()> {
+    let shape = [2, 3, 256, 230];
+    let loss = FaceIdLoss::new(FaceIdOptions { loss_weight: 0.7, ..FaceIdOptions::default() }, &Weights::Seeded(3))?;
+    let (x, gt) = (image(shape, 389), image(shape, 577));
+    let evaluate = |is_composed: bool, is_cached: bool| {
+        on_autograd(shape, &x, &gt, |x, gt| {
+            let bound = loss.bind(&x.context())?;
+            let bound = if is_composed { bound.composed() } else { bound };
+            Ok(vec![if is_cached { bound.forward_with(x, &bound.features(gt)?)? } else { bound.forward(x, gt)? }])
+        })
+    };
+    let [value, gradient] = evaluate(true, false)?;
+    for is_cached in [false, true] {
+        let [fused_value, fused_gradient] = evaluate(false, is_cached)?;
+        assert!(distance(&fused_value, &value) < 5e-6, "{value:?} {fused_value:?}");
+        assert!(distance(&fused_gradient, &gradient) < 1e-4, "{:e}", distance(&fused_gradient, &gradient));
+    }
+    let tensor = |data: &[f32]| NdTensor::new(Array4::from_shape_vec(shape, data.to_vec()).expect("the shape's"));
+    assert!(distance(&[loss.forward(&tensor(&x), &tensor(&gt))?.item()?], &value) < 5e-6);
+
+    let second = run(|session| {
+        let (x, gt) = (session.input(x.clone(), &shape)?, session.input(gt.clone(), &shape)?);
+        let value = loss.forward(&x, &gt)?;
+        let first = Differentiable::gradients(&value, &[&x], true)?.remove(0).expect("x has influence");
+        Differentiable::gradients(&first.sum_all()?, &[&x], false).map(drop)
+    });
+    assert!(matches!(second, Err(Error::SecondDerivative { operation: "FaceIdLoss" })));
     Ok(())
 }
 

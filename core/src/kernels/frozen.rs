@@ -15,8 +15,8 @@ use super::winograd::WinogradWeights;
 use super::winograd::layout::{Buffer, Layout};
 use crate::{Conv2d, Error, Result};
 
-mod passes;
-mod run;
+pub(super) mod passes;
+pub(super) mod run;
 
 use run::Workspace;
 

@@ -3,12 +3,14 @@
 pub(crate) mod broadcast;
 pub mod conv;
 pub(crate) mod dense;
+pub(crate) mod embedding;
 pub mod frozen;
 pub mod isa;
 pub(crate) mod lanes;
 pub mod map;
 pub mod matmul;
 pub mod pool;
+pub mod residual;
 pub(crate) mod stream;
 pub mod vision_transformer;
 pub mod winograd;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rayon::prelude::*;
 
 use super::dense::{Onto, Packed, multiply};
+use super::embedding::Units;
 use super::matmul::{Matrix, SharedMut, multiply_into};
 use super::winograd::lanes::Instructions;
 use crate::{Error, Result};
@@ -293,9 +294,9 @@ impl VisionTransformer {
     pub fn embed(&self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         self.check_images(images, batch)?;
         let mut workspace = self.take_workspace();
-        let (units, _) = self.forward(images, batch, &mut workspace);
+        let units = self.forward(images, batch, &mut workspace);
         self.keep_workspace(workspace);
-        Ok(units.iter().map(|&value| value as f32).collect())
+        Ok(units.rows.iter().map(|&value| value as f32).collect())
     }
 
     /// The products (N, M) of the images' embeddings with `others` (M, D), and, where `gradient` (N, M) is given, the
@@ -325,27 +326,23 @@ impl VisionTransformer {
             return Ok((vec![0.0; batch * count], gradient.map(|_| vec![0.0; images.len()])));
         }
         let mut workspace = self.take_workspace();
-        let (units, inverses) = self.forward(images, batch, &mut workspace);
+        let units = self.forward(images, batch, &mut workspace);
         let cosine = |unit: &[f64], other: &[f32]| -> f64 {
             unit.iter().zip(other).map(|(unit, &other)| unit * f64::from(other)).sum()
         };
         let cosines = units
+            .rows
             .chunks_exact(self.embedding)
             .flat_map(|unit| others.chunks_exact(self.embedding).map(move |other| cosine(unit, other) as f32));
         let cosines = cosines.collect();
         let gradient = gradient.map(|above| {
-            // Through the division by the length: g − e (e·g), over the length.
             let mut through = vec![0.0; batch * self.embedding];
             for (image, target) in through.chunks_exact_mut(self.embedding).enumerate() {
-                let unit = &units[image * self.embedding..][..self.embedding];
                 let mut sum = vec![0.0; self.embedding];
                 for (&factor, other) in above[image * count..].iter().zip(others.chunks_exact(self.embedding)) {
                     sum.iter_mut().zip(other).for_each(|(sum, &other)| *sum += f64::from(factor) * f64::from(other));
                 }
-                let along: f64 = unit.iter().zip(&sum).map(|(unit, sum)| unit * sum).sum();
-                for ((target, unit), sum) in target.iter_mut().zip(unit).zip(sum) {
-                    *target = ((sum - unit * along) * inverses[image]) as f32;
-                }
+                units.carry_back(image, &sum, target);
             }
             self.backward(&through, batch, &mut workspace)
         });
@@ -377,8 +374,8 @@ impl VisionTransformer {
         if block + 1 == self.blocks.len() { 1 } else { sizes.tokens }
     }
 
-    /// The embeddings, of length 1, and one over their lengths before.
-    fn forward(&self, images: &[f32], batch: usize, work: &mut Workspace) -> (Vec<f64>, Vec<f64>) {
+    /// The embeddings.
+    fn forward(&self, images: &[f32], batch: usize, work: &mut Workspace) -> Units {
         let sizes @ Sizes { tokens, width, .. } = self.sizes(batch);
         let (rows, patches, inputs) = (batch * tokens, tokens - 1, self.patches.inputs);
         let isa = self.instructions;
@@ -433,15 +430,7 @@ impl VisionTransformer {
         let row_len = self.embedding.next_multiple_of(16);
         let mut embeddings = vec![0.0; batch * row_len];
         self.projection.forward(isa, batch, narrow, Onto::Zero, &mut embeddings);
-        let (mut units, mut inverses) = (Vec::new(), Vec::new());
-        for embedding in embeddings.chunks_exact(row_len) {
-            let embedding = &embedding[..self.embedding];
-            let length = embedding.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt();
-            let inverse = if length == 0.0 { 0.0 } else { 1.0 / length };
-            units.extend(embedding.iter().map(|&value| f64::from(value) * inverse));
-            inverses.push(inverse);
-        }
-        (units, inverses)
+        Units::new(&embeddings, self.embedding, row_len)
     }
 
     /// The gradient by the images, from that by the embeddings before their division.

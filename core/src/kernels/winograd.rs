@@ -21,6 +21,7 @@ use engine::{Backward, Convolution, Forward, Prepared};
 pub(crate) mod engine;
 pub(crate) mod lanes;
 pub(crate) mod layout;
+pub(crate) mod strided;
 pub(crate) mod transform;
 
 /// The weights of a frozen 3×3 convolution, prepared when first used, for either direction.

@@ -1,5 +1,8 @@
 //! The improved residual networks of face recognition, with and without squeeze-and-excitation.
 
+use std::sync::Arc;
+
+use image_losses_core::kernels::residual::{self as fused, ResidualNetwork};
 use image_losses_core::{Conv2d, Error, Pool2d, Result, Tensor, Unary};
 use serde::{Deserialize, Serialize};
 
@@ -261,6 +264,41 @@ impl IrNet {
             projection: pair(&parts.projection)?,
             embedding_norm: parts.embedding_norm.bind(context)?,
         }))
+    }
+}
+
+impl IrNet {
+    /// The network as one operation of the CPU.
+    ///
+    /// # Errors
+    /// None that its parameters, once loaded, could cause.
+    pub(crate) fn frozen(&self) -> Result<ResidualNetwork> {
+        let values = |parameter: &Parameter| Arc::clone(&parameter.values);
+        let affine = |affine: &ChannelAffine| {
+            let [scale, shift] = affine.parts().map(<[f64]>::to_vec);
+            fused::Affine { scale, shift }
+        };
+        let unit = |block: &Block<Parameter, ChannelAffine>| fused::Unit {
+            stride: block.unit.stride,
+            before: affine(&block.before),
+            first: values(&block.first),
+            slope: values(&block.slope),
+            second: values(&block.second),
+            after: affine(&block.after),
+            excitation: block.excitation.as_ref().map(|pair| pair.each_ref().map(values)),
+            shortcut: block.shortcut.as_ref().map(|(weight, norm)| (values(weight), affine(norm))),
+        };
+        let parts = &self.0;
+        ResidualNetwork::new(&fused::Parts {
+            size: SIZE,
+            first: values(&parts.first),
+            first_norm: affine(&parts.first_norm),
+            first_slope: values(&parts.first_slope),
+            units: parts.blocks.iter().map(unit).collect(),
+            last_norm: affine(&parts.last_norm),
+            projection: parts.projection.each_ref().map(values),
+            embedding_norm: affine(&parts.embedding_norm),
+        })
     }
 }
 

@@ -54,7 +54,7 @@ impl ChannelAffine {
     }
 
     /// The factors and the summands.
-    #[cfg(any(feature = "vgg", feature = "light-cnn"))]
+    #[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id"))]
     pub(crate) fn parts(&self) -> [&[f64]; 2] {
         [&self.scale, &self.shift]
     }

@@ -12,7 +12,8 @@ use image_losses::ndarray::NdTensor;
 use image_losses::perceptual::checkpoint::Checkpoint;
 use image_losses::perceptual::networks::{Architecture, ClipShape, IrDepth, IrMode, IrNet, LightCnn, Tokens, VggType};
 use image_losses::perceptual::{
-    ClipLoss, ClipOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss, PerceptualOptions, Weights,
+    ClipLoss, ClipOptions, FaceIdLoss, FaceIdOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss,
+    PerceptualOptions, Weights,
 };
 use ndarray::ArrayD;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
@@ -29,8 +30,8 @@ const VGG_SHAPES: [[usize; 4]; 2] = [[1, 3, 256, 256], [4, 3, 192, 192]];
 const LIGHT_CNN_SHAPES: [[usize; 4]; 2] = [[1, 3, 128, 128], [8, 3, 128, 128]];
 /// CLIP's images, as its tower takes them.
 const CLIP_SHAPES: [[usize; 4]; 2] = [[1, 3, 224, 224], [4, 3, 224, 224]];
-/// Aligned faces, as IR-SE50 takes them after its crop.
-const FACE_SHAPES: [[usize; 4]; 1] = [[4, 3, 112, 112]];
+/// Portraits as FFHQ aligns them, of whose faces IR-SE50 takes 112×112 pixels.
+const FACE_SHAPES: [[usize; 4]; 1] = [[4, 3, 256, 256]];
 /// The layers compared (before their ReLU: 2, 7, 16, 25, 34 in torchvision's order) and their weights.
 pub(crate) const VGG_LAYERS: [(usize, f64); 5] = [(2, 0.1), (7, 0.1), (16, 1.0), (25, 1.0), (34, 1.0)];
 /// How far value and gradient may be from the peer's: ReLU, pooling and l1 have kinks, where rounding picks the side.
@@ -178,11 +179,11 @@ fn clip(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
     })
 }
 
-/// The identity loss between faces; the crop and its averaging are the peer's too.
+/// The identity loss between portraits, of which the network takes 112×112 pixels.
 fn face(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
     let architecture = IrNet::architecture(IrDepth::L50, IrMode::IrSe, true);
     let (checkpoint, weights) = seeded("ir_se50", &architecture)?;
-    let network = IrNet::load(IrDepth::L50, IrMode::IrSe, &checkpoint).map_err(stop)?;
+    let loss = FaceIdLoss::new(FaceIdOptions::default(), &Weights::Checkpoint(checkpoint)).map_err(stop)?;
     let images = images(&shape);
     let tensors = tensors(images.clone());
     Ok(Subject {
@@ -191,13 +192,7 @@ fn face(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
         tensors,
         // 6.3 thousand million multiplications and additions for a face of 112×112.
         work: Work::Arithmetic(2.0 * 6.3e9 * shape[0] as f64 * 3.0),
-        contestants: vec![Contestant::new("autograd", move || {
-            on_autograd(&images, |x, gt| {
-                let bound = network.bind(&x.context())?;
-                let samples = x.shape()[0] as f64;
-                bound.embed(x)?.mul(&bound.embed(&gt.detach())?)?.sum_all()?.affine(-1.0 / samples, 1.0)
-            })
-        })],
+        contestants: vec![Contestant::new("autograd", move || on_autograd(&images, |x, gt| loss.forward(x, gt)))],
         tolerance: TOLERANCE,
     })
 }

@@ -8,13 +8,13 @@ use crate::kernels::winograd::layout::Layout;
 
 /// A read of images in a layout.
 #[derive(Clone, Copy)]
-pub(super) struct Images<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) layout: Layout,
+pub(in crate::kernels) struct Images<'a> {
+    pub(in crate::kernels) data: &'a [f32],
+    pub(in crate::kernels) layout: Layout,
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(data: &'a [f32], layout: Layout) -> Self {
+    pub(in crate::kernels) fn new(data: &'a [f32], layout: Layout) -> Self {
         assert!(data.len() >= layout.len());
         Images { data, layout }
     }
@@ -22,7 +22,7 @@ impl<'a> Images<'a> {
     /// # Safety
     /// The pixel and the channels lie inside, and the processor has the instruction set of `L`.
     #[inline(always)]
-    unsafe fn load<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) -> L {
+    pub(in crate::kernels) unsafe fn load<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) -> L {
         // SAFETY: the data hold the layout (checked by `new`); the caller vouches for the rest.
         unsafe { L::load(self.data.as_ptr().add(self.layout.at(sample, y, x) + channel)) }
     }
@@ -30,21 +30,25 @@ impl<'a> Images<'a> {
 
 /// Writable images in a layout, shared among tasks that own a row each.
 #[derive(Clone, Copy)]
-pub(super) struct ImagesMut<'a> {
+pub(in crate::kernels) struct ImagesMut<'a> {
     data: SharedMut<'a, f32>,
     layout: Layout,
 }
 
 impl<'a> ImagesMut<'a> {
-    pub(super) fn new(data: &'a mut [f32], layout: Layout) -> Self {
+    pub(in crate::kernels) fn new(data: &'a mut [f32], layout: Layout) -> Self {
         assert!(data.len() >= layout.len());
         ImagesMut { data: SharedMut::new(data), layout }
+    }
+
+    pub(in crate::kernels) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// # Safety
     /// The pixel and the channels lie inside.
     #[inline(always)]
-    unsafe fn at(&self, sample: usize, y: usize, x: usize, channel: usize) -> *mut f32 {
+    pub(in crate::kernels) unsafe fn at(&self, sample: usize, y: usize, x: usize, channel: usize) -> *mut f32 {
         // SAFETY: the data hold the layout (checked by `new`); the caller vouches for the rest.
         unsafe { self.data.start().add(self.layout.at(sample, y, x) + channel) }
     }

@@ -83,7 +83,7 @@ fn in_order(buffers: &mut [Buffer; 2], current: usize) -> (&mut Buffer, &mut Buf
 }
 
 /// Runs `work` on every row of the first `samples` images.
-fn each_row(layout: &Layout, samples: usize, work: impl Fn(usize, usize) + Sync + Send) {
+pub(in crate::kernels) fn each_row(layout: &Layout, samples: usize, work: impl Fn(usize, usize) + Sync + Send) {
     let height = layout.height;
     (0..samples * height).into_par_iter().with_min_len(2).for_each(|row| work(row / height, row % height));
 }

@@ -22,7 +22,7 @@ use super::transform::{OUTPUTS, TILE_POINTS, Transform, taps_exact};
 use crate::kernels::matmul::SharedMut;
 
 /// Output channels that share a block of weights.
-const BLOCK: usize = 2 * LANES;
+pub(super) const BLOCK: usize = 2 * LANES;
 /// Input channels whose weights are transformed at a time; a multiple of what a product sums at a time.
 const CHUNK: usize = 64;
 /// Pairs of channels from which on weights are transformed on the way.
@@ -43,8 +43,8 @@ thread_local! {
 /// The weights of one correlation, as its tasks read them: for each block of 32 output channels (16 in a last, half one)
 /// an array of what `form` says, output channels innermost.
 pub(crate) struct Prepared {
-    inputs: usize,
-    outputs: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
     form: Form,
     data: Buffer,
 }
@@ -89,6 +89,11 @@ impl Prepared {
         Self::in_form(Form::of(outputs, inputs), outputs, inputs, kernel)
     }
 
+    /// Prepares `kernel(output, input)` for products tap by tap.
+    pub(super) fn direct(outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
+        Self::in_form(Form::Direct, outputs, inputs, kernel)
+    }
+
     /// Prepares the kernels of one pixel, `weight(output, input)`.
     pub(crate) fn of_pixels(outputs: usize, inputs: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Self {
         Self::in_form(Form::Pixels, outputs, inputs, |output, input| [weight(output, input); 9])
@@ -127,18 +132,18 @@ impl Prepared {
     }
 
     /// Blocks of output channels.
-    fn blocks(&self) -> usize {
+    pub(super) fn blocks(&self) -> usize {
         self.outputs.div_ceil(BLOCK)
     }
 
     /// Where a block's weights begin.
-    fn block(&self, index: usize) -> &[f32] {
+    pub(super) fn block(&self, index: usize) -> &[f32] {
         &self.data[index * BLOCK * self.inputs * self.form.values()..]
     }
 }
 
 /// Vectors of a block of output channels.
-fn vectors(outputs: usize, block: usize) -> usize {
+pub(super) fn vectors(outputs: usize, block: usize) -> usize {
     (outputs - block * BLOCK).div_ceil(LANES).min(2)
 }
 
@@ -153,24 +158,30 @@ pub(crate) trait Finish: Copy + Sync {
 
 /// Where outputs go.
 #[derive(Clone, Copy)]
-struct Output<'a> {
+pub(crate) struct Output<'a> {
     data: SharedMut<'a, f32>,
     layout: Layout,
     streamed: bool,
 }
 
 impl<'a> Output<'a> {
-    fn new(data: &'a mut [f32], layout: Layout) -> Self {
+    pub(crate) fn new(data: &'a mut [f32], layout: Layout) -> Self {
         assert!(data.len() >= layout.len());
         // Streamed stores need whole lines.
         let streamed = layout.is_streamed() && data.as_ptr().addr().is_multiple_of(LANES * size_of::<f32>());
         Output { data: SharedMut::new(data), layout, streamed }
     }
 
+    /// What it is laid out as.
+    #[inline(always)]
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
     /// # Safety
     /// The pixel and the channels lie inside the layout, and no other task writes them.
     #[inline(always)]
-    unsafe fn store<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize) {
+    pub(crate) unsafe fn store<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize) {
         // SAFETY: the data hold the layout (checked by `new`); a pixel's lanes begin on whole lines if the data do.
         unsafe {
             let target = self.data.start().add(self.layout.at(sample, y, x) + channel);
@@ -484,7 +495,7 @@ impl<'a> Convolution<'a> {
 }
 
 /// Lends this thread's scratch.
-fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
+pub(super) fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
     SCRATCH.with_borrow_mut(|scratch| {
         scratch.reserve(len);
         work(&mut scratch[..len]);
