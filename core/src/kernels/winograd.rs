@@ -11,7 +11,9 @@
 //! 4e-7, growing with the channels. Up to 8 input channels the convolution is direct.
 #![allow(unsafe_code)]
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use lanes::Instructions;
 use layout::{Buffer, Layout};
@@ -26,7 +28,8 @@ pub(crate) mod transform;
 
 /// The weights of a frozen 3×3 convolution, prepared when first used, for either direction.
 ///
-/// Cloning shares them.
+/// Cloning shares them, and so does another one of the same shape and weight for as long as this one lives: two losses on
+/// the same network prepare its weights once.
 #[derive(Clone)]
 pub struct WinogradWeights {
     shared: Arc<Shared>,
@@ -40,6 +43,37 @@ struct Shared {
     weight: Vec<f32>,
     forward: OnceLock<Prepared>,
     backward: OnceLock<Prepared>,
+}
+
+/// The weights that are in use, by their hash.
+static IN_USE: OnceLock<(RandomState, Mutex<HashMap<u64, Vec<Weak<Shared>>>>)> = OnceLock::new();
+
+impl Shared {
+    /// The same weights as somebody has them already; else these, for others to find.
+    fn in_use(self) -> Arc<Self> {
+        let (hasher, in_use) = IN_USE.get_or_init(Default::default);
+        let hash = hasher.hash_one((self.size, self.outputs, self.inputs, self.bits().collect::<Vec<_>>()));
+        let mut in_use = in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = in_use.get(&hash).into_iter().flatten().filter_map(Weak::upgrade).find(|other| self.is(other));
+        found.unwrap_or_else(|| {
+            in_use.retain(|_, weights| {
+                weights.retain(|weights| weights.strong_count() > 0);
+                !weights.is_empty()
+            });
+            let shared = Arc::new(self);
+            in_use.entry(hash).or_default().push(Arc::downgrade(&shared));
+            shared
+        })
+    }
+
+    fn bits(&self) -> impl Iterator<Item = u32> {
+        self.weight.iter().map(|value| value.to_bits())
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        let shape = |shared: &Self| [shared.size, shared.outputs, shared.inputs];
+        shape(self) == shape(other) && self.weight.len() == other.weight.len() && self.bits().eq(other.bits())
+    }
 }
 
 impl std::fmt::Debug for WinogradWeights {
@@ -69,7 +103,7 @@ impl WinogradWeights {
         let expected = outputs * inputs * size * size;
         assert_eq!(weight.len(), expected, "a weight of shape ({outputs}, {inputs}, {size}, {size})");
         let shared = Shared { size, outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() };
-        WinogradWeights { shared: Arc::new(shared) }
+        WinogradWeights { shared: shared.in_use() }
     }
 
     /// The same for another weight of the same shape.

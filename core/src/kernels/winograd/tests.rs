@@ -99,3 +99,21 @@ fn nan_is_not_clipped() {
     let weights = WinogradWeights::new(16, 16, values(16 * 16 * 9, 2));
     assert!(conv3x3(&weights, &input, [1, 16, 9, 9], None, true)[40].is_nan());
 }
+
+#[test]
+fn equal_weights_are_prepared_once() {
+    let make = |seed: u64| WinogradWeights::new(3, 2, values::<f32>(54, seed));
+    let (first, second, other) = (make(901), make(901), make(902));
+    assert!(Arc::ptr_eq(&first.shared, &second.shared));
+    assert!(!Arc::ptr_eq(&first.shared, &other.shared));
+    let turned = WinogradWeights::new(2, 3, values::<f32>(54, 901));
+    assert!(!Arc::ptr_eq(&first.shared, &turned.shared));
+    // A zero of the other sign is another weight.
+    let [plus, minus] = [0.0, -0.0].map(|zero| WinogradWeights::new(1, 1, vec![zero; 9]));
+    assert!(!Arc::ptr_eq(&plus.shared, &minus.shared));
+    // Nobody holds them any more: the next ones are new.
+    let before = Arc::downgrade(&first.shared);
+    drop((first, second));
+    assert!(before.upgrade().is_none());
+    assert_eq!(make(901).weight(), values::<f32>(54, 901));
+}
