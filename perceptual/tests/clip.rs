@@ -277,3 +277,26 @@ fn fused_tower_is_the_composed_one() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_second_derivative_is_refused_where_it_is_fused_and_right_where_it_is_composed() -> Result<()> {
+    let weights = Checkpoint::seeded(&SMALL.architecture(), 7)?.into();
+    let clip_model = ClipModelOptions { in_size: 6, scale_factor: 2, pool_size: 4, ..Default::default() };
+    let loss = ClipLoss::new(ClipOptions { loss_weight: 1.0, clip_model }, &weights)?;
+    let shape = [1, 3, 6, 6];
+    let image: Vec<f32> = values(5, &shape).into_iter().map(|value| value as f32).collect();
+    let second = |is_composed: bool| {
+        run(|session| {
+            let x = session.input(image.clone(), &shape)?;
+            let bound = loss.bind(&x.context())?;
+            let bound = if is_composed { bound.composed() } else { bound };
+            let value = bound.forward(&x, &texts())?.sum_all()?;
+            let first = Differentiable::gradients(&value, &[&x], true)?.remove(0).expect("x has influence");
+            let second = Differentiable::gradients(&first.mul(&first)?.sum_all()?, &[&x], false)?;
+            session.evaluate(&[second[0].as_ref().expect("x has influence")])
+        })
+    };
+    assert!(matches!(second(false), Err(Error::SecondDerivative { operation: "CLIPLoss" })));
+    assert!(second(true)?[0].iter().any(|value| *value != 0.0));
+    Ok(())
+}

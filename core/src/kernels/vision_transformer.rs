@@ -583,3 +583,77 @@ fn attend_back(sizes: Sizes, tokens_after: usize, joint: &[f32], weights: &[f32]
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::isa::Isa;
+    use super::super::matmul::test_support::{on_threads, values};
+    use super::*;
+
+    const WIDTH: usize = 32;
+
+    fn network() -> VisionTransformer {
+        let list = |len: usize, seed: u64, size: f32| -> Arc<[f32]> {
+            values::<f32>(len, seed).into_iter().map(|value| value * size).collect()
+        };
+        let layer = |outputs: usize, inputs: usize, seed: u64| Layer {
+            weight: list(outputs * inputs, seed, 0.3),
+            bias: list(outputs, seed + 1, 0.1),
+        };
+        let norm = |seed: u64| Layer { weight: list(WIDTH, seed, 1.0), bias: list(WIDTH, seed + 1, 0.1) };
+        let block = |seed: u64| Block {
+            before_attention: norm(seed),
+            attention: layer(3 * WIDTH, WIDTH, seed + 2),
+            attention_out: layer(WIDTH, WIDTH, seed + 4),
+            before_mlp: norm(seed + 6),
+            mlp_in: layer(4 * WIDTH, WIDTH, seed + 8),
+            mlp_out: layer(WIDTH, 4 * WIDTH, seed + 10),
+        };
+        VisionTransformer::new(&Parts {
+            resolution: 12,
+            patch: 4,
+            heads: 2,
+            patches: list(WIDTH * 48, 1, 0.3),
+            class: list(WIDTH, 2, 1.0),
+            places: list(10 * WIDTH, 3, 1.0),
+            before: norm(4),
+            blocks: vec![block(10), block(30)],
+            after: norm(6),
+            projection: list(WIDTH * 20, 8, 0.3),
+        })
+        .expect("parts that fit")
+    }
+
+    fn compare(network: &VisionTransformer) -> (Vec<f32>, Option<Vec<f32>>) {
+        let (images, others) = (values::<f32>(3 * 432, 50), values::<f32>(2 * 20, 51));
+        network.compare(&images, 3, &others, Some(&[1.0, -0.5, 0.25, 2.0, 1.0, -1.0])).expect("inputs that fit")
+    }
+
+    #[test]
+    fn same_bits_on_any_number_of_threads() {
+        let run = || compare(&network());
+        let one = on_threads(1, run);
+        assert_eq!(one, on_threads(2, run));
+        assert_eq!(one, on_threads(5, run));
+    }
+
+    /// Products of matrices are fused on some instruction sets only: rounding, nothing more.
+    #[test]
+    fn every_instruction_set_agrees() {
+        let on = |isa: Isa| {
+            let network = VisionTransformer { instructions: Instructions::of(isa), ..network() };
+            let (cosines, gradient) = compare(&network);
+            [cosines, gradient.expect("asked for")]
+        };
+        let expected = on(Isa::Portable);
+        for isa in [Isa::Avx2, Isa::Avx512] {
+            for (got, expected) in on(isa).iter().zip(&expected) {
+                let largest = expected.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
+                assert!(largest > 0.0);
+                for (got, expected) in got.iter().zip(expected) {
+                    assert!((got - expected).abs() < 1e-5 * largest, "{isa:?}: {got} for {expected}");
+                }
+            }
+        }
+    }
+}
