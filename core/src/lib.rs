@@ -1,4 +1,41 @@
 //! Tensor traits, pointwise functions, fused reductions and kernels beneath `image-losses`.
+//!
+//! Most users want the crate `image-losses` and meet this one as its module `core`. What is here, by what you write:
+//!
+//! | you write | implement | over |
+//! |---|---|---|
+//! | a loss that is a function of each pixel | [`Pointwise`] and [`PointwiseLoss`] | [`Element`] |
+//! | any other loss of tensors | [`Loss`], or a `forward` of its own | [`Tensor`]; [`Differentiable`] if it differentiates inside |
+//! | an engine with its own kernels | [`Tensor`], and [`Differentiable`] if it can | its tensor |
+//! | an engine on the kernels here | [`PrimitiveTensor`] | its node, with [`Primitive`] and [`vjp`] |
+//! | a frozen network in one operation | [`FusedOperation`] | [`frozen_function`] |
+//!
+//! A pointwise function is written once over [`Element`] and evaluated over numbers (its value), over [`Dual`] numbers (its
+//! derivatives, nested for those of higher order) and over a recorder (the operations that an engine without our kernels
+//! runs). Weights and reductions are [`Reducer`]'s, for every loss alike. [`gradcheck`] compares derivatives with central
+//! differences.
+//!
+//! ```
+//! use image_losses_core::{Dual, Element, Number, Pointwise};
+//!
+//! /// (x − y)⁴
+//! #[derive(Clone, Debug)]
+//! struct Quartic;
+//!
+//! impl Pointwise<2> for Quartic {
+//!     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+//!         (x - y).square().square()
+//!     }
+//! }
+//!
+//! let x = Dual { value: Number(3.0f64), derivative: Number(1.0) };
+//! let y = Dual { value: Number(1.0), derivative: Number(0.0) };
+//! let found = Quartic.value([x, y]);
+//! assert_eq!((found.value.0, found.derivative.0), (16.0, 32.0)); // d⁴ and 4d³
+//! ```
+//!
+//! Names no loss and no engine. A wrong shape or option is an [`Error`] with what was expected and what came; only the
+//! kernels hold `unsafe` code.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod error;

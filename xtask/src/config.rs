@@ -1,6 +1,5 @@
 //! `cargo xtask config`: the configurations' schema, and a check of whole documents.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -48,7 +47,7 @@ pub(crate) fn run(command: &Command) -> Result<Outcome, Stop> {
         Command::Schema => {
             let text =
                 serde_json::to_string_pretty(&schema(&Registry::standard())).map_err(|error| error.to_string())?;
-            print(&text)?;
+            println!("{text}");
             Ok(Outcome::Success)
         }
         Command::Check(arguments) => check_files(arguments),
@@ -87,7 +86,7 @@ fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
             for row in &rows {
                 // A field that holds a separator would be two.
                 let fields: Vec<String> = row.iter().map(|field| field.replace(['\t', '\n', '\r'], " ")).collect();
-                print(&fields.join("\t"))?;
+                println!("{}", fields.join("\t"));
             }
         }
         Format::Table => {
@@ -96,21 +95,16 @@ fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
             for row in rows {
                 table.add_row(row);
             }
-            print(&table.trim_fmt())?;
+            println!("{}", table.trim_fmt());
         }
     }
     for remark in remarks {
         eprintln!("note: {remark}");
     }
-    print(&format!("{built} built, {failed} failed"))?;
+    println!("{built} built, {failed} failed");
     Ok(if failed == 0 { Outcome::Success } else { Outcome::Failure })
 }
 
 fn shown(file: &Path) -> String {
     file.display().to_string()
-}
-
-/// Prints a line; a reader that has gone away ends the program quietly elsewhere.
-fn print(line: &str) -> Result<(), Stop> {
-    writeln!(std::io::stdout(), "{line}").map_err(|error| error.to_string())
 }

@@ -1,7 +1,7 @@
 //! Development tasks of image-losses: `cargo xtask --help`.
 //!
 //! Exit codes: 0 where everything asked for succeeded, 1 where a check failed, 2 where the command could not be run
-//! as given.
+//! as given, 141 where the reader of the output went away.
 
 mod bench;
 mod command;
@@ -22,7 +22,11 @@ use clap::{Parser, Subcommand};
 
 /// Development tasks of image-losses.
 ///
-/// Exit codes: 0 success, 1 a check failed, 2 the command could not be run as given.
+/// Results go to the standard output, progress and errors to the standard error. Colours are left out where the output is
+/// no terminal or NO_COLOR is set. An interrupted command leaves no half-written file and can be started again.
+///
+/// Exit codes: 0 success, 1 a check failed, 2 the command could not be run as given, 141 the reader of the output went
+/// away (as `| head` does).
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Arguments {
@@ -35,8 +39,16 @@ enum Task {
     /// Compare every loss with the reference values that MMagic computed.
     Verify(verify::Arguments),
     /// Time every loss against PyTorch on the same inputs, in one interleaved run.
+    ///
+    /// Before anything is timed, our value and gradient are checked against the peer's, and both against double
+    /// precision. Then every round times each of the contestants once, in turn; ratios are taken round by round. Needs
+    /// `cargo xtask setup torch-peer`.
     Bench(bench::Arguments),
     /// Measure the peak memory of a perceptual loss, ours and PyTorch's.
+    ///
+    /// VGG-19's perceptual loss (l1 at five layers) of one image of 256×256 with the image's gradient, a few steps in a
+    /// process of its own for each contestant, on the same weights and images. What counts is the largest resident set
+    /// that the system saw, program and libraries included. Needs `cargo xtask setup torch-peer`.
     Memory(bench::memory::Arguments),
     /// Run the tests of every crate, on tch too where libtorch is set up.
     Test(test::Arguments),
@@ -72,7 +84,20 @@ enum Outcome {
 /// Why a task could not be run, in words for the user.
 type Stop = String;
 
+/// Where the reader of the output goes away, `println` panics: ends the program then, as a signal ends others.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload().downcast_ref::<String>();
+        if message.is_some_and(|message| message.starts_with("failed printing to stdout")) {
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_with_the_reader();
     let outcome = match Arguments::parse().task {
         Task::Verify(arguments) => verify::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),

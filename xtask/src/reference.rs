@@ -11,13 +11,13 @@ use crate::{Outcome, Stop};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Where the regenerated corpus goes.
-    #[arg(long, default_value = "target/reference")]
+    #[arg(long, value_name = "DIR", default_value = "target/reference")]
     out: PathBuf,
     /// Only cases that match, as `pixelwise/l1_*`.
-    #[arg(long)]
+    #[arg(long, value_name = "PATTERN")]
     filter: Option<String>,
     /// Draw new inputs (other shapes, other values) with this seed instead of taking the corpus's.
-    #[arg(long)]
+    #[arg(long, value_name = "SEED")]
     fresh_inputs: Option<u64>,
 }
 

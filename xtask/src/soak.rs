@@ -5,6 +5,7 @@ use image_losses::config::{BuildContext, Inputs, Registry};
 use image_losses::objective::{Objective, Side, Step};
 use image_losses::prelude::Differentiable;
 use image_losses::{AnyTensor, Error, Result};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::{Outcome, Stop};
@@ -45,7 +46,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
         return Err("this build lacks tch: cargo run -p xtask --features tch -- soak --backend tch".into());
     }
     let warm = WARM.min(steps / 2);
-    let train = |seed: usize, watched: bool| train(backend, seed, steps, warm, watched);
+    // Each of the two threads trains beside the other and alone.
+    let bar = ProgressBar::new(4 * steps as u64);
+    let train = |seed: usize, watched: bool| train(backend, seed, steps, warm, watched, &bar);
     let words = |error: Error| error.to_string();
     let together = std::thread::scope(|scope| {
         let other = scope.spawn(|| train(2, false));
@@ -57,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     })
     .map_err(words)?;
     let alone = [train(1, false).map_err(words)?, train(2, false).map_err(words)?];
+    bar.finish_and_clear();
     let mut fine = true;
     let [at_warm, at_end] = together[0].resident.unwrap_or_default().map(|kib| kib as f64 / 1024.0);
     println!("{backend:?}: resident {at_warm:.1} MiB after {warm} steps, {at_end:.1} MiB after {steps}");
@@ -93,7 +97,14 @@ struct Trained {
 }
 
 /// Trains an image towards another by gradient steps.
-fn train(backend: Backend, seed: usize, steps: usize, warm: usize, watched: bool) -> Result<Trained> {
+fn train(
+    backend: Backend,
+    seed: usize,
+    steps: usize,
+    warm: usize,
+    watched: bool,
+    bar: &ProgressBar,
+) -> Result<Trained> {
     let document = json!({
         "loss_pixel": {"type": "CharbonnierLoss", "eps": 1e-6, "data_info": {"pred": "fake", "target": "real"}},
         "loss_tv": {"type": "tv_loss", "loss_weight": 0.01, "data_info": {"input": "fake"}},
@@ -123,6 +134,7 @@ fn train(backend: Backend, seed: usize, steps: usize, warm: usize, watched: bool
         if watched && (step + 1 == warm || step + 1 == steps) {
             resident[usize::from(step + 1 == steps)] = resident_size().unwrap_or(0);
         }
+        bar.inc(1);
     }
     Ok(Trained { image, first, last, resident: watched.then_some(resident) })
 }

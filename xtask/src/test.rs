@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     )?;
     if libtorch().is_some() {
         fine &= cargo_test(&["--package", "image-losses-tch"], &mut count)?;
-        fine &= cargo_test(&["--package", "image-losses", "--features", "tch"], &mut count)?;
+        fine &= cargo_test(&["--package", "image-losses", "--features", "tch,toml"], &mut count)?;
     } else {
         println!("tch is left out: libtorch is not set up (`cargo xtask setup libtorch`, or `test --all`)");
     }

@@ -16,10 +16,6 @@ use crate::{Outcome, Stop};
 const SHAPE: [usize; 4] = [1, 3, 256, 256];
 
 /// Arguments of `cargo xtask memory`.
-///
-/// VGG-19's perceptual loss (l1 at five layers) of one image of 256×256 with the image's gradient, a few steps in a
-/// process of its own for each contestant, on the same weights and images. What counts is the largest resident set that
-/// the system saw, program and libraries included. Needs `cargo xtask setup torch-peer`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Threads of either side.

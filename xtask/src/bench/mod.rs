@@ -22,14 +22,10 @@ use peer::Peer;
 use subject::Subject;
 
 /// Arguments of `cargo xtask bench`.
-///
-/// Before anything is timed, our value and gradient are checked against the peer's, and both against double precision.
-/// Then every round times each of the contestants once, in turn; ratios are taken round by round. Needs
-/// `cargo xtask setup torch-peer`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Only cases that match, as `pointwise/l1*`; may be given several times.
-    #[arg(long)]
+    #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
     /// Rounds that are measured.
     #[arg(long, default_value_t = 15)]
@@ -51,8 +47,11 @@ pub(crate) struct Arguments {
 /// The choice of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
+    /// For people.
     Table,
+    /// For a document.
     Markdown,
+    /// For programs.
     Json,
 }
 

@@ -18,7 +18,7 @@ use report::{Report, Row};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A directory of reference cases; the project's own by default.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
     /// The engines: by default the pure-Rust ones, ndarray (values) and autograd.
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value = "all")]
     dtype: DTypes,
     /// Only cases that match, as `pixelwise/*`; may be given several times.
-    #[arg(long)]
+    #[arg(long, value_name = "PATTERN")]
     filter: Vec<String>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value = "table")]
@@ -37,24 +37,33 @@ pub(crate) struct Arguments {
 /// The choice of engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Backend {
+    /// Arrays: values.
     Ndarray,
+    /// Graphs in pure Rust: values and gradients.
     Autograd,
+    /// libtorch: values and gradients.
     Tch,
+    /// All three.
     All,
 }
 
 /// The choice of element types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DTypes {
+    /// Single precision.
     F32,
+    /// Double precision.
     F64,
+    /// Both.
     All,
 }
 
 /// The choice of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
+    /// For people.
     Table,
+    /// For programs: every case on every engine.
     Json,
 }
 
