@@ -40,7 +40,7 @@ pub(crate) fn same<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value = 
         let output = child.env("IMAGE_LOSSES_ISA", isa).env("RAYON_NUM_THREADS", threads).output().expect("a process");
         let text = String::from_utf8_lossy(&output.stdout);
         let found = text.lines().filter_map(|line| line.strip_prefix(MARK)).any(|line| line == expected);
-        assert!(found, "other bits on {isa} with {threads} threads: expected {expected}, got {text}");
+        assert!(found, "bits: others on {isa} with {threads} threads: expected {expected}, got {text}");
     }
 }
 

@@ -27,6 +27,8 @@ mod case;
 mod engine;
 mod laws;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 
