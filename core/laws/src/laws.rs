@@ -156,28 +156,43 @@ pub(crate) fn engines<E: Engine, const K: usize, L: Lawful<K>>(
     });
 }
 
-/// Gradients, and gradients of gradients, against central differences.
+/// Gradients, and gradients of gradients, against central differences; none by an input that is held constant.
 pub(crate) fn gradients<E: Engine, const K: usize, L: Lawful<K>>(
     engine: &E,
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
+    if takes.detached {
+        return;
+    }
+    let free: Vec<usize> = (0..K).filter(|&k| !takes.held[k]).collect();
     law("gradients", losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
-        let moved =
-            |inputs: &[Vec<f64>]| Case { inputs: inputs.to_vec().try_into().expect("K inputs"), ..case.clone() };
+        let of_free = |all: &[Vec<f64>]| free.iter().map(|&k| all[k].clone()).collect::<Vec<_>>();
+        let moved = |inputs: &[Vec<f64>]| {
+            let mut case = case.clone();
+            free.iter().zip(inputs).for_each(|(&k, input)| case.inputs[k].clone_from(input));
+            case
+        };
         let derived = |inputs: &[Vec<f64>], direction: Option<&[Vec<f64>]>| {
-            engine.derived(loss, &moved(inputs), DType::F64, direction)
+            let mut all: [Vec<f64>; K] = std::array::from_fn(|k| vec![0.0; case.inputs[k].len()]);
+            free.iter().zip(direction.unwrap_or_default()).for_each(|(&k, direction)| all[k].clone_from(direction));
+            engine.derived(loss, &moved(inputs), DType::F64, direction.map(|_| &all[..]))
         };
         let total = |inputs: &[Vec<f64>]| Ok(engine.value(loss, &moved(inputs), DType::F64)?.iter().sum());
-        let worst = check_gradient(&case.inputs, STEP, total, |inputs| Ok(derived(inputs, None)?.1))?;
+        let first = |inputs: &[Vec<f64>]| {
+            let gradients = derived(inputs, None)?.1;
+            let held = (0..K).filter(|&k| takes.held[k]).flat_map(|k| &gradients[k]);
+            assert!(held.clone().all(|&g| g == 0.0), "a gradient by what is held constant: {gradients:?}");
+            Ok(of_free(&gradients))
+        };
+        let inputs = of_free(&case.inputs);
+        let worst = check_gradient(&inputs, STEP, total, first)?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "{worst:?}");
         if !takes.smooth {
             return Ok(());
         }
-        let first = |inputs: &[Vec<f64>]| Ok(derived(inputs, None)?.1);
-        let worst = check_second_derivatives(&case.inputs, STEP, first, |inputs, direction| {
-            Ok(derived(inputs, Some(direction))?.2)
-        })?;
+        let second = |inputs: &[Vec<f64>], direction: &[Vec<f64>]| Ok(of_free(&derived(inputs, Some(direction))?.2));
+        let worst = check_second_derivatives(&inputs, STEP, first, second)?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "second: {worst:?}");
         Ok(())
     });

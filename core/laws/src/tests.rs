@@ -227,6 +227,12 @@ fn a_symmetric_loss_is_not_what_claims_to_be_none() {
     assert!(breaks("symmetry", || laws::symmetry(&Cpu, losses::<NONE>(), takes)));
 }
 
+#[test]
+fn an_input_with_a_gradient_is_not_held_constant() {
+    let takes = Takes { held: [false, true], ..TAKES };
+    assert!(breaks("gradients", || laws::gradients(&Cpu, losses::<NONE>(), takes)));
+}
+
 /// The bits of processes: this test is started again by the law.
 #[test]
 fn bits_that_depend_on_threads() {
