@@ -123,6 +123,9 @@ pub struct Takes<const K: usize> {
     pub scaled_by: &'static [&'static str],
     /// The options that have no default.
     pub required: &'static [&'static str],
+    /// Portable code rounds otherwise than vectors do: that of convolutions, which does not fuse a multiplication and an
+    /// addition, as without an instruction for it that takes many times as long.
+    pub portable_apart: bool,
     /// The largest inputs, in double and in single precision, that leave every gradient finite.
     pub huge: [f64; 2],
 }
@@ -146,6 +149,7 @@ impl<const K: usize> Takes<K> {
             degree: None,
             scaled_by: &["loss_weight"],
             required: &[],
+            portable_apart: false,
             huge: [1e30; 2],
         }
     }
