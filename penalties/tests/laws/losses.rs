@@ -41,7 +41,7 @@ fn images<T: Tensor>(w: &T, value: f64) -> Result<T> {
 }
 
 /// Parameters for data of any size.
-const PARAMETERS: Takes<1> = Takes { weight: Weight::Absent, rank: Rank::Batch, ..Takes::new(["w"]) };
+const PARAMETERS: Takes<1> = Takes { weight: Weight::Taken, rank: Rank::Batch, ..Takes::new(["w"]) };
 
 macro_rules! at_images {
     ($wrapper:ident, $loss:ty) => {
