@@ -71,6 +71,8 @@ pub enum Primitive {
     Select(Selection),
     /// Summed down to a shape that broadcasts to the input's.
     SumTo(Shape),
+    /// Euclidean norms over what is summed down to a shape; derivative 0 at 0.
+    NormTo(Shape),
     /// Repeated to a shape.
     BroadcastTo(Shape),
     /// The same elements in another shape.
@@ -206,7 +208,7 @@ impl Primitive {
                 let branches = broadcast_shape(self.name(), inputs[1], inputs[2])?;
                 broadcast_shape(self.name(), inputs[0], &branches)
             }
-            Primitive::SumTo(shape) => {
+            Primitive::SumTo(shape) | Primitive::NormTo(shape) => {
                 broadcasts_to(self.name(), shape, inputs[0])?;
                 Ok(shape.clone())
             }
@@ -316,6 +318,7 @@ impl Primitive {
             Primitive::Select(Selection::NotPositive) => "if_not_positive",
             Primitive::Select(Selection::Zero) => "if_zero",
             Primitive::SumTo(_) => "sum",
+            Primitive::NormTo(_) => "norm",
             Primitive::BroadcastTo(_) => "broadcast_to",
             Primitive::Reshape(_) => "reshape",
             Primitive::Permute(_) => "permute",
@@ -427,6 +430,33 @@ fn sum_to<T: PrimitiveTensor>(tensor: &T, shape: &[usize]) -> Result<T> {
     if tensor.extents() == shape { Ok(tensor.clone()) } else { T::apply(Primitive::SumTo(shape.to_vec()), &[tensor]) }
 }
 
+/// The shape with an extent of 1 on each of the axes, which must be there, each once.
+fn without_axes(operation: &'static str, shape: &[usize], axes: &[usize]) -> Result<Shape> {
+    let mut kept = shape.to_vec();
+    for (i, &axis) in axes.iter().enumerate() {
+        if axis >= shape.len() || axes[..i].contains(&axis) {
+            return Err(Error::ShapeRule {
+                operation,
+                argument: "input",
+                expected: format!("the axes {axes:?}, each once"),
+                got: shape.to_vec(),
+            });
+        }
+        kept[axis] = 1;
+    }
+    Ok(kept)
+}
+
+/// Without the axes, unless they are to be kept.
+fn dropped<T: PrimitiveTensor>(tensor: T, axes: &[usize], keep: bool) -> Result<T> {
+    if keep {
+        return Ok(tensor);
+    }
+    let shape = tensor.extents();
+    let left = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
+    T::apply(Primitive::Reshape(left), &[&tensor])
+}
+
 /// The vector-Jacobian product of a primitive: the gradient by each input (`None`: none flows), from the inputs and the
 /// output's gradient, in primitives.
 ///
@@ -494,6 +524,11 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
             Ok(vec![None, Some(part(gradient, &zero, 1)?), Some(part(&zero, gradient, 2)?)])
         }
         Primitive::SumTo(_) => one(Primitive::BroadcastTo(shape(0).to_vec())),
+        Primitive::NormTo(_) => {
+            // The direction first: the gradient over the norm, or times the input, may be out of range.
+            let norms = T::apply(primitive.clone(), &[&inputs[0]])?;
+            Ok(vec![Some(T::apply(Primitive::map(functions::direction()), &[&inputs[0], &norms, gradient])?)])
+        }
         Primitive::BroadcastTo(_) => Ok(vec![Some(sum_to(gradient, shape(0))?)]),
         Primitive::Reshape(_) => one(Primitive::Reshape(shape(0).to_vec())),
         Primitive::Permute(order) => {
@@ -640,25 +675,12 @@ impl<T: PrimitiveTensor> Tensor for T {
         T::apply(Primitive::Select(Selection::Zero), &[self, then, otherwise])
     }
     fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        let shape = self.extents();
-        let mut kept = shape.to_vec();
-        for (i, &axis) in axes.iter().enumerate() {
-            if axis >= shape.len() || axes[..i].contains(&axis) {
-                return Err(Error::ShapeRule {
-                    operation: "sum",
-                    argument: "input",
-                    expected: format!("the axes {axes:?}, each once"),
-                    got: shape.to_vec(),
-                });
-            }
-            kept[axis] = 1;
-        }
-        let sum = sum_to(self, &kept)?;
-        if keep {
-            return Ok(sum);
-        }
-        let left: Shape = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
-        T::apply(Primitive::Reshape(left), &[&sum])
+        let kept = without_axes("sum", self.extents(), axes)?;
+        dropped(sum_to(self, &kept)?, axes, keep)
+    }
+    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        let kept = without_axes("norm", self.extents(), axes)?;
+        dropped(T::apply(Primitive::NormTo(kept), &[self])?, axes, keep)
     }
     fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
         T::apply(Primitive::BroadcastTo(shape.to_vec()), &[self])
@@ -733,7 +755,7 @@ pub(crate) fn check_length(operation: &'static str, got: usize, shape: &[usize])
     }
 }
 
-/// The functions behind selections, erased once.
+/// The functions behind selections and norms, erased once.
 mod functions {
     use std::sync::OnceLock;
 
@@ -755,6 +777,23 @@ mod functions {
         fn value<E: Element>(&self, [condition, then, otherwise]: [E; 3]) -> E {
             condition.if_zero(then, otherwise)
         }
+    }
+
+    /// x/n, 0 where n is 0.
+    #[derive(Clone, Copy, Debug)]
+    struct Direction;
+    impl Pointwise<2> for Direction {
+        #[inline(always)]
+        fn value<E: Element>(&self, [x, norm]: [E; 2]) -> E {
+            // The divisor is replaced before dividing: no infinity arises in the branch that is not taken.
+            norm.if_zero(norm.constant(0.0), x / norm.if_zero(norm.constant(1.0), norm))
+        }
+    }
+
+    /// A norm's derivative by its elements.
+    pub(super) fn direction() -> &'static Function {
+        static DIRECTION: OnceLock<Function> = OnceLock::new();
+        DIRECTION.get_or_init(|| Function::new(Direction))
     }
 
     impl super::Selection {

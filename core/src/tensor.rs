@@ -412,6 +412,9 @@ pub trait Tensor: Clone + Sized {
     }
     /// Euclidean norm over `axes`, which stay as extents of 1 if `keep`; derivative 0 at 0.
     ///
+    /// The default squares in the tensor's own element type, where a square may be out of range; the engines here
+    /// square single precision in double precision.
+    ///
     /// # Errors
     /// As [`sum`](Tensor::sum).
     fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {

@@ -130,7 +130,7 @@ impl LeCamLoss {
         let weight = self.options.loss_weight;
         let of_real = mean(NAME, &distance(alpha_fake, 1.0), &[("real", real)], weight)?;
         let of_fake = mean(NAME, &distance(alpha_real, -1.0), &[("fake", fake)], weight)?;
-        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(real)
+        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
     }
 }
 

@@ -91,7 +91,7 @@ impl RelativisticAverageHingeLoss {
         let f = less(&wide_fake, &wide_real.mean_all()?)?;
         let of_real = mean(NAME, &Function::new(Hinge { sign }), &[("real", &r)], weight)?;
         let of_fake = mean(NAME, &Function::new(Hinge { sign: -sign }), &[("fake", &f)], weight)?;
-        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(real)
+        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
     }
 }
 

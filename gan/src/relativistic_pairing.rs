@@ -85,7 +85,7 @@ impl RelativisticPairingLoss {
             Step::Generator => (1.0, self.options.loss_weight),
         };
         let function = Function::new(SoftplusOfDifference { sign });
-        mean(NAME, &function, &[("real", real), ("fake", fake)], weight)?.cast_like(real)
+        mean(NAME, &function, &[("real", real), ("fake", fake)], weight)?.cast_like(fake)
     }
 }
 

@@ -27,6 +27,41 @@
 //! ```
 //!
 //! Half-precision inputs are computed and reduced in single precision; the result is cast back.
+//!
+//! # Tensors of different element types
+//!
+//! As under autocast, a prediction may be half-precision and its target single. Every operation of tensors promotes
+//! them as PyTorch does: to the widest type, `f16` with `bf16` to `f32`. [`TchLoss::call`] promotes all inputs of a loss
+//! first, so that its value has the widest one's type; a loss that is called on [`TchTensor`]s gives its value in the
+//! type of its first. A weight or mask takes no part: it is converted to what it multiplies. Each gradient has the type
+//! of its own input. Tensors that are not floating are refused.
+//!
+//! ```
+//! use image_losses_tch::TchLoss;
+//! # use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # #[derive(Clone, Debug)]
+//! # struct Squared;
+//! # impl Pointwise<2> for Squared {
+//! #     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E { (x - y).square() }
+//! # }
+//! # impl PointwiseLoss<2> for Squared {
+//! #     const NAME: &'static str = "Squared";
+//! #     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+//! #     fn function(&self) -> Function { Function::new(self.clone()) }
+//! #     fn reducer(&self) -> Reducer { Reducer::default() }
+//! # }
+//! # let criterion = Squared;
+//! use tch::{Device, Kind};
+//!
+//! let prediction = tch::Tensor::full([1, 1, 2, 2], 300.0, (Kind::Half, Device::Cpu)).set_requires_grad(true);
+//! let target = tch::Tensor::zeros([1, 1, 2, 2], (Kind::Float, Device::Cpu));
+//! let loss = criterion.call([&prediction, &target], None)?;
+//! loss.backward();
+//! // 300² is above the largest half-precision number.
+//! assert_eq!((loss.kind(), loss.double_value(&[])), (Kind::Float, 90_000.0));
+//! assert_eq!(prediction.grad().kind(), Kind::Half);
+//! # Ok::<(), image_losses_core::Error>(())
+//! ```
 
 use std::sync::Arc;
 
@@ -107,6 +142,25 @@ impl TchTensor {
     fn is_half(&self) -> bool {
         matches!(self.dtype, DType::F16 | DType::BF16)
     }
+}
+
+/// The type that two are promoted to: the wider, single precision for the two half-precision ones.
+fn wider(a: Kind, b: Kind) -> Kind {
+    match (a, b) {
+        _ if a == b => a,
+        (Kind::Double, _) | (_, Kind::Double) => Kind::Double,
+        _ => Kind::Float,
+    }
+}
+
+/// The tensors in the type that all are promoted to.
+fn promoted<const N: usize>(tensors: [&TchTensor; N]) -> Result<[tch::Tensor; N]> {
+    let kind = tensors.iter().map(|tensor| tensor.tensor.kind()).reduce(wider).unwrap_or(Kind::Float);
+    let mut converted = tensors.map(|tensor| tensor.tensor.shallow_clone());
+    for tensor in converted.iter_mut().filter(|tensor| tensor.kind() != kind) {
+        *tensor = tensor.f_to_kind(kind).map_err(engine)?;
+    }
+    Ok(converted)
 }
 
 /// libtorch's words as an error of ours.
@@ -222,13 +276,15 @@ impl Tensor for TchTensor {
         broadcastable("if_not_positive", self, then)?;
         broadcastable("if_not_positive", self, otherwise)?;
         let condition = self.tensor.f_le(0.0).map_err(engine)?;
-        Self::own(then.tensor.f_where_self(&condition, &otherwise.tensor).map_err(engine)?)
+        let [then, otherwise] = promoted([then, otherwise])?;
+        Self::own(then.f_where_self(&condition, &otherwise).map_err(engine)?)
     }
     fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
         broadcastable("if_zero", self, then)?;
         broadcastable("if_zero", self, otherwise)?;
         let condition = self.tensor.f_eq(0.0).map_err(engine)?;
-        Self::own(then.tensor.f_where_self(&condition, &otherwise.tensor).map_err(engine)?)
+        let [then, otherwise] = promoted([then, otherwise])?;
+        Self::own(then.f_where_self(&condition, &otherwise).map_err(engine)?)
     }
     fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
         check_axes("sum", axes, &self.shape())?;
@@ -243,7 +299,9 @@ impl Tensor for TchTensor {
     }
     fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
         check_axes("norm", axes, &self.shape())?;
-        self.same(self.tensor.f_norm_scalaropt_dim(2.0, extents(axes), keep))
+        // Squares in double precision, which holds that of every number in single precision.
+        let norm = self.tensor.f_norm_scalaropt_dim_dtype(2.0, extents(axes), keep, Kind::Double).map_err(engine)?;
+        self.same(norm.f_to_kind(self.tensor.kind()))
     }
     fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
         self.tensor
@@ -321,8 +379,9 @@ impl Tensor for TchTensor {
                 });
             }
         }
+        // libtorch promotes here.
         let tensors: Vec<&tch::Tensor> = tensors.iter().map(|tensor| &tensor.tensor).collect();
-        first.same(tch::Tensor::f_cat(&tensors, axis as i64))
+        Self::own(tch::Tensor::f_cat(&tensors, axis as i64).map_err(engine)?)
     }
     fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
         let turned = |shape: Shape, transpose: bool| {
@@ -357,8 +416,9 @@ impl Tensor for TchTensor {
         let side = |tensor: &tch::Tensor, transpose: bool| {
             if transpose { tensor.f_transpose(-2, -1) } else { Ok(tensor.shallow_clone()) }.map_err(engine)
         };
-        let (left, right) = (side(&self.tensor, transpose_self)?, side(&other.tensor, transpose_other)?);
-        self.same(left.f_matmul(&right))
+        let [left, right] = promoted([self, other])?;
+        let (left, right) = (side(&left, transpose_self)?, side(&right, transpose_other)?);
+        Self::own(left.f_matmul(&right).map_err(engine)?)
     }
     fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
         self.conv2d(weight, None, geometry)
@@ -375,14 +435,17 @@ impl Tensor for TchTensor {
                 got: bias.shape(),
             });
         }
-        self.same(self.tensor.f_conv2d(
-            &weight.tensor,
-            bias.map(|bias| &bias.tensor),
+        let has_bias = bias.is_some();
+        let [input, weight, bias] = promoted([self, weight, bias.unwrap_or(weight)])?;
+        let out = input.f_conv2d(
+            &weight,
+            has_bias.then_some(bias),
             extents(&geometry.stride),
             extents(&geometry.padding),
             extents(&geometry.dilation),
             geometry.groups as i64,
-        ))
+        );
+        Self::own(out.map_err(engine)?)
     }
     fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
         pool.output_shape(&self.shape())?;
@@ -415,7 +478,7 @@ impl Tensor for TchTensor {
         }
         let (mut map, factor) = function.tape().evaluate(inputs)?;
         if let Some(weight) = weight {
-            map = if map.is_half() { map.mul(&weight.cast_like(&map)?)? } else { map.mul(weight)? };
+            map = map.mul(&weight.cast_like(&map)?)?;
         }
         if extent == Extent::Sum {
             map = map.sum_all()?;
@@ -424,11 +487,14 @@ impl Tensor for TchTensor {
     }
     fn squared_difference(&self, other: &Self) -> Result<Self> {
         broadcastable("squared_difference", self, other)?;
-        Self::own(self.tensor.f_mse_loss(&other.tensor, Reduction::None).map_err(engine)?)
+        // libtorch's derivative takes one type alone, here and below.
+        let [a, b] = promoted([self, other])?;
+        Self::own(a.f_mse_loss(&b, Reduction::None).map_err(engine)?)
     }
     fn huber_difference(&self, other: &Self, delta: f64) -> Result<Self> {
         broadcastable("huber_difference", self, other)?;
-        Self::own(self.tensor.f_huber_loss(&other.tensor, Reduction::None, delta).map_err(engine)?)
+        let [a, b] = promoted([self, other])?;
+        Self::own(a.f_huber_loss(&b, Reduction::None, delta).map_err(engine)?)
     }
     fn hypotenuse(&self, square: f64) -> Result<Self> {
         // One pass forwards and one back, where the square, the sum and the root are three and as many.
@@ -532,7 +598,8 @@ impl Differentiable for TchTensor {
 
 /// Calls a loss on `tch` tensors.
 pub trait TchLoss<const K: usize> {
-    /// The loss of `inputs`, weighted by `weight`: a tensor with history, ready for `backward()`.
+    /// The loss of `inputs`, weighted by `weight`: a tensor with history, ready for `backward()`, in the widest input's
+    /// type.
     ///
     /// # Errors
     /// Shape errors as for [`Loss::forward`]; [`Error::InvalidOption`] for tensors that are not floating;
@@ -544,6 +611,8 @@ impl<const K: usize, L: Loss<K>> TchLoss<K> for L {
     fn call(&self, inputs: [&tch::Tensor; K], weight: Option<&tch::Tensor>) -> Result<tch::Tensor> {
         let wrapped = inputs.into_iter().map(TchTensor::new).collect::<Result<Vec<_>>>()?;
         let weight = weight.map(TchTensor::new).transpose()?;
+        let promoted = promoted::<K>(std::array::from_fn(|k| &wrapped[k]))?;
+        let wrapped = promoted.into_iter().map(TchTensor::own).collect::<Result<Vec<_>>>()?;
         let inputs = std::array::from_fn(|k| &wrapped[k]);
         Ok(self.forward(inputs, weight.as_ref())?.into_tensor())
     }

@@ -1,9 +1,13 @@
-//! Half precision: how far each loss and its gradient are from double precision, and a mask whose sum vanishes in it.
+//! Half precision: how far each loss and its gradient are from double precision, a mask whose sum vanishes in it, Gram
+//! matrices out of its range, and tensors of different types.
 
 use image_losses_composition::*;
-use image_losses_core::{Loss, Result, Tensor, Unary};
-use image_losses_gan::{GanLoss, GanOptions, GanType, Role};
-use image_losses_penalties::{DiscShiftLoss, R1GradientPenalty};
+use image_losses_core::{Differentiable, Loss, Result, Tensor, Unary};
+use image_losses_gan::*;
+use image_losses_penalties::*;
+use image_losses_perceptual::checkpoint::Checkpoint;
+use image_losses_perceptual::networks::VggType;
+use image_losses_perceptual::{PerceptualLoss, PerceptualOptions, Weights};
 use image_losses_pixelwise::*;
 use image_losses_tch::{TchLoss, TchTensor, differentiate};
 use tch::{Kind, Tensor as Torch};
@@ -102,4 +106,139 @@ fn a_mask_of_so_little_that_its_sum_vanishes_in_half_precision_still_divides() {
         let gradient: f64 = values(&x.grad()).iter().sum();
         assert!((gradient - 1.0).abs() <= 2.0 * tolerance, "{kind:?}: {gradient}");
     }
+}
+
+/// VGG-11 up to `relu4_1` whose 512 features are all 200 times the image's first channel.
+fn two_hundredfold() -> Weights {
+    let entries = VggType::Vgg11.architecture().into_iter().map(|(name, shape)| {
+        let mut values = vec![0.0; shape.iter().product()];
+        if let [_, channels, 3, 3] = shape[..] {
+            let factor = if name == "features.11.weight" { 200.0 } else { 1.0 };
+            values.iter_mut().skip(4).step_by(channels * 9).for_each(|centre| *centre = factor);
+        }
+        (name, shape, values)
+    });
+    Checkpoint::from_entries(entries).unwrap().into()
+}
+
+#[test]
+fn gram_matrices_of_512_channels_do_not_overflow() {
+    let options = PerceptualOptions {
+        layer_weights: [("relu4_1".to_owned(), 1.0)].into(),
+        vgg_type: VggType::Vgg11,
+        perceptual_weight: 0.0,
+        use_input_norm: false,
+        norm_img: false,
+        ..PerceptualOptions::default()
+    };
+    let loss = PerceptualLoss::new(options, &two_hundredfold()).unwrap();
+    for kind in HALVES {
+        // Features of 150 over 2×2 pixels: the product's sums are 4·150² = 90,000, above the largest f16, 65,504.
+        let image = |value: f64| Torch::full([1, 3, 16, 16], value, (kind, tch::Device::Cpu));
+        let gt = TchTensor::own(image(0.5)).unwrap();
+        let style = |x: &[TchTensor]| Ok(loss.forward(&x[0], &gt)?.style.unwrap());
+        let (value, gradients) = differentiate(&[&image(0.75)], style).unwrap();
+        // Over 512·4: (150² − 100²)/512. By a shift of the image: 2·200²·0.75/512. A factor's rounding, of 2⁻¹¹ or 2⁻⁸,
+        // counts twice in a matrix, and 2.6 times in the difference of two.
+        let tolerance = 5.2 * if kind == Kind::Half { 2f64.powi(-11) } else { 2f64.powi(-8) };
+        let (value, gradient) = (values(&value)[0], values(&gradients[0]).iter().sum::<f64>());
+        assert!((value / (12_500.0 / 512.0) - 1.0).abs() <= tolerance, "{kind:?}: {value}");
+        assert!((gradient / (60_000.0 / 512.0) - 1.0).abs() <= 2.0 * tolerance, "{kind:?}: {gradient}");
+    }
+}
+
+/// Pairs of different types and what they are promoted to.
+const MIXED: [([Kind; 2], Kind); 6] = [
+    ([Kind::Half, Kind::Float], Kind::Float),
+    ([Kind::Float, Kind::Half], Kind::Float),
+    ([Kind::BFloat16, Kind::Float], Kind::Float),
+    ([Kind::Half, Kind::BFloat16], Kind::Float),
+    ([Kind::Double, Kind::BFloat16], Kind::Double),
+    ([Kind::Float, Kind::Double], Kind::Double),
+];
+
+#[test]
+fn a_called_loss_of_different_types_is_that_of_the_widest() {
+    let image = [2, 3, 8, 8];
+    let mask = numbers(&[2, 1, 8, 8], 9).abs();
+    fn check<const K: usize>(loss: &impl Loss<K>, inputs: [Torch; K], mask: Option<&Torch>) {
+        for (pair, widest) in MIXED {
+            // The first input has the one type, all others have the other.
+            let leaves = |kind: &dyn Fn(usize) -> Kind| -> Vec<Torch> {
+                let leaf = |(k, x): (usize, &Torch)| x.to_kind(kind(k)).detach().copy().set_requires_grad(true);
+                inputs.iter().enumerate().map(leaf).collect()
+            };
+            let mixed = leaves(&|k| pair[k.min(1)]);
+            let wide = leaves(&|_| widest);
+            for mask_kind in [Kind::Half, Kind::Float] {
+                let mask = mask.map(|mask| mask.to_kind(mask_kind));
+                let [value, expected] = [&mixed, &wide].map(|inputs| {
+                    let value = loss.call(std::array::from_fn(|k| &inputs[k]), mask.as_ref()).unwrap();
+                    inputs.iter().for_each(|input| drop(input.grad().defined().then(|| input.grad().zero_())));
+                    value.backward();
+                    value
+                });
+                assert_eq!((value.kind(), values(&value)), (widest, values(&expected)), "{pair:?}");
+                for (mixed, wide) in mixed.iter().zip(&wide) {
+                    let expected = wide.grad().to_kind(mixed.kind());
+                    assert_eq!((mixed.grad().kind(), values(&mixed.grad())), (mixed.kind(), values(&expected)));
+                }
+            }
+        }
+    }
+    let pair = || [numbers(&image, 1), numbers(&image, 2)];
+    for mask in [None, Some(&mask)] {
+        check(&L1Loss::default(), pair(), mask);
+        check(&MseLoss::default(), pair(), mask);
+        check(&HuberLoss::default(), pair(), mask);
+        check(&CharbonnierLoss::default(), pair(), mask);
+        check(&GradientLoss::default(), pair(), mask);
+        let [foreground, background] = pair();
+        let matting = || [numbers(&[2, 1, 8, 8], 5).abs(), foreground.copy(), background.copy(), numbers(&image, 3)];
+        check(&L1CompositionLoss::default(), matting(), mask);
+        check(&MseCompositionLoss::default(), matting(), mask);
+    }
+    check(&PsnrLoss::default(), pair(), None);
+}
+
+#[test]
+fn losses_of_wrapped_tensors_of_different_types_have_the_first_ones() {
+    let shape = [2, 3, 8, 8];
+    let (x, y, mask) = (numbers(&shape, 1), numbers(&shape, 2), numbers(&[2, 1, 8, 8], 9).abs());
+    type Function<'a> = &'a dyn Fn(&TchTensor, &TchTensor, &TchTensor) -> Result<TchTensor>;
+    let check = |name: &str, loss: Function| {
+        let run = |kinds: [Kind; 3]| {
+            let wrap = |t: &Torch, kind: Kind| TchTensor::own(t.to_kind(kind)).unwrap().leaf().unwrap();
+            let (x, y, mask) = (wrap(&x, kinds[0]), wrap(&y, kinds[1]), wrap(&mask, kinds[2]));
+            let value = loss(&x, &y, &mask).unwrap();
+            value.tensor().backward();
+            assert_eq!(value.tensor().kind(), kinds[0], "{name} {kinds:?}");
+            assert_eq!(x.tensor().grad().kind(), kinds[0], "{name} {kinds:?}");
+            (values(value.tensor())[0], values(&x.tensor().grad()))
+        };
+        let (value, gradient) = run([Kind::Double; 3]);
+        let largest = gradient.iter().fold(f64::MIN_POSITIVE, |largest, g| largest.max(g.abs()));
+        for half in HALVES {
+            for kinds in [[half, Kind::Float, Kind::Float], [Kind::Float, half, half], [half, half, Kind::Double]] {
+                let (found, gradients) = run(kinds);
+                let error = gradients.iter().zip(&gradient).fold(0.0f64, |e, (a, b)| e.max((a - b).abs())) / largest;
+                let [of_value, of_gradient] = allowed(half);
+                assert!(((found - value) / value).abs() <= of_value, "{name} {kinds:?}: {found} {value}");
+                assert!(error <= of_gradient, "{name} {kinds:?}: {error:e}");
+            }
+        }
+    };
+    let gan = |gan_type| GanLoss::new(GanOptions::new(gan_type)).unwrap();
+    let (smgan, vanilla) = (gan(GanType::Smgan), gan(GanType::Vanilla));
+    check("smgan", &|x, _, mask| smgan.forward(x, Role::Generator, Some(mask)));
+    check("vanilla", &|x, _, _| vanilla.forward(x, Role::DiscriminatorOnReal, None));
+    check("relativistic", &|x, y, _| RelativisticPairingLoss::default().forward(x, y, Step::Generator));
+    check("feature matching", &|x, y, _| FeatureMatchingLoss::default().forward(&[x], &[y]));
+    check("disc shift", &|x, _, mask| DiscShiftLoss::default().forward([x], Some(mask)));
+    check("R1", &|x, y, mask| {
+        // The penalty of a critic whose parameters are x, at the images y.
+        let images = y.detach();
+        let penalty = R1GradientPenalty::default().forward(|y| y.unary(Unary::Square)?.mul(x), &images, Some(mask))?;
+        penalty.cast_like(x)
+    });
 }

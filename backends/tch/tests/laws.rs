@@ -15,6 +15,8 @@ mod composition;
 mod gan;
 #[path = "../../../penalties/tests/laws/losses.rs"]
 mod penalties;
+#[path = "../../../perceptual/tests/laws/losses.rs"]
+mod perceptual;
 #[path = "../../../pixelwise/tests/laws/losses.rs"]
 mod pixelwise;
 

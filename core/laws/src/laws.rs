@@ -22,8 +22,9 @@ const DIFFERENCE: f64 = 1e-5;
 /// Relative error allowed between single and double precision.
 const SINGLE: f64 = 2e-5;
 
-/// Runs a law over drawn losses and cases.
+/// Runs a law over drawn losses and cases; a failure begins with its name.
 fn law<L: Debug, const K: usize>(
+    name: &str,
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
     cases_per_law: u32,
@@ -35,7 +36,7 @@ fn law<L: Debug, const K: usize>(
         Ok(())
     });
     if let Err(error) = outcome {
-        panic!("{error}");
+        panic!("{name}: {error}");
     }
 }
 
@@ -87,7 +88,7 @@ pub(crate) fn hand_values<E: Engine, const K: usize, L: Lawful<K>>(
     takes: Takes<K>,
     hand: impl Fn(&L) -> Vec<Hand<K>>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, _| {
+    law("hand values", losses, takes, CASES / E::SPARSE, |loss, _| {
         let sum = with(loss, &[("reduction", "sum".into())]);
         let points = hand(loss);
         assert!(points.len() >= 2, "a perfect prediction and another point");
@@ -107,7 +108,7 @@ pub(crate) fn fused<const K: usize, L: PointwiseLoss<K> + Configured>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES, |loss, case| {
+    law("fused", losses, takes, CASES, |loss, case| {
         if loss.reducer().reduction == Reduction::None {
             let refused = fused_pass::<K, f64>(loss, case).unwrap_err();
             assert!(matches!(refused, Error::InvalidOption { option: "reduction", .. }), "{refused}");
@@ -132,7 +133,7 @@ pub(crate) fn engines<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("engines", losses, takes, CASES / E::SPARSE, |loss, case| {
         let expected = Cpu.value(loss, case, DType::F64)?;
         assert!(expected.iter().all(|v| v.is_finite()));
         for value in engine.more_values(loss, case) {
@@ -155,28 +156,43 @@ pub(crate) fn engines<E: Engine, const K: usize, L: Lawful<K>>(
     });
 }
 
-/// Gradients, and gradients of gradients, against central differences.
+/// Gradients, and gradients of gradients, against central differences; none by an input that is held constant.
 pub(crate) fn gradients<E: Engine, const K: usize, L: Lawful<K>>(
     engine: &E,
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
-        let moved =
-            |inputs: &[Vec<f64>]| Case { inputs: inputs.to_vec().try_into().expect("K inputs"), ..case.clone() };
+    if takes.detached {
+        return;
+    }
+    let free: Vec<usize> = (0..K).filter(|&k| !takes.held[k]).collect();
+    law("gradients", losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
+        let of_free = |all: &[Vec<f64>]| free.iter().map(|&k| all[k].clone()).collect::<Vec<_>>();
+        let moved = |inputs: &[Vec<f64>]| {
+            let mut case = case.clone();
+            free.iter().zip(inputs).for_each(|(&k, input)| case.inputs[k].clone_from(input));
+            case
+        };
         let derived = |inputs: &[Vec<f64>], direction: Option<&[Vec<f64>]>| {
-            engine.derived(loss, &moved(inputs), DType::F64, direction)
+            let mut all: [Vec<f64>; K] = std::array::from_fn(|k| vec![0.0; case.inputs[k].len()]);
+            free.iter().zip(direction.unwrap_or_default()).for_each(|(&k, direction)| all[k].clone_from(direction));
+            engine.derived(loss, &moved(inputs), DType::F64, direction.map(|_| &all[..]))
         };
         let total = |inputs: &[Vec<f64>]| Ok(engine.value(loss, &moved(inputs), DType::F64)?.iter().sum());
-        let worst = check_gradient(&case.inputs, STEP, total, |inputs| Ok(derived(inputs, None)?.1))?;
+        let first = |inputs: &[Vec<f64>]| {
+            let gradients = derived(inputs, None)?.1;
+            let held = (0..K).filter(|&k| takes.held[k]).flat_map(|k| &gradients[k]);
+            assert!(held.clone().all(|&g| g == 0.0), "a gradient by what is held constant: {gradients:?}");
+            Ok(of_free(&gradients))
+        };
+        let inputs = of_free(&case.inputs);
+        let worst = check_gradient(&inputs, STEP, total, first)?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "{worst:?}");
         if !takes.smooth {
             return Ok(());
         }
-        let first = |inputs: &[Vec<f64>]| Ok(derived(inputs, None)?.1);
-        let worst = check_second_derivatives(&case.inputs, STEP, first, |inputs, direction| {
-            Ok(derived(inputs, Some(direction))?.2)
-        })?;
+        let second = |inputs: &[Vec<f64>], direction: &[Vec<f64>]| Ok(of_free(&derived(inputs, Some(direction))?.2));
+        let worst = check_second_derivatives(&inputs, STEP, first, second)?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "second: {worst:?}");
         Ok(())
     });
@@ -188,7 +204,7 @@ pub(crate) fn scaling<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("scaling", losses, takes, CASES / E::SPARSE, |loss, case| {
         for &field in takes.scaled_by {
             let one = engine.value(&with(loss, &[(field, 1.0.into())]), case, DType::F64)?;
             for factor in [-2.5, 0.0, 7.0] {
@@ -217,7 +233,7 @@ pub(crate) fn symmetry<E: Engine, const K: usize, L: Lawful<K>>(
 ) {
     let Some(symmetric) = takes.symmetric else { return };
     let broken = std::cell::Cell::new(false);
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("symmetry", losses, takes, CASES / E::SPARSE, |loss, case| {
         let loss = &with(loss, &[("loss_weight", 1.5.into())]);
         let mut exchanged = case.clone();
         exchanged.inputs.swap(0, 1);
@@ -229,7 +245,7 @@ pub(crate) fn symmetry<E: Engine, const K: usize, L: Lawful<K>>(
         broken.set(broken.get() || value.iter().zip(&other).any(|(a, b)| (a - b).abs() > 1e-3));
         Ok(())
     });
-    assert!(symmetric || broken.get(), "exchanging {:?} changes nothing", &takes.names[..2]);
+    assert!(symmetric || broken.get(), "symmetry: exchanging {:?} changes nothing", &takes.names[..2]);
 }
 
 /// The order of the samples changes no number, only the order of a result per sample.
@@ -238,7 +254,7 @@ pub(crate) fn permutation<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("permutation", losses, takes, CASES / E::SPARSE, |loss, case| {
         let samples = case.shape[0];
         let reversed =
             |values: &[f64]| values.chunks(values.len() / samples).rev().flatten().copied().collect::<Vec<f64>>();
@@ -261,7 +277,7 @@ pub(crate) fn reductions<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("reductions", losses, takes, CASES / E::SPARSE, |loss, case| {
         let reduced = |reduction: &str, sample_wise: bool, case: &Case<K>| {
             let changes = [("reduction", reduction.into()), ("sample_wise", sample_wise.into())];
             engine.value(&with(loss, &changes), case, DType::F64)
@@ -306,7 +322,7 @@ pub(crate) fn masks<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("masks", losses, takes, CASES / E::SPARSE, |loss, case| {
         let shape = case.weight.as_ref().map_or_else(|| per_pixel(&case.shape), |(_, shape)| shape.clone());
         let masked = |weight: Option<Vec<f64>>| Case { weight: weight.map(|w| (w, shape.clone())), ..case.clone() };
         let ones = engine.value(loss, &masked(Some(vec![1.0; count(&shape)])), DType::F64)?;
@@ -363,7 +379,7 @@ pub(crate) fn extremes<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
+    law("extremes", losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
         // Not 0, which times infinity is no number.
         let loss = &with(loss, &[("loss_weight", 1.5.into())]);
         let [doubles, singles] = doubles_and_singles(takes, case);
@@ -394,7 +410,7 @@ pub(crate) fn fused_extremes<const K: usize, L: PointwiseLoss<K> + Configured>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / 4, |loss, case| {
+    law("fused extremes", losses, takes, CASES / 4, |loss, case| {
         if loss.reducer().reduction == Reduction::None {
             return Ok(());
         }
@@ -415,7 +431,7 @@ pub(crate) fn not_a_number<E: Engine, const K: usize, L: Lawful<K>>(
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law(losses, takes, CASES / E::SPARSE, |loss, case| {
+    law("no number", losses, takes, CASES / E::SPARSE, |loss, case| {
         for k in 0..K {
             let mut broken = Case { weight: None, ..case.clone() };
             let last = broken.inputs[k].len() - 1;
@@ -507,7 +523,7 @@ pub(crate) fn shapes<E: Engine, const K: usize, L: Lawful<K>>(
     takes: Takes<K>,
 ) {
     let misfits = misfits(takes);
-    law(losses, takes, 4, |loss, _| {
+    law("shapes", losses, takes, 4, |loss, _| {
         for (case, due) in &misfits {
             let mut results = engine.more_values(loss, case);
             results.push(engine.value(loss, case, DType::F64));
@@ -527,7 +543,7 @@ pub(crate) fn fused_shapes<const K: usize, L: PointwiseLoss<K> + Configured>(
     takes: Takes<K>,
 ) {
     let misfits = misfits(takes);
-    law(losses, takes, 4, |loss, _| {
+    law("fused shapes", losses, takes, 4, |loss, _| {
         for (case, due) in &misfits {
             let error = fused_pass::<K, f64>(loss, case).unwrap_err();
             assert!(due(&error), "{error:?} for {:?} and weight {:?}", case.shapes, case.weight);
@@ -539,7 +555,7 @@ pub(crate) fn fused_shapes<const K: usize, L: PointwiseLoss<K> + Configured>(
 /// Written and read back it is the same loss; nothing given is the default; unknown fields and a `loss_weight` that is
 /// no number are refused.
 pub(crate) fn configuration<const K: usize, L: Lawful<K>>(losses: impl Strategy<Value = L>, takes: Takes<K>) {
-    law(losses, takes, CASES, |loss, _| {
+    law("configuration", losses, takes, CASES, |loss, _| {
         let text = serde_json::to_string(loss).expect("text");
         assert_eq!(&serde_json::from_str::<L>(&text).expect("the loss"), loss);
         let options = serde_json::to_value(loss).expect("options");

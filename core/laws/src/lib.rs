@@ -8,7 +8,7 @@
 //! |---|---|
 //! | hand values | the value at points computed by hand, the first of a perfect prediction |
 //! | engines | the same value and gradients on every engine, in double and in single precision; the element type is kept |
-//! | gradients | first and second derivatives are those of the value, by central differences |
+//! | gradients | first and second derivatives are those of the value, by central differences; 0 by what is held constant |
 //! | scaling | λ multiplies the result; inputs scaled by k scale it by k to the loss's degree |
 //! | symmetry | exchanging the first two inputs changes nothing, or does where the loss is not symmetric |
 //! | permutation | the order of the samples changes no number |
@@ -27,6 +27,8 @@ mod case;
 mod engine;
 mod laws;
 mod plain;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Debug;
 
@@ -104,6 +106,10 @@ pub struct Takes<const K: usize> {
     pub same_shape: bool,
     /// The value comes from a map of the inputs' shape by `reduction`.
     pub map: bool,
+    /// Which inputs are held constant: they have an influence and no gradient.
+    pub held: [bool; K],
+    /// A part of the inputs' influence is held constant, so that the gradient is not the value's derivative.
+    pub detached: bool,
     /// It has second derivatives on the grid.
     pub smooth: bool,
     /// The last input lies above all others: for a loss of sums of differences, which could cancel to nearly nothing
@@ -117,6 +123,9 @@ pub struct Takes<const K: usize> {
     pub scaled_by: &'static [&'static str],
     /// The options that have no default.
     pub required: &'static [&'static str],
+    /// Portable code rounds otherwise than vectors do: that of convolutions, which does not fuse a multiplication and an
+    /// addition, as without an instruction for it that takes many times as long.
+    pub portable_apart: bool,
     /// The largest inputs, in double and in single precision, that leave every gradient finite.
     pub huge: [f64; 2],
 }
@@ -132,12 +141,15 @@ impl<const K: usize> Takes<K> {
             channels: None,
             same_shape: true,
             map: false,
+            held: [false; K],
+            detached: false,
             smooth: true,
             apart: false,
             symmetric: None,
             degree: None,
             scaled_by: &["loss_weight"],
             required: &[],
+            portable_apart: false,
             huge: [1e30; 2],
         }
     }

@@ -111,6 +111,18 @@ pub(super) fn sum_to<F: Scalar>(array: Array<'_, F>, shape: &[usize]) -> Vec<F> 
     sums.into_iter().map(F::from_f64).collect()
 }
 
+/// Euclidean norms of what is summed down to `shape`. The squares are in double precision, which holds that of every
+/// number in single precision.
+pub(super) fn norm_to<F: Scalar>(array: Array<'_, F>, shape: &[usize]) -> Vec<F> {
+    let squares = in_pieces(array.data.len(), 1, |start, out: &mut [f64]| {
+        for (out, x) in out.iter_mut().zip(&array.data[start..]) {
+            *out = x.to_f64() * x.to_f64();
+        }
+    });
+    let sums = sum_to(Array { shape: array.shape, data: &squares }, shape);
+    sums.into_iter().map(|sum| F::from_f64(sum.sqrt())).collect()
+}
+
 /// Elements that a task computes; fewer in all are computed at once.
 const TASK: usize = 1 << 14;
 

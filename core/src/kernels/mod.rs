@@ -101,6 +101,7 @@ pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape
         }
         Primitive::Select(selection) => map::Map::new(selection.function(), inputs, &[], shape, 1.0).values(&[]),
         Primitive::SumTo(shape) => broadcast::sum_to(inputs[0], shape),
+        Primitive::NormTo(shape) => broadcast::norm_to(inputs[0], shape),
         Primitive::BroadcastTo(shape) => broadcast::expand(inputs[0], shape),
         Primitive::Reshape(_) => inputs[0].data.to_vec(),
         Primitive::Permute(order) => broadcast::permute(inputs[0], order),

@@ -135,10 +135,14 @@ unsafe fn copy_lines(isa: Isa, source: *const u8, target: *mut u8, lines: usize)
                 }
             };
         }
+        /// # Safety
+        /// As [`copy_lines`].
         #[target_feature(enable = "avx512f")]
         unsafe fn wide(source: *const u8, target: *mut u8, lines: usize) {
             copy!(_mm512_loadu_si512, _mm512_stream_si512, 64, source, target, lines);
         }
+        /// # Safety
+        /// As [`copy_lines`].
         #[target_feature(enable = "avx")]
         unsafe fn middle(source: *const u8, target: *mut u8, lines: usize) {
             copy!(_mm256_loadu_si256, _mm256_stream_si256, 32, source, target, lines);

@@ -5,7 +5,8 @@
 //! cargo fuzz run --sanitizer none configuration -- -dict=fuzz/words.dict -max_len=4096 -rss_limit_mb=1024 -max_total_time=600
 //! ```
 
-use image_losses::config::{BuildContext, Registry, Syntax, check, parse};
+use image_losses::config::check::check;
+use image_losses::config::{BuildContext, Registry, Syntax, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

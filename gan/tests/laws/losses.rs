@@ -305,3 +305,96 @@ fn smgan() {
     masked::<true, false>();
     masked::<false, false>();
 }
+
+/// DeblurGANv2's objective in the generator's step: the critic gives the images back. The real ones are 1, the means of
+/// the pools −½ and ¾.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Adversary(AdvLoss);
+
+/// DeblurGANv2's objective in the discriminator's step: the laws draw the parameters w of the critic w·x at generated
+/// images of 1 and real ones of −1, so that its predictions are w and −w. The pools are empty.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Critic(AdvLoss);
+
+impl Lawful<1> for Adversary {
+    fn apply<T: Differentiable>(&self, [fake]: [&T; 1], _: Option<&T>) -> Result<T> {
+        let mut state = AdvState::<Sample>::new(7);
+        state.add_values((&[-1.0, 0.0], &[2, 1]), (&[0.5, 1.0], &[2, 1]))?;
+        let real = T::full(&fake.context(), 1.0, &fake.shape())?;
+        Ok(self.0.forward(|x| Ok(x.clone()), fake, &real, Step::Generator, None, &mut state)?.loss)
+    }
+    fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
+        None
+    }
+}
+
+impl Lawful<1> for Critic {
+    fn apply<T: Differentiable>(&self, [w]: [&T; 1], _: Option<&T>) -> Result<T> {
+        let images = |value: f64| T::full(&w.context(), value, &w.shape());
+        let mut per_sample = vec![1; w.rank()];
+        per_sample[0] = w.shape()[0];
+        let alpha = T::full(&w.context(), 0.25, &per_sample)?;
+        let mut state = AdvState::<Sample>::new(7);
+        let (fake, real) = (images(1.0)?, images(-1.0)?);
+        Ok(self.0.forward(|x| x.mul(w), &fake, &real, Step::Discriminator, Some(&alpha), &mut state)?.loss)
+    }
+    fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
+        None
+    }
+}
+
+fn softplus(x: f64) -> f64 {
+    (1.0 + x.exp()).ln()
+}
+
+/// Both steps of an objective, with their values at given inputs.
+fn adversarial(loss_type: AdvLossType, generator: &[(f64, f64)], critic: &[(f64, f64)], of_critic: Takes<1>) {
+    let loss = AdvLoss::new(AdvOptions { loss_type }).unwrap();
+    let takes = Takes { required: &["loss_type"], ..SCORES };
+    let hand = |points: &[(f64, f64)]| -> Vec<Hand<1>> {
+        points.iter().map(|&(x, value)| Hand { shape: vec![1, 1], inputs: [vec![x]], value }).collect()
+    };
+    general(&ENGINE, Just(Adversary(loss)), takes, |_| hand(generator));
+    general(&ENGINE, Just(Critic(loss)), Takes { required: &["loss_type"], ..of_critic }, |_| hand(critic));
+}
+
+#[test]
+fn adversarial_cross_entropy() {
+    let (generator, critic) =
+        ([(0.0, softplus(0.0)), (2.0, softplus(-2.0))], [(0.0, softplus(0.0)), (2.0, softplus(2.0))]);
+    adversarial(AdvLossType::Gan, &generator, &critic, SCORES);
+}
+
+#[test]
+fn adversarial_distance() {
+    // ½·|w| + ½·|−w − 1|
+    adversarial(AdvLossType::Lsgan, &[(1.0, 0.0), (-2.0, 3.0)], &[(-1.0, 0.5), (2.0, 2.5)], SCORES);
+}
+
+#[test]
+fn adversarial_wasserstein() {
+    // w − (−w) + 10·(|w| − 1)². The penalty needs channels, and has a kink at 0.
+    let of_critic = Takes { rank: Rank::Batch, apart: true, ..SCORES };
+    adversarial(AdvLossType::WganGp, &[(0.0, 0.0), (2.0, -2.0)], &[(1.0, 2.0), (3.0, 46.0)], of_critic);
+}
+
+/// The discriminator's own predictions are in the means, which are constants.
+const RELATIVISTIC: Takes<1> = Takes { detached: true, ..SCORES };
+
+#[test]
+fn adversarial_relativistic() {
+    let generator =
+        [(0.75, 0.5 * softplus(1.5) + 0.5 * softplus(0.0)), (2.75, 0.5 * softplus(1.5) + 0.5 * softplus(-2.0))];
+    // Of one sample the means are w and −w: softplus(2w).
+    let critic = [(0.0, softplus(0.0)), (1.0, softplus(2.0))];
+    adversarial(AdvLossType::Ragan, &generator, &critic, RELATIVISTIC);
+}
+
+#[test]
+fn adversarial_relativistic_squares() {
+    // ½·(1 + ½ + 1)² + ½·(f − ¾ − 1)²; (2w + 1)².
+    let generator = [(1.75, 3.125), (0.75, 3.625)];
+    adversarial(AdvLossType::RaganLs, &generator, &[(-0.5, 0.0), (1.0, 9.0)], RELATIVISTIC);
+}

@@ -566,7 +566,8 @@ impl<F: Finish> Task for BlockTask<'_, F> {
     }
 }
 
-/// The first step for some tiles of a group.
+/// The first step for some tiles of a group. The pointer leads to room for their points, as
+/// [`Convolution::transform_input`] demands.
 struct InputTask<'a> {
     convolution: &'a Convolution<'a>,
     first: usize,

@@ -130,11 +130,15 @@ impl Instructions {
     pub(crate) unsafe fn run(self, task: impl Task) {
         #[cfg(target_arch = "x86_64")]
         {
+            /// # Safety
+            /// As [`Instructions::run`].
             #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")]
             unsafe fn avx512(task: impl Task) {
                 // SAFETY: this function is compiled for the instructions, and its caller passes on the rest.
                 unsafe { task.run::<x86::Avx512>() }
             }
+            /// # Safety
+            /// As [`Instructions::run`].
             #[target_feature(enable = "avx2,fma")]
             unsafe fn avx2(task: impl Task) {
                 // SAFETY: as above.

@@ -1,0 +1,391 @@
+//! Each law, handed a loss that breaks it, fails by its name; and the same loss without the fault passes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use image_losses_core::kernels::Array;
+use image_losses_core::{
+    Differentiable, Element, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Scalar, Tensor,
+    Unary,
+};
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::{Cpu, Hand, Lawful, Takes, bits, laws};
+
+/// What is wrong with a loss.
+mod fault {
+    pub(super) const NONE: u8 = 0;
+    pub(super) const VALUE: u8 = 1;
+    pub(super) const SINGLE: u8 = 2;
+    pub(super) const PLAIN: u8 = 3;
+    pub(super) const GRADIENT: u8 = 4;
+    pub(super) const SECOND: u8 = 5;
+    pub(super) const WEIGHTLESS: u8 = 6;
+    pub(super) const SHIFTED: u8 = 7;
+    pub(super) const ASYMMETRIC: u8 = 8;
+    pub(super) const FIRST_SAMPLE: u8 = 9;
+    pub(super) const MEAN: u8 = 10;
+    pub(super) const SAMPLE_WISE: u8 = 11;
+    pub(super) const MASKED_MEAN: u8 = 12;
+    pub(super) const EMPTY_MASK: u8 = 13;
+    pub(super) const EMPTY_MASK_GRADIENT: u8 = 14;
+    pub(super) const AT_ZERO: u8 = 15;
+    pub(super) const HUGE: u8 = 16;
+    pub(super) const DENORMAL: u8 = 17;
+    pub(super) const NO_NUMBER: u8 = 18;
+    pub(super) const BROADCASTS: u8 = 19;
+    pub(super) const ANY_WEIGHT: u8 = 20;
+    pub(super) const THREADS: u8 = 21;
+    pub(super) const INSTRUCTIONS: u8 = 22;
+}
+use fault::*;
+
+/// (x − y)².
+#[derive(Clone, Debug)]
+struct Square;
+
+impl Pointwise<2> for Square {
+    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+        (x - y).square()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    loss_weight: f64,
+    reduction: Reduction,
+    sample_wise: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+/// The mean squared error with a fault.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Faulty<const FAULT: u8>(Options);
+
+const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+
+impl<const FAULT: u8> Faulty<FAULT> {
+    fn reducer(&self) -> Reducer {
+        let Options { loss_weight, reduction, sample_wise } = self.0;
+        Reducer { loss_weight, reduction, sample_wise }
+    }
+
+    fn compute<T: Tensor>(&self, [x, y]: [&T; 2], weight: Option<&T>, plainly: bool) -> Result<T> {
+        let reduce = |x: &T, weight: Option<&T>, reducer: Reducer| {
+            reducer.reduce("Faulty", &Function::new(Square), &INPUTS, &[x, y], weight)
+        };
+        let sum = Reducer { reduction: Reduction::Sum, ..self.reducer() };
+        let value = || reduce(x, weight, self.reducer());
+        let fitting = x.shape() == y.shape() && x.rank() >= 2 && x.elements() > 0;
+        let set = |variable: &str, to: &str| std::env::var(variable).is_ok_and(|value| value == to);
+        match FAULT {
+            VALUE => value()?.scale(1.0 + 1e-9),
+            SINGLE if x.dtype() == image_losses_core::DType::F32 => value()?.scale(1.001),
+            PLAIN if plainly => value()?.scale(1.0 + 1e-9),
+            // Half of the derivative; a derivative that has none in turn.
+            GRADIENT | SECOND if fitting => {
+                let difference = x.sub(y)?;
+                let still = difference.detach();
+                let square = if FAULT == GRADIENT {
+                    difference.mul(&still)?
+                } else {
+                    difference.mul(&still)?.scale(2.0)?.sub(&still.mul(&still)?)?
+                };
+                square.sum_all()?.scale(self.0.loss_weight)
+            }
+            WEIGHTLESS => reduce(x, weight, Reducer { loss_weight: 2.0, ..self.reducer() }),
+            SHIFTED => value()?.shift(1.0),
+            ASYMMETRIC => reduce(&x.scale(1.25)?, weight, self.reducer()),
+            FIRST_SAMPLE if fitting => {
+                let first = x.narrow(0, 0, 1)?.sum_all()?;
+                let value = value()?;
+                let shape = vec![1; value.rank()];
+                value.add(&first.reshape(&shape)?)
+            }
+            MEAN if self.0.reduction == Reduction::Mean && weight.is_none() => {
+                reduce(x, None, sum)?.scale(1.0 / (x.elements() as f64 + 1.0))
+            }
+            SAMPLE_WISE => reduce(x, weight, Reducer { sample_wise: false, ..self.reducer() }),
+            MASKED_MEAN => match weight {
+                // Divided by the number of elements, not by the sum of weights.
+                Some(_) if self.0.reduction == Reduction::Mean => {
+                    reduce(x, weight, sum)?.scale(2.0 / x.elements().max(1) as f64)
+                }
+                _ => value(),
+            },
+            EMPTY_MASK => match weight {
+                // 0/0 for an empty mask.
+                Some(weight) if self.0.reduction == Reduction::Mean && fitting => {
+                    let repeats = x.elements() as f64 / weight.elements() as f64;
+                    let total = weight.sum_all()?.scale(repeats)?;
+                    let value = reduce(x, Some(weight), sum)?;
+                    value.reshape(&total.shape())?.div(&total)
+                }
+                _ => value(),
+            },
+            EMPTY_MASK_GRADIENT => value()?.add(&x.sum_all()?.sub(&x.detach().sum_all()?)?),
+            // √(d²)², whose root has no derivative at 0; a square of a square; a quotient by what may be next to 0.
+            AT_ZERO if fitting => {
+                let root = x.sub(y)?.unary(Unary::Square)?.unary(Unary::Sqrt)?;
+                root.unary(Unary::Square)?.sum_all()
+            }
+            HUGE if fitting => x.sub(y)?.unary(Unary::Square)?.unary(Unary::Square)?.unary(Unary::Square)?.sum_all(),
+            DENORMAL if fitting => {
+                let (one, inverse) = (x.affine(0.0, 1.0)?, x.affine(0.0, 1.0)?.div(x)?);
+                x.if_zero(&one, &inverse)?.sum_all()
+            }
+            NO_NUMBER if fitting => {
+                let square = x.sub(y)?.unary(Unary::Square)?;
+                let zero = T::full(&x.context(), 0.0, &x.shape())?;
+                square.neg()?.if_not_positive(&square, &zero)?.sum_all()
+            }
+            BROADCASTS => x.sub(y)?.unary(Unary::Square)?.sum_all(),
+            ANY_WEIGHT => {
+                let fits = weight.is_none_or(|weight| weight.shape().len() == x.rank());
+                reduce(x, weight.filter(|_| fits), self.reducer())
+            }
+            THREADS if set("RAYON_NUM_THREADS", "2") => value()?.scale(1.0 + f64::EPSILON),
+            INSTRUCTIONS if set("IMAGE_LOSSES_ISA", "avx2") => value()?.scale(1.0 + f64::EPSILON),
+            _ => value(),
+        }
+    }
+}
+
+impl<const FAULT: u8> Lawful<2> for Faulty<FAULT> {
+    fn apply<T: Differentiable>(&self, inputs: [&T; 2], weight: Option<&T>) -> Result<T> {
+        self.compute(inputs, weight, false)
+    }
+    fn apply_plainly<T: Tensor>(&self, inputs: [&T; 2], weight: Option<&T>) -> Option<Result<T>> {
+        Some(self.compute(inputs, weight, true))
+    }
+}
+
+const TAKES: Takes<2> = Takes { symmetric: Some(true), degree: Some(2), ..Takes::pointwise(INPUTS) };
+
+fn losses<const FAULT: u8>() -> impl Strategy<Value = Faulty<FAULT>> + Clone {
+    any::<bool>().prop_map(|sample_wise| Faulty(Options { loss_weight: 1.5, sample_wise, ..Default::default() }))
+}
+
+fn by_hand<const FAULT: u8>(loss: &Faulty<FAULT>) -> Vec<Hand<2>> {
+    let hand = |x: f64, y: f64, square: f64| Hand {
+        shape: vec![1, 1],
+        inputs: [vec![x], vec![y]],
+        value: loss.0.loss_weight * square,
+    };
+    vec![hand(1.0, 1.0, 0.0), hand(3.0, 1.0, 4.0)]
+}
+
+/// Whether the law was broken; it is under no other name, and where no other law is looked at.
+#[track_caller]
+fn breaks(name: &str, law: impl FnOnce()) -> bool {
+    let Err(panic) = catch_unwind(AssertUnwindSafe(law)) else { return false };
+    let text = panic.downcast_ref::<String>().expect("a message");
+    assert!(text.starts_with(&format!("{name}: ")), "{name} failed with: {text}");
+    true
+}
+
+/// Every fault breaks its law, and the loss without a fault keeps it.
+macro_rules! broken {
+    ($($test:ident: $name:literal, [$($fault:ident),*], |$losses:ident, $takes:ident| $law:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            fn law<const FAULT: u8>() {
+                let ($losses, $takes) = (losses::<FAULT>(), TAKES);
+                $law;
+            }
+            assert!(!breaks($name, law::<NONE>), "a loss without a fault");
+            $(assert!(breaks($name, law::<$fault>), stringify!($fault));)*
+        }
+    )*};
+}
+
+broken! {
+    hand_values: "hand values", [VALUE, SINGLE], |losses, takes| laws::hand_values(&Cpu, losses, takes, by_hand);
+    engines: "engines", [PLAIN, SINGLE], |losses, takes| laws::engines(&Cpu, losses, takes);
+    gradients: "gradients", [GRADIENT, SECOND], |losses, takes| laws::gradients(&Cpu, losses, takes);
+    scaling: "scaling", [WEIGHTLESS, SHIFTED], |losses, takes| laws::scaling(&Cpu, losses, takes);
+    symmetry: "symmetry", [ASYMMETRIC], |losses, takes| laws::symmetry(&Cpu, losses, takes);
+    permutation: "permutation", [FIRST_SAMPLE], |losses, takes| laws::permutation(&Cpu, losses, takes);
+    reductions: "reductions", [MEAN, SAMPLE_WISE, MASKED_MEAN], |losses, takes| laws::reductions(&Cpu, losses, takes);
+    masks: "masks", [MASKED_MEAN, EMPTY_MASK, EMPTY_MASK_GRADIENT], |losses, takes| laws::masks(&Cpu, losses, takes);
+    extremes: "extremes", [AT_ZERO, HUGE, DENORMAL], |losses, takes| laws::extremes(&Cpu, losses, takes);
+    not_a_number: "no number", [NO_NUMBER], |losses, takes| laws::not_a_number(&Cpu, losses, takes);
+    shapes: "shapes", [BROADCASTS, ANY_WEIGHT], |losses, takes| laws::shapes(&Cpu, losses, takes);
+    configuration: "configuration", [], |losses, takes| laws::configuration(losses, takes);
+}
+
+#[test]
+fn a_symmetric_loss_is_not_what_claims_to_be_none() {
+    let takes = Takes { symmetric: Some(false), ..TAKES };
+    assert!(breaks("symmetry", || laws::symmetry(&Cpu, losses::<NONE>(), takes)));
+}
+
+#[test]
+fn an_input_with_a_gradient_is_not_held_constant() {
+    let takes = Takes { held: [false, true], ..TAKES };
+    assert!(breaks("gradients", || laws::gradients(&Cpu, losses::<NONE>(), takes)));
+}
+
+/// The bits of processes: this test is started again by the law.
+#[test]
+fn bits_that_depend_on_threads() {
+    if bits::only() {
+        return bits::report(&losses::<THREADS>(), TAKES);
+    }
+    assert!(breaks("bits", || bits::same(&losses::<THREADS>(), TAKES)));
+}
+
+#[test]
+fn bits_that_depend_on_instructions() {
+    if bits::only() {
+        return bits::report(&losses::<INSTRUCTIONS>(), TAKES);
+    }
+    assert!(breaks("bits", || bits::same(&losses::<INSTRUCTIONS>(), TAKES)));
+}
+
+#[test]
+fn bits_that_depend_on_nothing() {
+    if bits::only() {
+        return bits::report(&losses::<NONE>(), TAKES);
+    }
+    assert!(!breaks("bits", || bits::same(&losses::<NONE>(), TAKES)));
+}
+
+/// What is wrong with a configuration.
+macro_rules! configured {
+    ($($loss:ident: #[$serde:meta] $reduction:ident;)*) => {$(
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[$serde]
+        struct $loss {
+            loss_weight: f64,
+            reduction: Reduction,
+        }
+        impl Default for $loss {
+            fn default() -> Self {
+                $loss { loss_weight: 1.0, reduction: Reduction::$reduction }
+            }
+        }
+        impl Lawful<2> for $loss {
+            fn apply<T: Differentiable>(&self, _: [&T; 2], _: Option<&T>) -> Result<T> {
+                unreachable!("only its configuration is looked at")
+            }
+            fn apply_plainly<T: Tensor>(&self, _: [&T; 2], _: Option<&T>) -> Option<Result<T>> {
+                None
+            }
+        }
+    )*};
+}
+
+configured! {
+    Lax: #[serde(default)] Mean;
+    Sums: #[serde(default, deny_unknown_fields)] Sum;
+}
+
+/// One that forgets its `loss_weight` when it is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Forgets {
+    #[serde(skip_serializing)]
+    loss_weight: f64,
+}
+
+impl Default for Forgets {
+    fn default() -> Self {
+        Forgets { loss_weight: 1.0 }
+    }
+}
+
+impl Lawful<2> for Forgets {
+    fn apply<T: Differentiable>(&self, _: [&T; 2], _: Option<&T>) -> Result<T> {
+        unreachable!("only its configuration is looked at")
+    }
+    fn apply_plainly<T: Tensor>(&self, _: [&T; 2], _: Option<&T>) -> Option<Result<T>> {
+        None
+    }
+}
+
+#[test]
+fn wrong_configurations() {
+    assert!(breaks("configuration", || laws::configuration(Just(Lax::default()), TAKES)));
+    assert!(breaks("configuration", || laws::configuration(Just(Sums::default()), TAKES)));
+    assert!(breaks("configuration", || laws::configuration(Just(Forgets { loss_weight: 2.0 }), TAKES)));
+    let required = Takes { required: &["loss_weight"], ..TAKES };
+    assert!(breaks("configuration", || laws::configuration(Just(Faulty::<NONE>::default()), required)));
+}
+
+/// What is wrong with a fused pass.
+mod pass {
+    pub(super) const GRADIENT: u8 = 101;
+    pub(super) const VALUE: u8 = 102;
+    pub(super) const EXTREME: u8 = 103;
+    pub(super) const UNCHECKED: u8 = 104;
+}
+
+/// A pointwise loss whose fused pass has a fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Fused<const FAULT: u8>(());
+
+impl<const FAULT: u8> PointwiseLoss<2> for Fused<FAULT> {
+    const NAME: &'static str = "Fused";
+    const INPUTS: [Input; 2] = INPUTS;
+    fn function(&self) -> Function {
+        Function::new(Square)
+    }
+    fn reducer(&self) -> Reducer {
+        Reducer::default()
+    }
+    fn value_and_gradients<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; 2],
+        weight: Option<Array<'_, F>>,
+        wanted: [bool; 2],
+    ) -> Result<(F, [Option<Vec<F>>; 2])> {
+        let unchecked = (F::ZERO, inputs.map(|input| Some(vec![F::ZERO; input.data.len()])));
+        if FAULT == pass::UNCHECKED {
+            return Ok(unchecked);
+        }
+        let (value, mut gradients) = Right.value_and_gradients(inputs, weight, wanted)?;
+        let first = gradients[0].as_mut().expect("a gradient");
+        match FAULT {
+            pass::GRADIENT => first[0] = first[0] + F::from_f64(1e-3),
+            pass::EXTREME if inputs[0].data[0].to_f64() == 0.0 => first[0] = F::from_f64(f64::NAN),
+            pass::VALUE => return Ok((value * F::from_f64(1.001), gradients)),
+            _ => {}
+        }
+        Ok((value, gradients))
+    }
+}
+
+/// The same without a fault and with the trait's own pass.
+#[derive(Clone, Debug)]
+struct Right;
+
+impl PointwiseLoss<2> for Right {
+    const NAME: &'static str = "Fused";
+    const INPUTS: [Input; 2] = INPUTS;
+    fn function(&self) -> Function {
+        Function::new(Square)
+    }
+    fn reducer(&self) -> Reducer {
+        Reducer::default()
+    }
+}
+
+#[test]
+fn fused_passes() {
+    assert!(!breaks("fused", || laws::fused(Just(Fused::<NONE>(())), TAKES)));
+    assert!(breaks("fused", || laws::fused(Just(Fused::<{ pass::GRADIENT }>(())), TAKES)));
+    assert!(breaks("fused", || laws::fused(Just(Fused::<{ pass::VALUE }>(())), TAKES)));
+    assert!(!breaks("fused extremes", || laws::fused_extremes(Just(Fused::<NONE>(())), TAKES)));
+    assert!(breaks("fused extremes", || laws::fused_extremes(Just(Fused::<{ pass::EXTREME }>(())), TAKES)));
+    assert!(!breaks("fused shapes", || laws::fused_shapes(Just(Fused::<NONE>(())), TAKES)));
+    assert!(breaks("fused shapes", || laws::fused_shapes(Just(Fused::<{ pass::UNCHECKED }>(())), TAKES)));
+}

@@ -1,0 +1,9 @@
+//! The losses of the family that small networks or none serve, held to the laws on the CPU engines.
+#![cfg(feature = "vgg")]
+
+use image_losses_laws::Cpu as Judged;
+
+/// The engine that is judged.
+const ENGINE: Judged = Judged;
+
+mod losses;
