@@ -45,8 +45,11 @@ struct Shared {
     backward: OnceLock<Prepared>,
 }
 
-/// The weights that are in use, by their hash.
-static IN_USE: OnceLock<(RandomState, Mutex<HashMap<u64, Vec<Weak<Shared>>>>)> = OnceLock::new();
+/// Weights by their hash, as long as somebody holds them.
+type InUse = HashMap<u64, Vec<Weak<Shared>>>;
+
+/// The weights that are in use.
+static IN_USE: OnceLock<(RandomState, Mutex<InUse>)> = OnceLock::new();
 
 impl Shared {
     /// The same weights as somebody has them already; else these, for others to find.
