@@ -355,7 +355,7 @@ impl<const FAULT: u8> PointwiseLoss<2> for Fused<FAULT> {
         let (value, mut gradients) = Right.value_and_gradients(inputs, weight, wanted)?;
         let first = gradients[0].as_mut().expect("a gradient");
         match FAULT {
-            pass::GRADIENT => first[0] = first[0] + F::from_f64(1e-3),
+            pass::GRADIENT => first[0] += F::from_f64(1e-3),
             pass::EXTREME if inputs[0].data[0].to_f64() == 0.0 => first[0] = F::from_f64(f64::NAN),
             pass::VALUE => return Ok((value * F::from_f64(1.001), gradients)),
             _ => {}
