@@ -28,6 +28,9 @@ fn options_outside_their_range_are_refused() {
 #[test]
 fn names_and_defaults_are_those_of_the_original() {
     assert_eq!(CharbonnierCompOptions::default().eps, 1e-12);
+    assert_eq!(L1CompositionOptions::default().loss_weight, 1.0);
+    assert_eq!(MseCompositionOptions::default().loss_weight, 1.0);
+    assert_eq!(CharbonnierCompOptions::default().loss_weight, 1.0);
     let names = [L1CompositionLoss::NAME, MseCompositionLoss::NAME, CharbonnierCompLoss::NAME];
     assert_eq!(names, ["L1CompositionLoss", "MSECompositionLoss", "CharbonnierCompLoss"]);
     let inputs = L1CompositionLoss::INPUTS.map(|input| (input.name, input.per_pixel));

@@ -167,6 +167,17 @@ fn defaults_are_those_of_the_original() {
     assert_eq!(CharbonnierOptions::default().eps, 1e-12);
     assert_eq!(HuberOptions::default().delta, 1.0);
     assert!(!PsnrOptions::default().to_y);
+    let weights = [
+        L1Options::default().loss_weight,
+        MseOptions::default().loss_weight,
+        CharbonnierOptions::default().loss_weight,
+        HuberOptions::default().loss_weight,
+        PsnrOptions::default().loss_weight,
+        TvOptions::default().loss_weight,
+        MaskedTvOptions::default().loss_weight,
+        GradientOptions::default().loss_weight,
+    ];
+    assert_eq!(weights, [1.0; 8]);
     let names = [L1Loss::NAME, MseLoss::NAME, CharbonnierLoss::NAME, HuberLoss::NAME, PsnrLoss::NAME, TvLoss::NAME];
     assert_eq!(names, ["L1Loss", "MSELoss", "CharbonnierLoss", "HuberLoss", "PSNRLoss", "tv_loss"]);
     assert_eq!([MaskedTvLoss::NAME, GradientLoss::NAME], ["MaskedTVLoss", "GradientLoss"]);

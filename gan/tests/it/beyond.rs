@@ -276,3 +276,13 @@ fn configurations_are_read_and_written() {
     assert!(serde_json::from_str::<LeCamLoss>(r#"{"decay": 2}"#).is_err());
     assert!(serde_json::from_str::<LeCamAverages>(r#"{"real": 1, "other": 2}"#).is_err());
 }
+
+#[test]
+fn defaults() {
+    // No factor; LeCam's decay is its published code's.
+    assert_eq!(FeatureMatchingOptions::default().loss_weight, 1.0);
+    assert_eq!(RelativisticAverageHingeOptions::default().loss_weight, 1.0);
+    assert_eq!(RelativisticPairingOptions::default().loss_weight, 1.0);
+    let LeCamOptions { loss_weight, decay, one_sided } = LeCamOptions::default();
+    assert_eq!((loss_weight, decay, one_sided), (1.0, 0.99, false));
+}
