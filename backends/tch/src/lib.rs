@@ -299,9 +299,12 @@ impl Tensor for TchTensor {
     }
     fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
         check_axes("norm", axes, &self.shape())?;
-        // Squares in double precision, which holds that of every number in single precision.
-        let norm = self.tensor.f_norm_scalaropt_dim_dtype(2.0, extents(axes), keep, Kind::Double).map_err(engine)?;
-        self.same(norm.f_to_kind(self.tensor.kind()))
+        // Squares in double precision, which holds that of every number in single precision. Not libtorch's own norm,
+        // whose second derivative is no number where the norm is 0.
+        let wide = Self::own(self.tensor.f_to_kind(Kind::Double).map_err(engine)?)?;
+        let squares = wide.unary(Unary::Square)?.sum(axes, keep)?;
+        let norm = Self::pointwise(&Function::unary(Unary::Sqrt), &[&squares])?;
+        self.same(norm.tensor.f_to_kind(self.tensor.kind()))
     }
     fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
         self.tensor
