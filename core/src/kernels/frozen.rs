@@ -9,8 +9,9 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::{Mutex, OnceLock};
+use std::sync::OnceLock;
 
+use super::spare::Spare;
 use super::winograd::WinogradWeights;
 use super::winograd::layout::{Buffer, Layout};
 use crate::{Conv2d, Error, Result};
@@ -161,7 +162,7 @@ pub struct FrozenNetwork {
     input: Vec<[f32; 2]>,
     steps: Vec<Step>,
     /// The last call's memory.
-    workspace: Mutex<Option<Box<Workspace>>>,
+    workspace: Spare<Workspace>,
 }
 
 impl fmt::Debug for FrozenNetwork {
@@ -292,7 +293,7 @@ impl FrozenNetwork {
         for step in &mut steps {
             step.operation.fill_vectors();
         }
-        Ok(FrozenNetwork { channels, input: vec![[1.0, 0.0]; channels], steps, workspace: Mutex::new(None) })
+        Ok(FrozenNetwork { channels, input: vec![[1.0, 0.0]; channels], steps, workspace: Spare::default() })
     }
 
     /// The same network on images whose channels are first multiplied by `scale` and increased by `shift`: input
@@ -325,7 +326,7 @@ impl FrozenNetwork {
             copy.copy_from_slice(&data[..layout.len()]);
             taps.push(TapFeatures { layer, layout, data: copy, grams: OnceLock::new() });
         });
-        self.keep_workspace(workspace);
+        self.workspace.keep(workspace);
         Ok(Features { shape, taps })
     }
 
@@ -401,7 +402,7 @@ impl FrozenNetwork {
             run::compare_tap(tap, data, layout, samples, target, terms, factors, &mut values, back);
         });
         let gradient = factors.map(|_| self.backward(&layouts, &mut workspace, samples));
-        self.keep_workspace(workspace);
+        self.workspace.keep(workspace);
         Ok(Comparison { values, gradient })
     }
 
@@ -504,15 +505,11 @@ impl FrozenNetwork {
         Ok(layouts)
     }
 
+    /// Memory with room for the layouts, and for the way back of `samples` images.
     fn take_workspace(&self, layouts: &[Layout], samples: usize) -> Box<Workspace> {
-        let kept = self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        let mut workspace = kept.unwrap_or_default();
+        let mut workspace = self.workspace.take();
         workspace.plan(&self.steps, layouts, samples);
         workspace
-    }
-
-    fn keep_workspace(&self, workspace: Box<Workspace>) {
-        *self.workspace.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(workspace);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod map;
 pub mod matmul;
 pub mod pool;
 pub mod residual;
+pub(crate) mod spare;
 pub(crate) mod stream;
 pub mod vision_transformer;
 pub mod winograd;

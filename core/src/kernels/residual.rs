@@ -10,25 +10,26 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
 use super::dense::{Onto, Packed, multiply};
 use super::embedding::Units;
-use super::frozen::passes::{Images, ImagesMut};
-use super::frozen::run::each_row;
+use super::frozen::passes::{Images, ImagesMut, pass_over};
 use super::matmul::SharedMut;
+use super::spare::Spare;
 use super::winograd::WinogradWeights;
-use super::winograd::engine::{Convolution, Forward};
+use super::winograd::engine::{Activation, Backward, Convolution, Forward};
 use super::winograd::lanes::{Instructions, LANES};
 use super::winograd::layout::{Buffer, Layout};
 use super::winograd::strided::{StridedWeights, input_len};
+use crate::primitive::check_length;
 use crate::{Error, Result};
 
 mod passes;
 
-use passes::{Back, JoinTask, NormTask, Past, Prelu, SlopeMask, SpreadTask, SumTask, ThinTask};
+use passes::{Back, Join, Norm, Past, SlopeMask, Spread, SumTask, Thin};
 
 const OPERATION: &str = "ResidualNetwork";
 /// Channels of a face.
@@ -111,7 +112,7 @@ pub struct ResidualNetwork {
     projection: Projection,
     instructions: Instructions,
     /// The last call's memory.
-    workspace: Mutex<Option<Box<Workspace>>>,
+    workspace: Spare<Workspace>,
 }
 
 impl fmt::Debug for ResidualNetwork {
@@ -133,6 +134,8 @@ struct FrozenUnit {
     scale: Vec<f32>,
     shift: Vec<f32>,
     first: WinogradWeights,
+    /// The first convolution's: zeros.
+    no_bias: Vec<f32>,
     slope: Vec<f32>,
     second: Second,
     bias: Vec<f32>,
@@ -276,6 +279,7 @@ impl FrozenUnit {
             scale: filled(unit.before.scale.iter().map(|&scale| scale as f32)),
             shift: unit.before.filled_shift(),
             first: WinogradWeights::new(outputs, inputs, unit.first.to_vec()),
+            no_bias: filled(vec![0.0; outputs]),
             slope: filled(unit.slope.iter().copied()),
             second: match unit.stride {
                 1 => Second::Near(WinogradWeights::new(outputs, outputs, second)),
@@ -414,7 +418,7 @@ impl ResidualNetwork {
             units,
             projection: Projection::new(parts, inputs, extent * extent)?,
             instructions: Instructions::detect(),
-            workspace: Mutex::new(None),
+            workspace: Spare::default(),
         })
     }
 
@@ -434,9 +438,9 @@ impl ResidualNetwork {
     /// [`Error::Length`] for faces of another size.
     pub fn embed(&self, faces: &[f32], batch: usize) -> Result<Vec<f32>> {
         self.check_faces(faces, batch)?;
-        let mut workspace = self.take_workspace();
+        let mut workspace = self.workspace.take();
         let units = self.forward(&[faces], batch, false, &mut workspace);
-        self.keep_workspace(workspace);
+        self.workspace.keep(workspace);
         Ok(units.rows.iter().map(|&value| value as f32).collect())
     }
 
@@ -454,25 +458,20 @@ impl ResidualNetwork {
     ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         self.check_faces(faces, batch)?;
         let embedding = self.projection.outputs;
-        let length = |shape: &[usize], got: usize| {
-            let expected = shape.iter().product();
-            if expected == got {
-                return Ok(());
-            }
-            Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got })
-        };
-        gradient.map_or(Ok(()), |gradient| length(&[batch], gradient.len()))?;
+        if let Some(gradient) = gradient {
+            check_length(OPERATION, gradient.len(), &[batch])?;
+        }
         let sources = match target {
             Target::Faces(others) => {
                 self.check_faces(others, batch)?;
                 vec![faces, others]
             }
             Target::Embeddings(others) => {
-                length(&[batch, embedding], others.len())?;
+                check_length(OPERATION, others.len(), &[batch, embedding])?;
                 vec![faces]
             }
         };
-        let mut workspace = self.take_workspace();
+        let mut workspace = self.workspace.take();
         let units = self.forward(&sources, batch, gradient.is_some(), &mut workspace);
         let theirs = |face: usize| -> Vec<f64> {
             match target {
@@ -492,38 +491,24 @@ impl ResidualNetwork {
             }
             self.backward(&above, batch, sources.len() * batch, &mut workspace)
         });
-        self.keep_workspace(workspace);
+        self.workspace.keep(workspace);
         Ok((products, gradient))
     }
 
     fn check_faces(&self, faces: &[f32], batch: usize) -> Result<()> {
-        let shape = vec![batch, CHANNELS, self.size, self.size];
-        let (expected, got) = (shape.iter().product(), faces.len());
-        if expected == got { Ok(()) } else { Err(Error::Length { operation: OPERATION, shape, expected, got }) }
-    }
-
-    fn take_workspace(&self) -> Box<Workspace> {
-        self.workspace.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
-    }
-
-    fn keep_workspace(&self, workspace: Box<Workspace>) {
-        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
+        check_length(OPERATION, faces.len(), &[batch, CHANNELS, self.size, self.size]).map(drop)
     }
 
     /// The layouts of a batch: of the faces, and of each unit's input and the last one's output.
     fn layouts(&self, batch: usize) -> (Layout, Vec<Layout>) {
         let faces = Layout::new([batch, CHANNELS, self.size, self.size]);
-        let mut layouts = vec![faces.with_channels(self.first_slope_len())];
+        let mut layouts = vec![faces.with_channels(self.first.shape()[0])];
         let mut extent = self.size;
         for unit in &self.units {
             extent = extent.div_ceil(unit.stride);
             layouts.push(Layout::new([batch, unit.outputs, extent, extent]));
         }
         (faces, layouts)
-    }
-
-    fn first_slope_len(&self) -> usize {
-        self.first.shape()[0]
     }
 
     /// The embeddings of the faces of all sources, `samples` each. With `keep` what the way back of the first source
@@ -548,16 +533,14 @@ impl ResidualNetwork {
         let first = layouts[0];
         first_mask.resize(first.vectors(kept_samples), 0);
         let mask = Some((&mut first_mask[..], kept_samples));
-        let finish = Prelu::new(x, first, &self.first_bias, &self.first_slope, mask);
+        let finish = Forward::new(x, first, &self.first_bias, Activation::Prelu(&self.first_slope), mask);
         Convolution::new(inner, faces, self.first.forward(), isa).run(&finish, points);
         let unit = &self.units[0];
         first.clear_border(normed);
         let (from, to) = (Images::new(x, first), ImagesMut::new(normed, first));
-        each_row(&first, batch, |sample, y| {
-            let task = NormTask { from, to, scale: &unit.scale, shift: &unit.shift, sample, y };
-            // SAFETY: each task has a row of the target.
-            unsafe { isa.run(task) };
-        });
+        let norm = Norm { from, to, scale: &unit.scale, shift: &unit.shift };
+        // SAFETY: both have this layout.
+        unsafe { pass_over(isa, &first, batch, norm) };
 
         let (mut x, mut next) = (x, next);
         for (index, (unit, kept)) in self.units.iter().zip(units).enumerate() {
@@ -566,12 +549,11 @@ impl ResidualNetwork {
             middle.clear_border(inner);
             kept.mask.resize(middle.vectors(kept_samples), 0);
             let mask = Some((&mut kept.mask[..], kept_samples));
-            let no_bias = vec![0.0; middle.lanes()];
-            let finish = Prelu::new(inner, middle, &no_bias, &unit.slope, mask);
+            let finish = Forward::new(inner, middle, &unit.no_bias, Activation::Prelu(&unit.slope), mask);
             Convolution::new(normed, from, unit.first.forward(), isa).run(&finish, points);
 
             kept.outputs.reserve(to.len());
-            let finish = Forward::new(&mut kept.outputs, to, &unit.bias, false, None);
+            let finish = Forward::new(&mut kept.outputs, to, &unit.bias, Activation::None, None);
             match &unit.second {
                 Second::Near(weights) => Convolution::new(inner, middle, weights.forward(), isa).run(&finish, points),
                 Second::Strided(weights) => weights.convolve(isa, inner, middle, to, &finish),
@@ -586,15 +568,13 @@ impl ResidualNetwork {
             let low = to.with_channels(unit.inputs);
             let mut past = Images::new(x, from);
             if unit.stride > 1 {
-                let target = ImagesMut::new(thinned, low);
-                each_row(&low, batch, |sample, y| {
-                    // SAFETY: each task has a row of the target, whose pixels are every second of the source's.
-                    unsafe { isa.run(ThinTask { from: past, to: target, sample, y }) };
-                });
+                let thin = Thin { from: past, to: ImagesMut::new(thinned, low) };
+                // SAFETY: the target has this layout, and its pixels are every second of the source's.
+                unsafe { pass_over(isa, &low, batch, thin) };
                 past = Images::new(thinned, low);
             }
             if let Some((weights, bias)) = &unit.shortcut {
-                let finish = Forward::new(through, to, bias, false, None);
+                let finish = Forward::new(through, to, bias, Activation::None, None);
                 Convolution::new(past.data, low, weights.forward(), isa).run(&finish, points);
                 past = Images::new(through, to);
             }
@@ -605,11 +585,9 @@ impl ResidualNetwork {
             let target = ImagesMut::new(next, to);
             let normed = ImagesMut::new(normed, to);
             let gates = unit.gate.as_ref().map(|_| &kept.gates.values[..]);
-            each_row(&to, batch, |sample, y| {
-                let following = following.map(|unit| (normed, &unit.scale[..], &unit.shift[..]));
-                // SAFETY: each task has a row of the targets.
-                unsafe { isa.run(JoinTask { outputs, gates, past, target, following, sample, y }) };
-            });
+            let following = following.map(|unit| (normed, &unit.scale[..], &unit.shift[..]));
+            // SAFETY: all of these have this layout.
+            unsafe { pass_over(isa, &to, batch, Join { outputs, gates, past, target, following }) };
             (x, next) = (next, x);
         }
 
@@ -661,10 +639,8 @@ impl ResidualNetwork {
             });
             to.clear_border(normed);
             let target = ImagesMut::new(normed, to);
-            each_row(&to, samples, |sample, y| {
-                // SAFETY: each task has a row of the target.
-                unsafe { isa.run(SpreadTask { gradient, gates, target, sample, y }) };
-            });
+            // SAFETY: both have this layout.
+            unsafe { pass_over(isa, &to, samples, Spread { gradient, gates, target }) };
             middle.clear_border(inner);
             let mask = SlopeMask::new(&kept.mask, &unit.slope, middle);
             let finish = Back::new(inner, middle, None, Some(mask));
@@ -677,7 +653,7 @@ impl ResidualNetwork {
             let mut past_gradient = gradient;
             if let Some((weights, _)) = &unit.shortcut {
                 let target = &mut past[0];
-                let finish = Back::new(target, low, None, None);
+                let finish = Backward::new(target, low, None);
                 Convolution::new(x, to, weights.backward(), isa).run(&finish, points);
                 past_gradient = Images::new(target, low);
             }
@@ -690,7 +666,7 @@ impl ResidualNetwork {
             Convolution::new(inner, middle, unit.first.backward(), isa).run(&finish, points);
             (x, next) = (next, x);
         }
-        let finish = Back::new(inner, faces, None, None);
+        let finish = Backward::new(inner, faces, None);
         Convolution::new(x, layouts[0], self.first.backward(), isa).run(&finish, points);
         faces.to_planes(inner, samples, |_| 1.0)
     }

@@ -8,14 +8,16 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
 use super::dense::{Onto, Packed, multiply};
 use super::embedding::Units;
 use super::matmul::{Matrix, SharedMut, multiply_into};
+use super::spare::Spare;
 use super::winograd::lanes::Instructions;
+use crate::primitive::check_length;
 use crate::{Error, Result};
 
 mod rows;
@@ -97,7 +99,7 @@ pub struct VisionTransformer {
     projection: Frozen,
     instructions: Instructions,
     /// The last call's memory.
-    workspace: Mutex<Option<Box<Workspace>>>,
+    workspace: Spare<Workspace>,
 }
 
 impl fmt::Debug for VisionTransformer {
@@ -273,7 +275,7 @@ impl VisionTransformer {
             after: norm("after", after)?,
             projection: Frozen::plain(projection, none, embedding, width, true),
             instructions: Instructions::detect(),
-            workspace: Mutex::new(None),
+            workspace: Spare::default(),
         })
     }
 
@@ -293,9 +295,9 @@ impl VisionTransformer {
     /// [`Error::Length`] for images of another size.
     pub fn embed(&self, images: &[f32], batch: usize) -> Result<Vec<f32>> {
         self.check_images(images, batch)?;
-        let mut workspace = self.take_workspace();
+        let mut workspace = self.workspace.take();
         let units = self.forward(images, batch, &mut workspace);
-        self.keep_workspace(workspace);
+        self.workspace.keep(workspace);
         Ok(units.rows.iter().map(|&value| value as f32).collect())
     }
 
@@ -313,19 +315,14 @@ impl VisionTransformer {
     ) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
         self.check_images(images, batch)?;
         let count = others.len() / self.embedding.max(1);
-        let length = |shape: [usize; 2], got: usize| {
-            let expected = shape[0] * shape[1];
-            if expected == got {
-                return Ok(());
-            }
-            Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got })
-        };
-        length([count, self.embedding], others.len())?;
-        gradient.map_or(Ok(()), |gradient| length([batch, count], gradient.len()))?;
+        check_length(OPERATION, others.len(), &[count, self.embedding])?;
+        if let Some(gradient) = gradient {
+            check_length(OPERATION, gradient.len(), &[batch, count])?;
+        }
         if batch == 0 || self.embedding == 0 {
             return Ok((vec![0.0; batch * count], gradient.map(|_| vec![0.0; images.len()])));
         }
-        let mut workspace = self.take_workspace();
+        let mut workspace = self.workspace.take();
         let units = self.forward(images, batch, &mut workspace);
         let cosine = |unit: &[f64], other: &[f32]| -> f64 {
             unit.iter().zip(other).map(|(unit, &other)| unit * f64::from(other)).sum()
@@ -346,22 +343,12 @@ impl VisionTransformer {
             }
             self.backward(&through, batch, &mut workspace)
         });
-        self.keep_workspace(workspace);
+        self.workspace.keep(workspace);
         Ok((cosines, gradient))
     }
 
     fn check_images(&self, images: &[f32], batch: usize) -> Result<()> {
-        let shape = vec![batch, CHANNELS, self.resolution, self.resolution];
-        let (expected, got) = (shape.iter().product(), images.len());
-        if expected == got { Ok(()) } else { Err(Error::Length { operation: OPERATION, shape, expected, got }) }
-    }
-
-    fn take_workspace(&self) -> Box<Workspace> {
-        self.workspace.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
-    }
-
-    fn keep_workspace(&self, workspace: Box<Workspace>) {
-        *self.workspace.lock().unwrap_or_else(PoisonError::into_inner) = Some(workspace);
+        check_length(OPERATION, images.len(), &[batch, CHANNELS, self.resolution, self.resolution]).map(drop)
     }
 
     fn sizes(&self, batch: usize) -> Sizes {

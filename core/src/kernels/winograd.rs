@@ -12,13 +12,13 @@
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use lanes::Instructions;
 use layout::{Buffer, Layout};
 
-use engine::{Backward, Convolution, Forward, Prepared};
+use engine::{Activation, Backward, Convolution, Forward, Prepared};
 
 pub(crate) mod engine;
 pub(crate) mod lanes;
@@ -55,7 +55,10 @@ impl Shared {
     /// The same weights as somebody has them already; else these, for others to find.
     fn in_use(self) -> Arc<Self> {
         let (hasher, in_use) = IN_USE.get_or_init(Default::default);
-        let hash = hasher.hash_one((self.size, self.outputs, self.inputs, self.bits().collect::<Vec<_>>()));
+        let mut hash = hasher.build_hasher();
+        (self.size, self.outputs, self.inputs).hash(&mut hash);
+        self.bits().for_each(|bits| hash.write_u32(bits));
+        let hash = hash.finish();
         let mut in_use = in_use.lock().unwrap_or_else(PoisonError::into_inner);
         let found = in_use.get(&hash).into_iter().flatten().filter_map(Weak::upgrade).find(|other| self.is(other));
         found.unwrap_or_else(|| {
@@ -205,7 +208,8 @@ fn conv3x3_with(
         padded_bias[..to.channels].copy_from_slice(&bias[..to.channels]);
     }
     let mut target = Buffer::new(to.len());
-    let finish = Forward::new(&mut target, to, &padded_bias, relu, None);
+    let activation = if relu { Activation::Relu } else { Activation::None };
+    let finish = Forward::new(&mut target, to, &padded_bias, activation, None);
     Convolution::new(&source, from, weights.forward(), instructions).run(&finish, &mut Buffer::default());
     to.to_planes(&target, to.batch, |_| 1.0)
 }

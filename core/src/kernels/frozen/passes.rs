@@ -2,9 +2,66 @@
 
 #![allow(clippy::needless_range_loop)]
 
+use rayon::prelude::*;
+
 use crate::kernels::matmul::SharedMut;
-use crate::kernels::winograd::lanes::{LANES, Lanes, Task};
+use crate::kernels::winograd::lanes::{Instructions, LANES, Lanes, Task};
 use crate::kernels::winograd::layout::Layout;
+
+/// What is done to every pixel of images, 16 channels at a time.
+pub(in crate::kernels) trait Pass: Copy + Sync {
+    /// Does it to 16 channels of a pixel.
+    ///
+    /// # Safety
+    /// The processor has the instruction set of `L`; the pixel and the channels lie inside the images, and no other task
+    /// has them.
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize);
+}
+
+/// Runs a pass over the first `samples` images of a layout, which is that of what it writes unless the pass says
+/// otherwise.
+///
+/// # Safety
+/// The pass's images hold these pixels and channels.
+pub(in crate::kernels) unsafe fn pass_over(
+    instructions: Instructions,
+    layout: &Layout,
+    samples: usize,
+    pass: impl Pass + Send,
+) {
+    each_row(layout, samples, |sample, y| {
+        // SAFETY: each task has a row of its own, and the caller vouches for the pixels.
+        unsafe { instructions.run(RowTask { pass, layout, sample, y }) };
+    });
+}
+
+/// Runs `work` on every row of the first `samples` images.
+pub(super) fn each_row(layout: &Layout, samples: usize, work: impl Fn(usize, usize) + Sync + Send) {
+    let height = layout.height;
+    (0..samples * height).into_par_iter().with_min_len(2).for_each(|row| work(row / height, row % height));
+}
+
+/// A row of a pass. The row exists and is the task's alone.
+struct RowTask<'a, P> {
+    pass: P,
+    layout: &'a Layout,
+    sample: usize,
+    y: usize,
+}
+
+impl<P: Pass> Task for RowTask<'_, P> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(self) {
+        // Copies, which no store can alias: their fields stay in registers.
+        let (pass, layout) = (self.pass, *self.layout);
+        for x in 0..layout.width {
+            for channel in (0..layout.lanes()).step_by(LANES) {
+                // SAFETY: a pixel and channels of this task's row.
+                unsafe { pass.at::<L>(self.sample, self.y, x, channel) };
+            }
+        }
+    }
+}
 
 /// A read of images in a layout.
 #[derive(Clone, Copy)]
@@ -39,10 +96,6 @@ impl<'a> ImagesMut<'a> {
     pub(in crate::kernels) fn new(data: &'a mut [f32], layout: Layout) -> Self {
         assert!(data.len() >= layout.len());
         ImagesMut { data: SharedMut::new(data), layout }
-    }
-
-    pub(in crate::kernels) fn layout(&self) -> &Layout {
-        &self.layout
     }
 
     /// # Safety
@@ -99,46 +152,40 @@ impl<'a> Bits<'a> {
     }
 }
 
-/// Scale, shift and ReLU of a row, in place. The row exists and is the task's alone.
-pub(super) struct AffineTask<'a> {
+/// Scale, shift and ReLU, in place.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<'a> {
     pub(super) images: ImagesMut<'a>,
     /// As long as the layout has lanes.
     pub(super) scale: Option<&'a [f32]>,
     /// As long as the layout has lanes.
     pub(super) shift: Option<&'a [f32]>,
     pub(super) relu: bool,
-    /// Which elements pass the ReLU.
-    pub(super) mask: Option<BitsMut<'a>>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
+    /// Which elements of the first images, as many as stand beside it, pass the ReLU.
+    pub(super) mask: Option<(BitsMut<'a>, usize)>,
 }
 
-impl Task for AffineTask<'_> {
+impl Pass for Affine<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let layout = self.images.layout;
-        for x in 0..layout.width {
-            for channel in (0..layout.lanes()).step_by(LANES) {
-                // SAFETY: pixels and channels of a row that exists and is this task's alone.
-                unsafe {
-                    let target = self.images.at(self.sample, self.y, x, channel);
-                    let mut value = L::load(target);
-                    if let Some(scale) = self.scale {
-                        value = value.mul(L::load(scale[channel..][..LANES].as_ptr()));
-                    }
-                    if let Some(shift) = self.shift {
-                        value = value.add(L::load(shift[channel..][..LANES].as_ptr()));
-                    }
-                    if self.relu {
-                        let zero = L::splat(0.0);
-                        if let Some(mask) = self.mask {
-                            mask.set(self.sample, self.y, x, channel, value.greater(zero));
-                        }
-                        value = zero.max(value);
-                    }
-                    value.store(target);
-                }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels.
+        unsafe {
+            let target = self.images.at(sample, y, x, channel);
+            let mut value = L::load(target);
+            if let Some(scale) = self.scale {
+                value = value.mul(L::load(scale[channel..][..LANES].as_ptr()));
             }
+            if let Some(shift) = self.shift {
+                value = value.add(L::load(shift[channel..][..LANES].as_ptr()));
+            }
+            if self.relu {
+                let zero = L::splat(0.0);
+                if let Some((mask, _)) = self.mask.filter(|&(_, samples)| sample < samples) {
+                    mask.set(sample, y, x, channel, value.greater(zero));
+                }
+                value = zero.max(value);
+            }
+            value.store(target);
         }
     }
 }
@@ -194,61 +241,52 @@ impl Task for PoolTask<'_> {
     }
 }
 
-/// A row of the larger half of the channels. The output row exists and is the task's alone.
-pub(super) struct MaxFeatureTask<'a> {
+/// The larger half of the channels of the input, which has twice as many.
+#[derive(Clone, Copy)]
+pub(super) struct MaxFeature<'a> {
     pub(super) input: Images<'a>,
     pub(super) output: ImagesMut<'a>,
-    /// Where the first half was larger.
-    pub(super) route: Option<BitsMut<'a>>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
+    /// Where the first half was larger, in the first `samples` images.
+    pub(super) route: BitsMut<'a>,
+    pub(super) samples: usize,
 }
 
-impl Task for MaxFeatureTask<'_> {
+impl Pass for MaxFeature<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let (layout, half) = (self.output.layout, self.output.layout.lanes());
-        for x in 0..layout.width {
-            for channel in (0..half).step_by(LANES) {
-                // SAFETY: pixels of a row that exists in both, whose input has twice the channels.
-                unsafe {
-                    let first: L = self.input.load(self.sample, self.y, x, channel);
-                    let second: L = self.input.load(self.sample, self.y, x, half + channel);
-                    if let Some(route) = self.route {
-                        route.set(self.sample, self.y, x, channel, first.greater(second));
-                    }
-                    first.max(second).store(self.output.at(self.sample, self.y, x, channel));
-                }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels of the output; the input has twice as many.
+        unsafe {
+            let first: L = self.input.load(sample, y, x, channel);
+            let second: L = self.input.load(sample, y, x, self.output.layout.lanes() + channel);
+            if sample < self.samples {
+                self.route.set(sample, y, x, channel, first.greater(second));
             }
+            first.max(second).store(self.output.at(sample, y, x, channel));
         }
     }
 }
 
-/// The gradient of a row of [`MaxFeatureTask`]'s. The gradient's row exists and is the task's alone.
-pub(super) struct SplitTask<'a> {
+/// The gradient of [`MaxFeature`]'s input.
+#[derive(Clone, Copy)]
+pub(super) struct Split<'a> {
     /// The gradient of the larger halves.
     pub(super) above: Images<'a>,
+    /// With twice the channels.
     pub(super) gradient: ImagesMut<'a>,
     /// Where the first half was larger.
     pub(super) route: Bits<'a>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
 }
 
-impl Task for SplitTask<'_> {
+impl Pass for Split<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let (layout, half) = (self.above.layout, self.above.layout.lanes());
-        for x in 0..layout.width {
-            for channel in (0..half).step_by(LANES) {
-                // SAFETY: pixels of a row that exists in both; the gradient has twice the channels.
-                unsafe {
-                    let above: L = self.above.load(self.sample, self.y, x, channel);
-                    let route = self.route.get(self.sample, self.y, x, channel);
-                    above.keep(route).store(self.gradient.at(self.sample, self.y, x, channel));
-                    above.keep(!route).store(self.gradient.at(self.sample, self.y, x, half + channel));
-                }
-            }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels above; the gradient has twice as many.
+        unsafe {
+            let above: L = self.above.load(sample, y, x, channel);
+            let route = self.route.get(sample, y, x, channel);
+            above.keep(route).store(self.gradient.at(sample, y, x, channel));
+            let second = self.above.layout.lanes() + channel;
+            above.keep(!route).store(self.gradient.at(sample, y, x, second));
         }
     }
 }
@@ -327,9 +365,9 @@ impl Task for CompareTask<'_> {
     }
 }
 
-/// The gradient that reaches a step's output: from the step above, from the tap, past the ReLU. The row exists and is
-/// the task's alone.
-pub(super) struct GatherTask<'a> {
+/// The gradient that reaches a step's output: from the step above, from the tap, past the ReLU.
+#[derive(Clone, Copy)]
+pub(super) struct Gather<'a> {
     /// Read where `above` says so, and written.
     pub(super) gradient: ImagesMut<'a>,
     pub(super) above: Above<'a>,
@@ -337,8 +375,6 @@ pub(super) struct GatherTask<'a> {
     /// Vectors without border, for the whole layout.
     pub(super) dense: Option<&'a [f32]>,
     pub(super) mask: Option<Bits<'a>>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
 }
 
 /// The gradient from the step above.
@@ -357,41 +393,35 @@ pub(super) enum Above<'a> {
     },
 }
 
-impl Task for GatherTask<'_> {
+impl Pass for Gather<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let (layout, sample, y) = (self.gradient.layout, self.sample, self.y);
-        for x in 0..layout.width {
-            for channel in (0..layout.lanes()).step_by(LANES) {
-                // SAFETY: pixels and channels of a row that exists and is this task's alone; a pool's output pixel is
-                // checked to exist.
-                unsafe {
-                    let target = self.gradient.at(sample, y, x, channel);
-                    let mut value = match self.above {
-                        Above::InPlace => L::load(target),
-                        Above::Pooled { gradient, route }
-                            if y / 2 < gradient.layout.height && x / 2 < gradient.layout.width =>
-                        {
-                            let above: L = gradient.load(sample, y / 2, x / 2, channel);
-                            above.keep(route.get(sample, y, x, channel))
-                        }
-                        Above::Pooled { .. } | Above::None => L::splat(0.0),
-                    };
-                    if let Some((positive, negative, factor)) = self.signs {
-                        let factor = L::splat(factor);
-                        let plus = factor.keep(positive.get(sample, y, x, channel));
-                        value = value.add(plus).sub(factor.keep(negative.get(sample, y, x, channel)));
-                    }
-                    if let Some(dense) = self.dense {
-                        let index = layout.vector(sample, y, x) * LANES + channel;
-                        value = value.add(L::load(dense[index..][..LANES].as_ptr()));
-                    }
-                    if let Some(mask) = self.mask {
-                        value = value.keep(mask.get(sample, y, x, channel));
-                    }
-                    value.store(target);
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels; a pool's output pixel is checked to exist.
+        unsafe {
+            let target = self.gradient.at(sample, y, x, channel);
+            let mut value = match self.above {
+                Above::InPlace => L::load(target),
+                Above::Pooled { gradient, route }
+                    if y / 2 < gradient.layout.height && x / 2 < gradient.layout.width =>
+                {
+                    let above: L = gradient.load(sample, y / 2, x / 2, channel);
+                    above.keep(route.get(sample, y, x, channel))
                 }
+                Above::Pooled { .. } | Above::None => L::splat(0.0),
+            };
+            if let Some((positive, negative, factor)) = self.signs {
+                let factor = L::splat(factor);
+                let plus = factor.keep(positive.get(sample, y, x, channel));
+                value = value.add(plus).sub(factor.keep(negative.get(sample, y, x, channel)));
             }
+            if let Some(dense) = self.dense {
+                let index = self.gradient.layout.vector(sample, y, x) * LANES + channel;
+                value = value.add(L::load(dense[index..][..LANES].as_ptr()));
+            }
+            if let Some(mask) = self.mask {
+                value = value.keep(mask.get(sample, y, x, channel));
+            }
+            value.store(target);
         }
     }
 }

@@ -3,14 +3,14 @@
 use rayon::prelude::*;
 
 use super::passes::{
-    Above, AffineTask, Bits, BitsMut, CompareTask, GatherTask, Images, ImagesMut, MaxFeatureTask, PoolTask,
-    RowGradient, SplitTask,
+    Above, Affine, Bits, BitsMut, CompareTask, Gather, Images, ImagesMut, MaxFeature, PoolTask, RowGradient, Split,
+    each_row, pass_over,
 };
 use super::{Criterion, FrozenNetwork, Operation, Step, Target, Term};
 use crate::Scalar;
 use crate::kernels::conv::{conv2d, conv2d_input_gradient};
 use crate::kernels::matmul::{Matrix, SharedMut, multiply};
-use crate::kernels::winograd::engine::{Backward, Convolution, Forward};
+use crate::kernels::winograd::engine::{Activation, Backward, Convolution, Forward};
 use crate::kernels::winograd::lanes::{Instructions, LANES};
 use crate::kernels::winograd::layout::{Buffer, Layout};
 
@@ -82,12 +82,6 @@ fn in_order(buffers: &mut [Buffer; 2], current: usize) -> (&mut Buffer, &mut Buf
     if current == 0 { (first, second) } else { (second, first) }
 }
 
-/// Runs `work` on every row of the first `samples` images.
-pub(in crate::kernels) fn each_row(layout: &Layout, samples: usize, work: impl Fn(usize, usize) + Sync + Send) {
-    let height = layout.height;
-    (0..samples * height).into_par_iter().with_min_len(2).for_each(|row| work(row / height, row % height));
-}
-
 impl FrozenNetwork {
     /// From the loaded images to the last tap. `visit` sees each tap's layer, activations and room for its gradient. The
     /// ReLUs and pools of the first `samples` images leave their marks for the way back.
@@ -103,7 +97,8 @@ impl FrozenNetwork {
                 Operation::Winograd { weights, bias } => {
                     to.clear_border(target);
                     let mask = (samples > 0 && step.relu).then_some((&mut mask[..], samples));
-                    let finish = Forward::new(target, to, bias, step.relu, mask);
+                    let activation = if step.relu { Activation::Relu } else { Activation::None };
+                    let finish = Forward::new(target, to, bias, activation, mask);
                     Convolution::new(source, from, weights.forward(), instructions).run(&finish, points);
                     current = 1 - current;
                 }
@@ -140,11 +135,8 @@ impl FrozenNetwork {
                     let input = Images::new(source, from);
                     let output = ImagesMut::new(target, to);
                     let route = BitsMut::new(&mut routes[index], to, samples);
-                    each_row(&to, to.batch, |sample, y| {
-                        let route = (sample < samples).then_some(route);
-                        // SAFETY: each task has a row of the output.
-                        unsafe { instructions.run(MaxFeatureTask { input, output, route, sample, y }) };
-                    });
+                    // SAFETY: the output has this layout, and the input twice its channels.
+                    unsafe { pass_over(instructions, &to, to.batch, MaxFeature { input, output, route, samples }) };
                     current = 1 - current;
                 }
             }
@@ -189,11 +181,8 @@ impl FrozenNetwork {
                     tap.signs.map(|factor| (Bits::new(&tap.positive, to), Bits::new(&tap.negative, to), factor));
                 let dense = tap.is_dense.then_some(&tap.dense[..]);
                 let mask = step.relu.then(|| Bits::new(&masks[index], to));
-                each_row(&to, samples, |sample, y| {
-                    let task = GatherTask { gradient, above, signs, dense, mask, sample, y };
-                    // SAFETY: each task has a row of the gradient.
-                    unsafe { instructions.run(task) };
-                });
+                // SAFETY: all of these hold this layout.
+                unsafe { pass_over(instructions, &to, samples, Gather { gradient, above, signs, dense, mask }) };
                 if arrived == Arrived::Pooled {
                     current = 1 - current;
                 }
@@ -230,10 +219,8 @@ impl FrozenNetwork {
                     from.clear_border(target);
                     let (above, gradient) = (Images::new(source, to), ImagesMut::new(target, from));
                     let route = Bits::new(&routes[index], to);
-                    each_row(&to, samples, |sample, y| {
-                        // SAFETY: each task has a row of the gradient.
-                        unsafe { instructions.run(SplitTask { above, gradient, route, sample, y }) };
-                    });
+                    // SAFETY: what is above has this layout, and the gradient twice its channels.
+                    unsafe { pass_over(instructions, &to, samples, Split { above, gradient, route }) };
                     arrived = Arrived::Plain;
                     current = 1 - current;
                 }
@@ -248,11 +235,15 @@ impl FrozenNetwork {
             let gradient = Images::new(source, layout(1));
             let above = Above::Pooled { gradient, route: Bits::new(&routes[0], first) };
             let gradient = ImagesMut::new(target, first);
-            each_row(&first, samples, |sample, y| {
-                let task = GatherTask { gradient, above, signs: None, dense: None, mask: None, sample, y };
-                // SAFETY: each task has a row of the gradient.
-                unsafe { instructions.run(task) };
-            });
+            // SAFETY: the gradient and the route have this layout.
+            unsafe {
+                pass_over(
+                    instructions,
+                    &first,
+                    samples,
+                    Gather { gradient, above, signs: None, dense: None, mask: None },
+                )
+            };
             current = 1 - current;
         }
         first.to_planes(&buffers[current], samples, |channel| self.input[channel][0])
@@ -283,12 +274,9 @@ fn affine(
 ) {
     let images = ImagesMut::new(data, layout);
     let has_relu = relu.is_some();
-    let marks = relu.map(|(mask, samples)| (BitsMut::new(mask, layout, samples), samples));
-    each_row(&layout, layout.batch, |sample, y| {
-        let mask = marks.filter(|&(_, samples)| sample < samples).map(|(mask, _)| mask);
-        // SAFETY: each task has a row of the images.
-        unsafe { instructions.run(AffineTask { images, scale, shift, relu: has_relu, mask, sample, y }) };
-    });
+    let mask = relu.map(|(mask, samples)| (BitsMut::new(mask, layout, samples), samples));
+    // SAFETY: the images and the mask have this layout.
+    unsafe { pass_over(instructions, &layout, layout.batch, Affine { images, scale, shift, relu: has_relu, mask }) };
 }
 
 /// The terms on one tap: their values, and their gradient if `gradient` takes it.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::needless_range_loop)]
 
-use crate::kernels::frozen::passes::{Images, ImagesMut};
+use crate::kernels::frozen::passes::{Images, ImagesMut, Pass};
 use crate::kernels::matmul::SharedMut;
 use crate::kernels::winograd::engine::{Finish, Output};
 use crate::kernels::winograd::lanes::{LANES, Lanes, Task};
@@ -16,58 +16,6 @@ use crate::kernels::winograd::layout::Layout;
 unsafe fn of_channels<L: Lanes>(values: &[f32], channel: usize) -> L {
     // SAFETY: the slice has as many elements (checked here).
     unsafe { L::load(values[channel..][..LANES].as_ptr()) }
-}
-
-/// `value` where `mask` has a bit, `slope` times it elsewhere.
-#[inline(always)]
-fn sloped<L: Lanes>(value: L, mask: u16, slope: L) -> L {
-    value.keep(mask).add(value.keep(!mask).mul(slope))
-}
-
-/// A convolution's output: bias, PReLU, and which elements are positive.
-#[derive(Clone, Copy)]
-pub(super) struct Prelu<'a> {
-    output: Output<'a>,
-    bias: &'a [f32],
-    slope: &'a [f32],
-    mask: Option<SharedMut<'a, u16>>,
-    mask_samples: usize,
-}
-
-impl<'a> Prelu<'a> {
-    /// Writes to `output`; `bias` and `slope` are as long as the layout has lanes. `mask` takes a bit for each element of
-    /// the first images, as many as stand beside it.
-    pub(super) fn new(
-        output: &'a mut [f32],
-        layout: Layout,
-        bias: &'a [f32],
-        slope: &'a [f32],
-        mask: Option<(&'a mut [u16], usize)>,
-    ) -> Self {
-        assert!(bias.len() == layout.lanes() && slope.len() == layout.lanes());
-        let mask_samples = mask.as_ref().map_or(0, |(_, samples)| *samples);
-        let mask = mask.map(|(mask, samples)| {
-            assert!(mask.len() >= layout.vectors(samples));
-            SharedMut::new(mask)
-        });
-        Prelu { output: Output::new(output, layout), bias, slope, mask, mask_samples }
-    }
-}
-
-impl Finish for Prelu<'_> {
-    #[inline(always)]
-    unsafe fn put<L: Lanes>(&self, value: L, sample: usize, y: usize, x: usize, channel: usize) {
-        // SAFETY: `new` checked that the arrays hold the layout; the caller vouches for the position.
-        unsafe {
-            let value = value.add(L::load(self.bias.as_ptr().add(channel)));
-            let positive = value.greater(L::splat(0.0));
-            if let Some(mask) = self.mask.filter(|_| sample < self.mask_samples) {
-                *mask.start().add(self.output.layout().vector(sample, y, x) + channel / LANES) = positive;
-            }
-            let value = sloped(value, positive, L::load(self.slope.as_ptr().add(channel)));
-            self.output.store(value, sample, y, x, channel);
-        }
-    }
 }
 
 /// Where a PReLU let elements pass, and its slopes elsewhere.
@@ -140,69 +88,56 @@ impl Finish for Back<'_> {
             }
             if let Some(SlopeMask { mask, slope }) = self.below {
                 let bits = *mask.get_unchecked(self.output.layout().vector(sample, y, x) + channel / LANES);
-                value = sloped(value, bits, L::load(slope.as_ptr().add(channel)));
+                value = value.sloped(bits, L::load(slope.as_ptr().add(channel)));
             }
             self.output.store(value, sample, y, x, channel);
         }
     }
 }
 
-/// Scale and shift of a row. The row exists in both layouts, which are equal, and is the task's alone.
-pub(super) struct NormTask<'a> {
+/// Scale and shift.
+#[derive(Clone, Copy)]
+pub(super) struct Norm<'a> {
     pub(super) from: Images<'a>,
     pub(super) to: ImagesMut<'a>,
     pub(super) scale: &'a [f32],
     pub(super) shift: &'a [f32],
-    pub(super) sample: usize,
-    pub(super) y: usize,
 }
 
-impl Task for NormTask<'_> {
+impl Pass for Norm<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let layout = self.from.layout;
-        for x in 0..layout.width {
-            for channel in (0..layout.lanes()).step_by(LANES) {
-                // SAFETY: pixels and channels of a row that exists in both and is this task's alone.
-                unsafe {
-                    let value: L = self.from.load(self.sample, self.y, x, channel);
-                    let shift = of_channels(self.shift, channel);
-                    let value = value.mul_add(of_channels(self.scale, channel), shift);
-                    value.store(self.to.at(self.sample, self.y, x, channel));
-                }
-            }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels.
+        unsafe {
+            let value: L = self.from.load(sample, y, x, channel);
+            let value = value.mul_add(of_channels(self.scale, channel), of_channels(self.shift, channel));
+            value.store(self.to.at(sample, y, x, channel));
         }
     }
 }
 
-/// Every second pixel of every second row. The row exists in the target, with as many channels, and is the task's alone;
-/// the source is large enough.
-pub(super) struct ThinTask<'a> {
+/// Every second pixel of every second row.
+#[derive(Clone, Copy)]
+pub(super) struct Thin<'a> {
+    /// As large as that takes, with as many channels.
     pub(super) from: Images<'a>,
     pub(super) to: ImagesMut<'a>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
 }
 
-impl Task for ThinTask<'_> {
+impl Pass for Thin<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let layout = *self.to.layout();
-        for x in 0..layout.width {
-            for channel in (0..layout.lanes()).step_by(LANES) {
-                // SAFETY: a pixel of the source, and one of a row of the target that is this task's alone.
-                unsafe {
-                    let value: L = self.from.load(self.sample, 2 * self.y, 2 * x, channel);
-                    value.store(self.to.at(self.sample, self.y, x, channel));
-                }
-            }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels; the source is as large as that takes.
+        unsafe {
+            let value: L = self.from.load(sample, 2 * y, 2 * x, channel);
+            value.store(self.to.at(sample, y, x, channel));
         }
     }
 }
 
-/// A unit's output: what its gates multiply, plus what came past; and what the next unit's first convolution takes. The
-/// row exists in all of them and is the task's alone; the layouts are equal.
-pub(super) struct JoinTask<'a> {
+/// A unit's output: what its gates multiply, plus what came past; and what the next unit's first convolution takes.
+#[derive(Clone, Copy)]
+pub(super) struct Join<'a> {
     pub(super) outputs: Images<'a>,
     /// Of each image, as long as the layout has lanes.
     pub(super) gates: Option<&'a [f32]>,
@@ -210,62 +145,49 @@ pub(super) struct JoinTask<'a> {
     pub(super) target: ImagesMut<'a>,
     /// The next unit's scale and shift, and where they lead.
     pub(super) following: Option<(ImagesMut<'a>, &'a [f32], &'a [f32])>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
 }
 
-impl Task for JoinTask<'_> {
+impl Pass for Join<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let (layout, sample, y) = (self.outputs.layout, self.sample, self.y);
-        for x in 0..layout.width {
-            for channel in (0..layout.lanes()).step_by(LANES) {
-                // SAFETY: pixels and channels of a row that exists in all and is this task's alone.
-                unsafe {
-                    let output: L = self.outputs.load(sample, y, x, channel);
-                    let past: L = self.past.load(sample, y, x, channel);
-                    let value = match self.gates {
-                        Some(gates) => output.mul_add(of_channels(gates, sample * layout.lanes() + channel), past),
-                        None => output.add(past),
-                    };
-                    value.store(self.target.at(sample, y, x, channel));
-                    if let Some((normed, scale, shift)) = self.following {
-                        let value = value.mul_add(of_channels(scale, channel), of_channels(shift, channel));
-                        value.store(normed.at(sample, y, x, channel));
-                    }
-                }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels.
+        unsafe {
+            let output: L = self.outputs.load(sample, y, x, channel);
+            let past: L = self.past.load(sample, y, x, channel);
+            let at = sample * self.outputs.layout.lanes() + channel;
+            let value = match self.gates {
+                Some(gates) => output.mul_add(of_channels(gates, at), past),
+                None => output.add(past),
+            };
+            value.store(self.target.at(sample, y, x, channel));
+            if let Some((normed, scale, shift)) = self.following {
+                let value = value.mul_add(of_channels(scale, channel), of_channels(shift, channel));
+                value.store(normed.at(sample, y, x, channel));
             }
         }
     }
 }
 
 /// The gradient of what the gates multiply: the unit's, times the gates, plus what reaches every pixel by way of the means.
-/// The row exists in both layouts, which are equal, and is the task's alone.
-pub(super) struct SpreadTask<'a> {
+#[derive(Clone, Copy)]
+pub(super) struct Spread<'a> {
     pub(super) gradient: Images<'a>,
     /// Of each image the gates and the gradients of its pixels, as long as the layout has lanes.
     pub(super) gates: Option<(&'a [f32], &'a [f32])>,
     pub(super) target: ImagesMut<'a>,
-    pub(super) sample: usize,
-    pub(super) y: usize,
 }
 
-impl Task for SpreadTask<'_> {
+impl Pass for Spread<'_> {
     #[inline(always)]
-    unsafe fn run<L: Lanes>(self) {
-        let (layout, sample, y) = (self.gradient.layout, self.sample, self.y);
-        for x in 0..layout.width {
-            for channel in (0..layout.lanes()).step_by(LANES) {
-                // SAFETY: pixels and channels of a row that exists in both and is this task's alone.
-                unsafe {
-                    let mut value: L = self.gradient.load(sample, y, x, channel);
-                    if let Some((gates, means)) = self.gates {
-                        let at = sample * layout.lanes() + channel;
-                        value = value.mul_add(of_channels(gates, at), of_channels(means, at));
-                    }
-                    value.store(self.target.at(sample, y, x, channel));
-                }
+    unsafe fn at<L: Lanes>(&self, sample: usize, y: usize, x: usize, channel: usize) {
+        // SAFETY: the caller vouches for the pixel and the channels.
+        unsafe {
+            let mut value: L = self.gradient.load(sample, y, x, channel);
+            if let Some((gates, means)) = self.gates {
+                let at = sample * self.gradient.layout.lanes() + channel;
+                value = value.mul_add(of_channels(gates, at), of_channels(means, at));
             }
+            value.store(self.target.at(sample, y, x, channel));
         }
     }
 }

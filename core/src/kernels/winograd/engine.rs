@@ -190,33 +190,47 @@ impl<'a> Output<'a> {
     }
 }
 
-/// A layer's output: bias, optionally ReLU, and which elements passed it.
+/// What a layer's output goes through.
+#[derive(Clone, Copy)]
+pub(crate) enum Activation<'a> {
+    /// Nothing.
+    None,
+    /// max(x, 0).
+    Relu,
+    /// x where it is positive, else x times the channel's slope; as many slopes as the layout has lanes.
+    Prelu(&'a [f32]),
+}
+
+/// A layer's output: bias, activation, and which elements are positive.
 #[derive(Clone, Copy)]
 pub(crate) struct Forward<'a> {
     output: Output<'a>,
     bias: &'a [f32],
-    relu: bool,
+    activation: Activation<'a>,
     mask: Option<SharedMut<'a, u16>>,
     mask_samples: usize,
 }
 
 impl<'a> Forward<'a> {
     /// Writes to `output`; `bias` is as long as the layout has lanes. `mask` takes a bit for each element of the first
-    /// `mask_samples` images that is positive, where `relu` is set.
+    /// images, as many as stand beside it, that is positive before its activation, if there is one.
     pub(crate) fn new(
         output: &'a mut [f32],
         layout: Layout,
         bias: &'a [f32],
-        relu: bool,
+        activation: Activation<'a>,
         mask: Option<(&'a mut [u16], usize)>,
     ) -> Self {
         assert_eq!(bias.len(), layout.lanes());
+        if let Activation::Prelu(slope) = activation {
+            assert_eq!(slope.len(), layout.lanes());
+        }
         let mask_samples = mask.as_ref().map_or(0, |(_, samples)| *samples);
         let mask = mask.map(|(mask, samples)| {
             assert!(mask.len() >= layout.vectors(samples));
             SharedMut::new(mask)
         });
-        Forward { output: Output::new(output, layout), bias, relu, mask, mask_samples }
+        Forward { output: Output::new(output, layout), bias, activation, mask, mask_samples }
     }
 }
 
@@ -226,13 +240,17 @@ impl Finish for Forward<'_> {
         // SAFETY: `new` checked that the arrays hold the layout; the caller vouches for the position.
         unsafe {
             let mut value = value.add(L::load(self.bias.as_ptr().add(channel)));
-            if self.relu {
+            if !matches!(self.activation, Activation::None) {
                 let zero = L::splat(0.0);
+                let positive = value.greater(zero);
                 if let Some(mask) = self.mask.filter(|_| sample < self.mask_samples) {
-                    *mask.start().add(self.output.layout.vector(sample, y, x) + channel / LANES) = value.greater(zero);
+                    *mask.start().add(self.output.layout.vector(sample, y, x) + channel / LANES) = positive;
                 }
-                // In this order a NaN stays a NaN.
-                value = zero.max(value);
+                value = match self.activation {
+                    Activation::Prelu(slope) => value.sloped(positive, L::load(slope.as_ptr().add(channel))),
+                    // In this order a NaN stays a NaN.
+                    _ => zero.max(value),
+                };
             }
             self.output.store(value, sample, y, x, channel);
         }

@@ -66,6 +66,12 @@ pub(crate) trait Lanes: Copy {
         c: *mut f32,
     );
 
+    /// Itself where `mask` has a bit, `slope` times itself elsewhere.
+    #[inline(always)]
+    fn sloped(self, mask: u16, slope: Self) -> Self {
+        self.keep(mask).add(self.keep(!mask).mul(slope))
+    }
+
     /// The sum of the lanes, in order.
     fn sum(self) -> f64 {
         let mut lanes = [0.0_f32; LANES];

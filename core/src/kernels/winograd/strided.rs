@@ -208,7 +208,7 @@ impl<F: Finish> Task for RowsTask<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::engine::{Backward, Forward};
+    use super::super::engine::{Activation, Backward, Forward};
     use super::super::layout::Buffer;
     use super::*;
     use crate::Conv2d;
@@ -244,7 +244,7 @@ mod tests {
             buffer
         };
         let (mut output, bias) = (Buffer::new(to.len()), vec![0.0; to.lanes()]);
-        let finish = Forward::new(&mut output, to, &bias, false, None);
+        let finish = Forward::new(&mut output, to, &bias, Activation::None, None);
         weights.convolve(Instructions::of(isa), &laid_out(&input, from), from, to, &finish);
         let mut gradient = Buffer::new(from.len());
         let finish = Backward::new(&mut gradient, from, None);
