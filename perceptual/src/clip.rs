@@ -9,7 +9,7 @@ use image_losses_core::kernels::vision_transformer::VisionTransformer;
 use image_losses_core::{DType, Error, LinearMap, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::lazy::Lazy;
+use crate::lazy::{Lazy, get_or_make};
 use crate::networks::{BoundAffine, BoundClip, ChannelAffine, Clip, ClipShape, Tokens, check_image};
 use crate::weights::{Request, Weights};
 
@@ -327,11 +327,7 @@ impl<T: Tensor> BoundClipLoss<T> {
 
     /// The composed network.
     fn network(&self) -> Result<&BoundClip<T>> {
-        if let Some(network) = self.network.get() {
-            return Ok(network);
-        }
-        let network = self.loss.network.bind(&self.context)?;
-        Ok(self.network.get_or_init(|| network))
+        get_or_make(&self.network, || self.loss.network.bind(&self.context))
     }
 
     /// The cosines by the fused tower, where the engine has fused operations and the text fits.

@@ -9,7 +9,7 @@ use image_losses_core::kernels::residual::{ResidualNetwork, Target};
 use image_losses_core::{Error, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::lazy::Lazy;
+use crate::lazy::{Lazy, get_or_make};
 use crate::networks::{BoundIrNet, IrDepth, IrMode, IrNet, check_image};
 use crate::weights::{Request, Weights};
 
@@ -328,11 +328,7 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
 
     /// The composed network.
     fn network(&self) -> Result<&BoundIrNet<T>> {
-        if let Some(network) = self.network.get() {
-            return Ok(network);
-        }
-        let network = self.loss.network.bind(&self.context)?;
-        Ok(self.network.get_or_init(|| network))
+        get_or_make(&self.network, || self.loss.network.bind(&self.context))
     }
 
     /// The products by the fused network, where the engine has fused operations.

@@ -29,10 +29,15 @@ impl<N> fmt::Debug for Lazy<N> {
 impl<N> Lazy<N> {
     /// The network, made by `make` on the first call.
     pub(crate) fn get(&self, make: impl FnOnce() -> Result<N>) -> Result<Arc<N>> {
-        if let Some(network) = self.0.get() {
-            return Ok(Arc::clone(network));
-        }
-        let network = Arc::new(make()?);
-        Ok(Arc::clone(self.0.get_or_init(|| network)))
+        get_or_make(&self.0, || make().map(Arc::new)).cloned()
     }
+}
+
+/// What the cell holds, made by `make` if it is empty; a failure leaves it so.
+pub(crate) fn get_or_make<N>(cell: &OnceLock<N>, make: impl FnOnce() -> Result<N>) -> Result<&N> {
+    if let Some(made) = cell.get() {
+        return Ok(made);
+    }
+    let made = make()?;
+    Ok(cell.get_or_init(|| made))
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criterion::Criterion;
 use crate::fused::{Compare, Flatten, four};
-use crate::lazy::Lazy;
+use crate::lazy::{Lazy, get_or_make};
 use crate::networks::{BoundSequential, LightCnn};
 use crate::weights::{Request, Weights};
 
@@ -257,10 +257,6 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
 
     /// The composed network.
     fn network(&self) -> Result<&BoundSequential<T>> {
-        if let Some(network) = self.network.get() {
-            return Ok(network);
-        }
-        let network = self.loss.network.bind(&self.context)?;
-        Ok(self.network.get_or_init(|| network))
+        get_or_make(&self.network, || self.loss.network.bind(&self.context))
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
 use crate::fused::{Compare, Flatten, four};
-use crate::lazy::Lazy;
+use crate::lazy::{Lazy, get_or_make};
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::weights::{Request, Weights};
 
@@ -520,17 +520,13 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     fn run(&self, image: &T, argument: &'static str) -> Result<(Vec<T>, Vec<T>)> {
         check_image(NAME, argument, &image.shape(), 3)?;
         let PerceptualLoss { options, layers, network, .. } = &self.loss;
-        let (network, normalisation) = match self.network.get() {
-            Some(bound) => bound,
-            None => {
-                let normalisation = match options.use_input_norm {
-                    true => Some(imagenet_normalisation().bind(&self.context)?),
-                    false => None,
-                };
-                let bound = (network.bind(&self.context)?, normalisation);
-                self.network.get_or_init(|| bound)
-            }
-        };
+        let (network, normalisation) = get_or_make(&self.network, || {
+            let normalisation = match options.use_input_norm {
+                true => Some(imagenet_normalisation().bind(&self.context)?),
+                false => None,
+            };
+            Ok((network.bind(&self.context)?, normalisation))
+        })?;
         let mut image = image.clone();
         if options.norm_img {
             image = image.affine(0.5, 0.5)?;
