@@ -36,7 +36,8 @@
 //! # Ok::<(), image_losses_core::Error>(())
 //! ```
 //!
-//! The second derivatives of a loss with an engine that has them: [`check_second_derivatives`].
+//! The second derivatives of a loss with an engine that has them: [`check_second_derivatives`]. Where the inputs have too
+//! many elements to move each, as before a network, [`check_slope`] and [`check_curvature`] move all of them at once.
 
 use crate::Result;
 use crate::primitive::check_length;
@@ -141,31 +142,117 @@ pub fn check_second_derivatives(
     gradient: impl Fn(&[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
     product: impl FnOnce(&[Vec<f64>], &[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
 ) -> Result<Option<WorstElement>> {
+    let direction = direction(inputs);
+    let along = |inputs: &[Vec<f64>]| slope(inputs, &gradient(inputs)?, &direction);
+    check_gradient(inputs, step, along, |inputs| product(inputs, &direction))
+}
+
+/// A slope along one direction, and what it was compared with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Slope {
+    /// Σ gradient·direction.
+    pub gradient: f64,
+    /// The central difference.
+    pub difference: f64,
+    /// |gradient − difference| / max(|gradient|, |difference|); 0 where both are 0.
+    pub error: f64,
+}
+
+/// Compares a gradient with one central difference of the value, along a direction in all inputs together: three
+/// evaluations, however many elements there are.
+///
+/// The direction has the signs of the gradient and elements between ¼ and 1¼, so that its parts do not cancel: the error
+/// is relative to a weighted sum of all magnitudes. What is wrong in a few elements of many stays below it;
+/// [`check_gradient`] looks at each. An element x is moved by `step` times its direction.
+///
+/// ```
+/// use image_losses_core::gradcheck::{STEP, check_slope};
+///
+/// let squares = |x: &[Vec<f64>]| Ok(x[0].iter().map(|x| x * x).sum());
+/// let inputs = [(0..10_000).map(f64::from).map(f64::sin).collect::<Vec<_>>()];
+/// let right = check_slope(&inputs, STEP, squares, |x| Ok(vec![x[0].iter().map(|x| 2.0 * x).collect()]))?;
+/// assert!(right.error < 1e-8);
+/// let wrong = check_slope(&inputs, STEP, squares, |x| Ok(vec![x[0].iter().map(|x| 1.9 * x).collect()]))?;
+/// assert!(wrong.error > 0.04);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`check_gradient`].
+pub fn check_slope(
+    inputs: &[Vec<f64>],
+    step: f64,
+    value: impl Fn(&[Vec<f64>]) -> Result<f64>,
+    gradient: impl FnOnce(&[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
+) -> Result<Slope> {
+    let gradients = gradient(inputs)?;
+    let mut direction = direction(inputs);
+    for (direction, gradient) in direction.iter_mut().zip(&gradients) {
+        direction.iter_mut().zip(gradient).for_each(|(d, g)| *d = d.abs().copysign(*g));
+    }
+    let gradient = slope(inputs, &gradients, &direction)?;
+    let moved = |by: f64| -> Vec<Vec<f64>> {
+        let inputs = inputs.iter().zip(&direction);
+        inputs.map(|(input, direction)| input.iter().zip(direction).map(|(x, d)| x + by * d).collect()).collect()
+    };
+    let difference = (value(&moved(step))? - value(&moved(-step))?) / (2.0 * step);
+    let error =
+        if gradient == difference { 0.0 } else { (gradient - difference).abs() / gradient.abs().max(difference.abs()) };
+    Ok(Slope { gradient, difference, error })
+}
+
+/// Compares second derivatives with one central difference of the gradient: [`check_slope`] of the gradient along the
+/// direction of [`check_second_derivatives`], whose arguments it has.
+///
+/// ```
+/// use image_losses_core::gradcheck::{STEP, check_curvature};
+///
+/// // Σ x³
+/// let gradient = |x: &[Vec<f64>]| Ok(vec![x[0].iter().map(|x| 3.0 * x * x).collect()]);
+/// let product = |x: &[Vec<f64>], d: &[Vec<f64>]| Ok(vec![x[0].iter().zip(&d[0]).map(|(x, d)| 6.0 * x * d).collect()]);
+/// let inputs = [(0..10_000).map(f64::from).map(f64::cos).collect::<Vec<_>>()];
+/// assert!(check_curvature(&inputs, STEP, gradient, product)?.error < 1e-8);
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`check_gradient`].
+pub fn check_curvature(
+    inputs: &[Vec<f64>],
+    step: f64,
+    gradient: impl Fn(&[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
+    product: impl FnOnce(&[Vec<f64>], &[Vec<f64>]) -> Result<Vec<Vec<f64>>>,
+) -> Result<Slope> {
+    let direction = direction(inputs);
+    let along = |inputs: &[Vec<f64>]| slope(inputs, &gradient(inputs)?, &direction);
+    check_slope(inputs, step, along, |inputs| product(inputs, &direction))
+}
+
+/// A direction without symmetry or zeros, of either sign, its elements between ¼ and 1¼.
+fn direction(inputs: &[Vec<f64>]) -> Vec<Vec<f64>> {
     // The golden ratio's multiples fill an interval without a pattern.
     let element = |i: usize| {
         let fraction = (i as f64 * 0.618_033_988_749_895).fract();
         if i.is_multiple_of(2) { fraction + 0.25 } else { -fraction - 0.25 }
     };
     let mut position = 0;
-    let direction: Vec<Vec<f64>> = inputs
-        .iter()
-        .map(|input| {
-            let from = position;
-            position += input.len();
-            (from..position).map(|i| element(i + 1)).collect()
-        })
-        .collect();
-    let along = |inputs: &[Vec<f64>]| {
-        let gradients = gradient(inputs)?;
-        check_count(inputs, &gradients)?;
-        let mut sum = 0.0;
-        for (gradient, direction) in gradients.iter().zip(&direction) {
-            check_length("check_second_derivatives", gradient.len(), &[direction.len()])?;
-            sum += gradient.iter().zip(direction).map(|(g, d)| g * d).sum::<f64>();
-        }
-        Ok(sum)
+    let of_input = |input: &Vec<f64>| {
+        let from = position;
+        position += input.len();
+        (from..position).map(|i| element(i + 1)).collect()
     };
-    check_gradient(inputs, step, along, |inputs| product(inputs, &direction))
+    inputs.iter().map(of_input).collect()
+}
+
+/// Σ gradient·direction, refusing gradients that are not those of the inputs.
+fn slope(inputs: &[Vec<f64>], gradients: &[Vec<f64>], direction: &[Vec<f64>]) -> Result<f64> {
+    check_count(inputs, gradients)?;
+    let mut sum = 0.0;
+    for (gradient, direction) in gradients.iter().zip(direction) {
+        check_length("gradcheck", gradient.len(), &[direction.len()])?;
+        sum += gradient.iter().zip(direction).map(|(g, d)| g * d).sum::<f64>();
+    }
+    Ok(sum)
 }
 
 /// Refuses gradients that are not one per input.

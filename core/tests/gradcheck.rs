@@ -1,7 +1,7 @@
 //! The gradient checker finds what is wrong, and nothing where all is right.
 
 use image_losses_autograd::{AgTensor, run};
-use image_losses_core::gradcheck::{STEP, check_gradient, check_second_derivatives};
+use image_losses_core::gradcheck::{STEP, check_curvature, check_gradient, check_second_derivatives, check_slope};
 use image_losses_core::{Differentiable, Error, Result, Tensor, Unary};
 
 /// Inputs without symmetry.
@@ -51,6 +51,11 @@ fn a_right_gradient_passes_and_a_wrong_one_does_not() {
     let worst = check_gradient(&inputs(), STEP, value, |x| Ok(derived(wrong, x, None)?.1)).unwrap().unwrap();
     assert_eq!((worst.input, worst.element < 3), (0, true));
     assert!((worst.difference - worst.gradient) >= 1.0 - 1e-6 && worst.error > 0.1, "{worst:?}");
+
+    let slope = check_slope(&inputs(), STEP, value, |x| Ok(derived(right, x, None)?.1)).unwrap();
+    assert!(slope.error < 1e-9, "{slope:?}");
+    let slope = check_slope(&inputs(), STEP, value, |x| Ok(derived(wrong, x, None)?.1)).unwrap();
+    assert!(slope.error > 0.1, "{slope:?}");
 }
 
 #[test]
@@ -59,10 +64,14 @@ fn right_second_derivatives_pass_and_wrong_ones_do_not() {
     let product = |x: &[Vec<f64>], d: &[Vec<f64>]| Ok(derived(right, x, Some(d))?.1);
     let worst = check_second_derivatives(&inputs(), STEP, gradient, product).unwrap().unwrap();
     assert!(worst.error < 1e-8, "{worst:?}");
+    let slope = check_curvature(&inputs(), STEP, gradient, product).unwrap();
+    assert!(slope.error < 1e-8, "{slope:?}");
     // The gradient is right, what is made of it is another function's.
     let product = |x: &[Vec<f64>], d: &[Vec<f64>]| Ok(derived(wrong, x, Some(d))?.1);
     let worst = check_second_derivatives(&inputs(), STEP, gradient, product).unwrap().unwrap();
     assert!(worst.error > 0.05, "{worst:?}");
+    let slope = check_curvature(&inputs(), STEP, gradient, product).unwrap();
+    assert!(slope.error > 0.05, "{slope:?}");
 }
 
 #[test]
@@ -93,6 +102,12 @@ fn what_is_no_number_is_worst_and_what_does_not_fit_is_refused() {
     let value = |x: &[Vec<f64>]| Ok(x[0].iter().sum());
     let worst = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0, f64::NAN, 5.0]])).unwrap().unwrap();
     assert!(worst.error.is_nan() && worst.element == 1, "{worst:?}");
+    let slope = check_slope(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0, f64::NAN, 5.0]])).unwrap();
+    assert!(slope.error.is_nan(), "{slope:?}");
+    let flat = check_slope(&[vec![1.0; 3]], STEP, |_| Ok(2.0), |_| Ok(vec![vec![0.0; 3]])).unwrap();
+    assert_eq!(flat.error, 0.0);
+    let refused = check_slope(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0]])).unwrap_err();
+    assert!(matches!(refused, Error::Length { .. }), "{refused}");
     let refused = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(Vec::new())).unwrap_err();
     assert!(matches!(refused, Error::InputCount { expected: 1, got: 0, .. }), "{refused}");
     let refused = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0]])).unwrap_err();
