@@ -263,9 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn same_bits_on_any_number_of_threads() {
-        let run = || product(Isa::Avx512, [50, 700, 400], Onto::Zero, true).0;
-        assert_eq!(on_threads(1, run), on_threads(2, run));
-        assert_eq!(on_threads(1, run), on_threads(5, run));
+    fn same_bits_on_any_number_of_threads_and_instruction_set() {
+        let run = |isa| move || product(isa, [50, 700, 400], Onto::Zero, true).0;
+        let one = on_threads(1, run(Isa::Avx512));
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            assert_eq!(one, on_threads(2, run(isa)), "{isa:?}");
+            assert_eq!(one, on_threads(5, run(isa)), "{isa:?}");
+        }
     }
 }

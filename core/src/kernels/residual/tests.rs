@@ -200,18 +200,24 @@ fn agrees_with_the_definition() {
 }
 
 #[test]
-fn same_bits_on_any_number_of_threads() {
+fn same_bits_on_any_number_of_threads_and_instruction_set() {
     let (size, units, excitation) = NETWORKS[0];
     let parts = parts(size, units, excitation);
     let pixels = 2 * CHANNELS * size * size;
     let (faces, others) = (values::<f32>(pixels, 100), values::<f32>(pixels, 101));
-    let run = || {
-        let network = ResidualNetwork::new(&parts).unwrap();
-        network.compare(&faces, 2, Target::Faces(&others), Some(&[1.0, 1.0])).unwrap()
+    let run = |isa| {
+        let (parts, faces, others) = (&parts, &faces, &others);
+        move || {
+            let mut network = ResidualNetwork::new(parts).unwrap();
+            network.instructions = Instructions::of(isa);
+            network.compare(faces, 2, Target::Faces(others), Some(&[1.0, 1.0])).unwrap()
+        }
     };
-    let one = on_threads(1, run);
-    assert_eq!(one, on_threads(2, run));
-    assert_eq!(one, on_threads(5, run));
+    let one = on_threads(1, run(Isa::Avx512));
+    for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+        assert_eq!(one, on_threads(2, run(isa)), "{isa:?}");
+        assert_eq!(one, on_threads(5, run(isa)), "{isa:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@
 //! through memory.
 #![allow(clippy::needless_range_loop)]
 
+use std::ops::Neg;
+
 use crate::kernels::isa::{self, Isa};
 
 /// Lanes of a vector.
@@ -54,7 +56,8 @@ pub(crate) trait Lanes: Copy {
     fn keep(self, mask: u16) -> Self;
     /// `c (+)= a b` for a small block: `ROWS` (a multiple of 4) rows of `a`, `a_stride` apart and `depth` long; `b` has
     /// `depth` rows of `16 * VECTORS`, one after the other; so has `c`, `ROWS` of them. With `ADD` the product is
-    /// added to `c`. Sums [`DEPTH`] terms at a time.
+    /// added to `c`. Sums [`DEPTH`] terms at a time, these sums in order, and adds them to `c` at last, on every instruction
+    /// set alike.
     ///
     /// # Safety
     /// The processor has the type's instruction set; the blocks can be read and `c` written.
@@ -163,6 +166,28 @@ impl Instructions {
     }
 }
 
+/// `a * b + c` in each lane, rounded once, as every instruction for it does: results are the same bits on every processor.
+/// One without such an instruction takes several others for it, side by side in vectors, where the library's function
+/// would take each element by itself.
+#[inline(always)]
+fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+        return std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]));
+    }
+    let (mut rounded, mut is_rare) = ([0.0_f32; LANES], false);
+    for lane in 0..LANES {
+        // The product is exact: a double has more than twice the digits. So the sum alone is rounded, to a double.
+        let sum = f64::from(a[lane]) * f64::from(b[lane]) + f64::from(c[lane]);
+        rounded[lane] = sum as f32;
+        // Rounding that again, to a single, is as good as rounding once unless the double lies halfway between two
+        // singles, whose digits are fewer still below the normal ones.
+        let is_halfway = sum.to_bits() as u32 & 0x1fff_ffff == 0x1000_0000;
+        let is_below = sum.abs() < f64::from(f32::MIN_POSITIVE) && sum != 0.0;
+        is_rare |= is_halfway | is_below;
+    }
+    if is_rare { std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane])) } else { rounded }
+}
+
 /// Sixteen elements of an array.
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; LANES]);
@@ -223,12 +248,12 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn mul_add(self, factor: Self, term: Self) -> Self {
-        self.mul(factor).add(term)
+        Portable(mul_add(self.0, factor.0, term.0))
     }
 
     #[inline(always)]
     fn mul_sub_from(self, factor: Self, term: Self) -> Self {
-        term.sub(self.mul(factor))
+        Portable(mul_add(self.0.map(f32::neg), factor.0, term.0))
     }
 
     #[inline(always)]
@@ -267,6 +292,7 @@ impl Lanes for Portable {
         // Two rows at a time: eight registers of four.
         for row in (0..ROWS).step_by(2) {
             for vector in 0..VECTORS {
+                let mut whole = [Portable([0.0; LANES]); 2];
                 for start in (0..depth).step_by(DEPTH) {
                     let mut sums = [[0.0_f32; LANES]; 2];
                     for step in start..depth.min(start + DEPTH) {
@@ -276,18 +302,18 @@ impl Lanes for Portable {
                             (b, [*a.add(row * a_stride + step), *a.add((row + 1) * a_stride + step)])
                         };
                         for (sums, left) in sums.iter_mut().zip(left) {
-                            for (sum, b) in sums.iter_mut().zip(b) {
-                                *sum += left * b;
-                            }
+                            *sums = mul_add([left; LANES], b, *sums);
                         }
                     }
-                    for (index, sums) in sums.into_iter().enumerate() {
-                        // SAFETY: row and vector lie inside the caller's `c`.
-                        unsafe {
-                            let target = c.add(((row + index) * VECTORS + vector) * LANES);
-                            let sums = Portable(sums);
-                            if ADD || start > 0 { sums.add(Portable::load(target)) } else { sums }.store(target);
-                        }
+                    for (whole, sums) in whole.iter_mut().zip(sums) {
+                        *whole = whole.add(Portable(sums));
+                    }
+                }
+                for (index, sums) in whole.into_iter().enumerate() {
+                    // SAFETY: row and vector lie inside the caller's `c`.
+                    unsafe {
+                        let target = c.add(((row + index) * VECTORS + vector) * LANES);
+                        if ADD { sums.add(Portable::load(target)) } else { sums }.store(target);
                     }
                 }
             }
@@ -618,6 +644,7 @@ mod x86 {
                 // SAFETY: the caller vouches for the processor and the blocks; every offset stays inside them.
                 unsafe {
                     let a = a.add(row * a_stride);
+                    let mut whole = [Avx2(_mm256_setzero_ps(), _mm256_setzero_ps()); 4];
                     let mut start = 0;
                     while start < depth {
                         let mut sums = [[_mm256_setzero_ps(); 2]; 4];
@@ -632,14 +659,54 @@ mod x86 {
                             }
                         }
                         for index in 0..4 {
-                            let target = c.add(16 * ((row + index) * VECTORS + vector));
-                            let sums = Avx2(sums[index][0], sums[index][1]);
-                            if ADD || start > 0 { sums.add(Avx2::load(target)) } else { sums }.store(target);
+                            whole[index] = whole[index].add(Avx2(sums[index][0], sums[index][1]));
                         }
                         start += DEPTH;
+                    }
+                    for index in 0..4 {
+                        let target = c.add(16 * ((row + index) * VECTORS + vector));
+                        let sums = whole[index];
+                        if ADD { sums.add(Avx2::load(target)) } else { sums }.store(target);
                     }
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{LANES, mul_add};
+
+    /// Any bits, and numbers whose products and sums meet: those that lie between two singles, and their neighbours.
+    fn numbers() -> impl Strategy<Value = f32> {
+        let near = (-40..40i32, 0..64u32, any::<bool>()).prop_map(|(exponent, mantissa, sign)| {
+            let bits = ((127 + exponent) as u32) << 23 | (mantissa << 17 | mantissa & 3);
+            f32::from_bits(bits | u32::from(sign) << 31)
+        });
+        prop_oneof![any::<u32>().prop_map(f32::from_bits), near]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200_000))]
+        #[test]
+        fn a_fused_multiplication_and_addition_rounds_once(a in numbers(), b in numbers(), c in numbers()) {
+            let (got, expected) = (mul_add([a; LANES], [b; LANES], [c; LANES])[3], a.mul_add(b, c));
+            prop_assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{got} {expected}");
+        }
+    }
+
+    #[test]
+    fn it_rounds_once_where_twice_would_show() {
+        // (1 + 2⁻¹²)² = 1 + 2⁻¹¹ + 2⁻²⁴ lies halfway between two singles. 2⁻⁸⁰ beside it decides, and is lost in a double.
+        let (factor, tiny) = (1.0 + 2f32.powi(-12), 2f32.powi(-80));
+        let below = 1.0 + 2f32.powi(-11);
+        let above = f32::from_bits(below.to_bits() + 1);
+        assert_eq!(
+            [0.0, -tiny, tiny].map(|term| mul_add([factor; LANES], [factor; LANES], [term; LANES])[0]),
+            [below, below, above]
+        );
     }
 }

@@ -270,9 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn same_bits_on_any_number_of_threads() {
-        let run = || both(Isa::Avx512, [3, 20, 70, 14, 14]).map(|(values, _)| values);
-        assert_eq!(on_threads(1, run), on_threads(2, run));
-        assert_eq!(on_threads(1, run), on_threads(5, run));
+    fn same_bits_on_any_number_of_threads_and_instruction_set() {
+        let run = |isa| move || both(isa, [3, 20, 70, 14, 14]).map(|(values, _)| values);
+        let one = on_threads(1, run(Isa::Avx512));
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            assert_eq!(one, on_threads(2, run(isa)), "{isa:?}");
+            assert_eq!(one, on_threads(5, run(isa)), "{isa:?}");
+        }
     }
 }

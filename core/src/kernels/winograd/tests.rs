@@ -69,7 +69,7 @@ fn rounds_little_more_than_direct_convolution() {
 }
 
 #[test]
-fn same_bits_on_any_number_of_threads() {
+fn same_bits_on_any_number_of_threads_and_instruction_set() {
     for [batch, inputs, outputs, height, width] in CASES {
         let shape = [batch, inputs, height, width];
         let input = values::<f32>(shape.iter().product(), 1);
@@ -77,6 +77,16 @@ fn same_bits_on_any_number_of_threads() {
         let run = || conv3x3(&weights, &input, shape, None, false);
         let alone = on_threads(1, run);
         assert!(alone == on_threads(2, run) && alone == on_threads(5, run), "{shape:?} to {outputs}");
+        let above = values::<f32>(batch * outputs * height * width, 3);
+        let both = |instructions| {
+            let value = conv3x3_with(instructions, &weights, &input, shape, None, false);
+            let above_shape = [batch, outputs, height, width];
+            [value, conv3x3_input_gradient_with(instructions, &weights, &above, above_shape)]
+        };
+        let expected = both(Instructions::detect());
+        for instructions in instructions() {
+            assert!(expected == both(instructions), "{shape:?} to {outputs}, {instructions:?}");
+        }
     }
 }
 
