@@ -1,0 +1,14 @@
+#!/bin/sh
+# The kernels' own tests in Miri, which sees undefined behaviour that no sanitizer does: on portable code, without the
+# vector instructions that it cannot run, and those tests that are small enough for an interpreter. Needs a nightly
+# toolchain with the components miri and rust-src.
+#
+#   scripts/miri.sh [a filter of test names]
+set -eu
+cd "$(dirname "$0")/.."
+toolchain=${SANITIZE_TOOLCHAIN:-nightly}
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
+# Threads of a pool live on when a test ends.
+export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks ${MIRIFLAGS:-}"
+export IMAGE_LOSSES_ISA=portable RAYON_NUM_THREADS=2 PROPTEST_CASES="${PROPTEST_CASES:-4}"
+cargo "+$toolchain" miri test --package image-losses-core --lib -- "$@"
