@@ -17,6 +17,8 @@ mod gan;
 mod penalties;
 #[path = "../../../perceptual/tests/laws/losses.rs"]
 mod perceptual;
+#[path = "../../../perceptual/tests/laws/networks.rs"]
+mod perceptual_networks;
 #[path = "../../../pixelwise/tests/laws/losses.rs"]
 mod pixelwise;
 

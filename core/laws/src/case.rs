@@ -1,12 +1,14 @@
 //! Inputs of a law, drawn from a grid.
 
+use std::fmt;
+
 use image_losses_core::kernels::count;
 use proptest::prelude::*;
 
 use crate::{Rank, Takes, Weight};
 
 /// Inputs and weight of one evaluation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Case<const K: usize> {
     /// The full shape.
     pub shape: Vec<usize>,
@@ -16,6 +18,17 @@ pub struct Case<const K: usize> {
     pub inputs: [Vec<f64>; K],
     /// The weight with its shape.
     pub weight: Option<(Vec<f64>, Vec<usize>)>,
+}
+
+/// As `{shape, inputs, weight}`, of long inputs the first elements.
+impl<const K: usize> fmt::Debug for Case<K> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = |values: &Vec<f64>| {
+            format!("{:?}{}", &values[..values.len().min(64)], if values.len() > 64 { "…" } else { "" })
+        };
+        write!(formatter, "{:?} {}", self.shapes, self.inputs.each_ref().map(first).join(" "))?;
+        self.weight.iter().try_for_each(|(values, shape)| write!(formatter, " weight {shape:?} {}", first(values)))
+    }
 }
 
 /// A shape with one channel.
@@ -34,7 +47,34 @@ impl<const K: usize> Takes<K> {
     }
 }
 
-pub(crate) fn cases<const K: usize>(takes: Takes<K>) -> impl Strategy<Value = Case<K>> {
+/// A number of the grid; for the last input between those of the others.
+fn on_grid(v: i32, last: bool, above: f64) -> f64 {
+    if last { above + f64::from(8 * v + 1) / 64.0 + 1.0 / 128.0 } else { f64::from(v) / 8.0 }
+}
+
+/// Images of a network's size, each from one drawn number: a tree of choices per pixel would take longer than the
+/// network.
+fn images<const K: usize>(takes: Takes<K>, size: [usize; 2]) -> impl Strategy<Value = Case<K>> {
+    (1..3usize, any::<u32>()).prop_map(move |(samples, seed)| {
+        let shape = vec![samples, takes.channels.unwrap_or(3), size[0], size[1]];
+        let shapes = takes.shapes(&shape);
+        // A multiplicative generator modulo a prime; its high part is the number.
+        let mut state = u64::from(seed) % 2_147_483_646 + 1;
+        let mut number = || {
+            state = state * 48_271 % 2_147_483_647;
+            (state * 33 / 2_147_483_647) as i32 - 16
+        };
+        let above = if takes.apart { 5.0 } else { 0.0 };
+        let inputs =
+            std::array::from_fn(|k| (0..count(&shapes[k])).map(|_| on_grid(number(), k + 1 == K, above)).collect());
+        Case { shape, shapes, inputs, weight: None }
+    })
+}
+
+pub(crate) fn cases<const K: usize>(takes: Takes<K>) -> BoxedStrategy<Case<K>> {
+    if let Some(network) = takes.network {
+        return images(takes, network.size).boxed();
+    }
     let rank = match takes.rank {
         Rank::Scores => 1..5usize,
         Rank::Batch => 2..6,
@@ -46,32 +86,32 @@ pub(crate) fn cases<const K: usize>(takes: Takes<K>) -> impl Strategy<Value = Ca
         }
         shape
     });
-    (shapes, 0..3u8).prop_flat_map(move |(shape, weighted)| {
-        let shapes = takes.shapes(&shape);
-        let inputs: Vec<_> = shapes
-            .iter()
-            .enumerate()
-            .map(|(k, shape)| {
-                let last = k + 1 == K;
-                let above = if takes.apart { 5.0 } else { 0.0 };
-                let values = (-16..=16i32).prop_map(move |v| {
-                    if last { above + f64::from(8 * v + 1) / 64.0 + 1.0 / 128.0 } else { f64::from(v) / 8.0 }
-                });
-                prop::collection::vec(values, count(shape))
+    (shapes, 0..3u8)
+        .prop_flat_map(move |(shape, weighted)| {
+            let shapes = takes.shapes(&shape);
+            let inputs: Vec<_> = shapes
+                .iter()
+                .enumerate()
+                .map(|(k, shape)| {
+                    let last = k + 1 == K;
+                    let above = if takes.apart { 5.0 } else { 0.0 };
+                    let values = (-16..=16i32).prop_map(move |v| on_grid(v, last, above));
+                    prop::collection::vec(values, count(shape))
+                })
+                .collect();
+            let weight_shape = match (takes.weight, weighted) {
+                (Weight::Taken, 1) => Some(per_pixel(&shape)),
+                (Weight::Taken, 2) => Some(shape.clone()),
+                _ => None,
+            };
+            let weight = weight_shape.map_or(Just(None).boxed(), |shape| {
+                let values = prop_oneof![1 => Just(0.0), 4 => (0..=8u8).prop_map(|v| f64::from(v) / 4.0)];
+                prop::collection::vec(values, count(&shape)).prop_map(move |v| Some((v, shape.clone()))).boxed()
+            });
+            (Just(shape), Just(shapes), inputs, weight).prop_map(|(shape, shapes, inputs, weight)| {
+                let inputs = inputs.try_into().expect("K inputs");
+                Case { shape, shapes, inputs, weight }
             })
-            .collect();
-        let weight_shape = match (takes.weight, weighted) {
-            (Weight::Taken, 1) => Some(per_pixel(&shape)),
-            (Weight::Taken, 2) => Some(shape.clone()),
-            _ => None,
-        };
-        let weight = weight_shape.map_or(Just(None).boxed(), |shape| {
-            let values = prop_oneof![1 => Just(0.0), 4 => (0..=8u8).prop_map(|v| f64::from(v) / 4.0)];
-            prop::collection::vec(values, count(&shape)).prop_map(move |v| Some((v, shape.clone()))).boxed()
-        });
-        (Just(shape), Just(shapes), inputs, weight).prop_map(|(shape, shapes, inputs, weight)| {
-            let inputs = inputs.try_into().expect("K inputs");
-            Case { shape, shapes, inputs, weight }
         })
-    })
+        .boxed()
 }

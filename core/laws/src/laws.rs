@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use image_losses_core::gradcheck::{check_gradient, check_second_derivatives};
+use image_losses_core::gradcheck::{check_curvature, check_gradient, check_second_derivatives, check_slope};
 use image_losses_core::kernels::{Array, count};
 use image_losses_core::{DType, Error, PointwiseLoss, Reduction, Result, Scalar};
 use proptest::prelude::*;
@@ -10,7 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::Value;
 
 use crate::case::{Case, cases, per_pixel};
-use crate::{Configured, Cpu, Engine, Hand, Lawful, Rank, Takes, Weight};
+use crate::{Configured, Cpu, Engine, Hand, Lawful, Network, Rank, Takes, Weight};
 
 /// Cases drawn per law.
 const CASES: u32 = 64;
@@ -24,6 +24,11 @@ const DIFFERENCE: f64 = 1e-5;
 const STEP: f64 = 2e-6;
 /// Relative error allowed between single and double precision.
 const SINGLE: f64 = 2e-5;
+/// Step of a central difference through a network: of its many kinks hardly one lies so near. Rounding adds some
+/// 1e-14/NETWORK_STEP: 1e-6.
+const NETWORK_STEP: f64 = 1e-8;
+/// Relative error allowed for a slope through a network.
+const NETWORK_DIFFERENCE: f64 = 1e-4;
 
 /// Runs a law over drawn losses and cases; a failure begins with its name.
 fn law<L: Debug, const K: usize>(
@@ -33,7 +38,8 @@ fn law<L: Debug, const K: usize>(
     cases_per_law: u32,
     law: impl Fn(&L, &Case<K>) -> Result<()>,
 ) {
-    let config = Config { cases: cases_per_law.max(4), failure_persistence: None, ..Config::default() };
+    let cases_per_law = takes.network.map_or(cases_per_law.max(4), |network| network.cases);
+    let config = Config { cases: cases_per_law, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&(losses, cases(takes)), |(loss, case)| {
         law(&loss, &case).expect("a loss refuses nothing that fits");
         Ok(())
@@ -79,6 +85,33 @@ fn assert_close(got: &[f64], expected: &[f64], tolerance: f64) {
     }
 }
 
+impl<const K: usize> Takes<K> {
+    /// Asserts that two results in double precision are the same.
+    #[track_caller]
+    fn assert_same(&self, got: &[f64], expected: &[f64]) {
+        assert_close(got, expected, self.network.map_or(CLOSE, |network| network.double));
+    }
+
+    /// Asserts that a value in single precision is that in double.
+    #[track_caller]
+    fn assert_single(&self, got: &[f64], expected: &[f64]) {
+        assert_close(got, expected, self.network.map_or(SINGLE, |network| network.single[0]));
+    }
+
+    /// Asserts that a gradient in single precision is that in double: behind a network relative to its largest element,
+    /// however small that is.
+    #[track_caller]
+    fn assert_single_gradient(&self, got: &[f64], expected: &[f64]) {
+        let Some(Network { single: [_, tolerance], .. }) = self.network else {
+            return assert_close(got, expected, SINGLE);
+        };
+        let largest = expected.iter().fold(0.0f64, |largest, v| largest.max(v.abs()));
+        let scale = if largest > 0.0 { largest } else { 1.0 };
+        let scaled = |values: &[f64]| values.iter().map(|v| v / scale).collect::<Vec<_>>();
+        assert_close(&scaled(got), &scaled(expected), tolerance);
+    }
+}
+
 #[track_caller]
 fn assert_finite(gradients: &[Vec<f64>], case: &impl Debug) {
     assert!(gradients.iter().flatten().all(|g| g.is_finite()), "{gradients:?} at {case:?}");
@@ -97,7 +130,8 @@ pub(crate) fn hand_values<E: Engine, const K: usize, L: Lawful<K>>(
         assert!(points.len() >= 2, "a perfect prediction and another point");
         for Hand { shape, inputs, value } in points {
             let case = Case { shapes: takes.shapes(&shape), shape, inputs, weight: None };
-            for (dtype, tolerance) in [(DType::F64, CLOSE), (DType::F32, SINGLE)] {
+            let [double, single] = takes.network.map_or([CLOSE, SINGLE], |network| [network.hand, network.single[0]]);
+            for (dtype, tolerance) in [(DType::F64, double), (DType::F32, single)] {
                 let got = engine.value(&sum, &case, dtype)?.iter().sum();
                 assert_close(&[got], &[value], tolerance);
             }
@@ -140,20 +174,20 @@ pub(crate) fn engines<E: Engine, const K: usize, L: Lawful<K>>(
         let expected = Cpu.value(loss, case, DType::F64)?;
         assert!(expected.iter().all(|v| v.is_finite()));
         for value in engine.more_values(loss, case) {
-            assert_close(&value?, &expected, CLOSE);
+            takes.assert_same(&value?, &expected);
         }
         let (value, gradients, _) = engine.derived(loss, case, DType::F64, None)?;
-        assert_close(&value, &expected, CLOSE);
+        takes.assert_same(&value, &expected);
         if !E::CPU {
             for (gradient, expected) in gradients.iter().zip(Cpu.derived(loss, case, DType::F64, None)?.1) {
-                assert_close(gradient, &expected, CLOSE);
+                takes.assert_same(gradient, &expected);
             }
         }
-        assert_close(&engine.value(loss, case, DType::F32)?, &expected, SINGLE);
+        takes.assert_single(&engine.value(loss, case, DType::F32)?, &expected);
         let (single, single_gradients, _) = engine.derived(loss, case, DType::F32, None)?;
-        assert_close(&single, &expected, SINGLE);
+        takes.assert_single(&single, &expected);
         for (single, double) in single_gradients.iter().zip(&gradients) {
-            assert_close(single, double, SINGLE);
+            takes.assert_single_gradient(single, double);
         }
         Ok(())
     });
@@ -189,12 +223,21 @@ pub(crate) fn gradients<E: Engine, const K: usize, L: Lawful<K>>(
             Ok(of_free(&gradients))
         };
         let inputs = of_free(&case.inputs);
+        let second = |inputs: &[Vec<f64>], direction: &[Vec<f64>]| Ok(of_free(&derived(inputs, Some(direction))?.2));
+        if takes.network.is_some() {
+            let slope = check_slope(&inputs, NETWORK_STEP, total, first)?;
+            assert!(slope.error < NETWORK_DIFFERENCE, "{slope:?}");
+            if takes.smooth {
+                let slope = check_curvature(&inputs, NETWORK_STEP, first, second)?;
+                assert!(slope.error < NETWORK_DIFFERENCE, "second: {slope:?}");
+            }
+            return Ok(());
+        }
         let worst = check_gradient(&inputs, STEP, total, first)?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "{worst:?}");
         if !takes.smooth {
             return Ok(());
         }
-        let second = |inputs: &[Vec<f64>], direction: &[Vec<f64>]| Ok(of_free(&derived(inputs, Some(direction))?.2));
         let worst = check_second_derivatives(&inputs, STEP, first, second)?;
         assert!(worst.is_some_and(|worst| worst.error < DIFFERENCE), "second: {worst:?}");
         Ok(())
@@ -212,7 +255,7 @@ pub(crate) fn scaling<E: Engine, const K: usize, L: Lawful<K>>(
             let one = engine.value(&with(loss, &[(field, 1.0.into())]), case, DType::F64)?;
             for factor in [-2.5, 0.0, 7.0] {
                 let scaled = engine.value(&with(loss, &[(field, factor.into())]), case, DType::F64)?;
-                assert_close(&scaled, &one.iter().map(|v| factor * v).collect::<Vec<_>>(), CLOSE);
+                takes.assert_same(&scaled, &one.iter().map(|v| factor * v).collect::<Vec<_>>());
             }
         }
         if let Some(degree) = takes.degree {
@@ -221,7 +264,7 @@ pub(crate) fn scaling<E: Engine, const K: usize, L: Lawful<K>>(
                 let mut scaled = case.clone();
                 scaled.inputs.iter_mut().flatten().for_each(|x| *x *= k);
                 let expected: Vec<f64> = value.iter().map(|v| v * k.powi(degree)).collect();
-                assert_close(&engine.value(loss, &scaled, DType::F64)?, &expected, CLOSE);
+                takes.assert_same(&engine.value(loss, &scaled, DType::F64)?, &expected);
             }
         }
         Ok(())
@@ -243,7 +286,7 @@ pub(crate) fn symmetry<E: Engine, const K: usize, L: Lawful<K>>(
         exchanged.shapes.swap(0, 1);
         let (value, other) = (engine.value(loss, case, DType::F64)?, engine.value(loss, &exchanged, DType::F64)?);
         if symmetric {
-            assert_close(&other, &value, CLOSE);
+            takes.assert_same(&other, &value);
         }
         broken.set(broken.get() || value.iter().zip(&other).any(|(a, b)| (a - b).abs() > 1e-3));
         Ok(())
@@ -269,7 +312,7 @@ pub(crate) fn permutation<E: Engine, const K: usize, L: Lawful<K>>(
         let before = engine.value(loss, case, DType::F64)?;
         let after = engine.value(loss, &turned, DType::F64)?;
         let expected = if before.len() == 1 { before } else { reversed(&before) };
-        assert_close(&after, &expected, CLOSE);
+        takes.assert_same(&after, &expected);
         Ok(())
     });
 }
@@ -437,8 +480,9 @@ pub(crate) fn not_a_number<E: Engine, const K: usize, L: Lawful<K>>(
     law("no number", losses, takes, CASES / E::SPARSE, |loss, case| {
         for k in 0..K {
             let mut broken = Case { weight: None, ..case.clone() };
-            let last = broken.inputs[k].len() - 1;
-            broken.inputs[k][last] = f64::NAN;
+            // In the middle of each axis: a loss may look at no more of an image than that.
+            let middle = broken.shapes[k].iter().fold(0, |at, extent| at * extent + extent / 2);
+            broken.inputs[k][middle] = f64::NAN;
             let mut values = engine.more_values(loss, &broken).into_iter().collect::<Result<Vec<_>>>()?;
             for dtype in [DType::F64, DType::F32] {
                 values.push(engine.value(loss, &broken, dtype)?);
@@ -458,6 +502,7 @@ type Due = Box<dyn Fn(&Error) -> bool>;
 /// Cases that must be refused, each with what to expect.
 fn misfits<const K: usize>(takes: Takes<K>) -> Vec<(Case<K>, Due)> {
     let c = takes.channels.unwrap_or(3);
+    let [h, w] = takes.network.map_or([4, 5], |network| network.size);
     let fitting = |shape: &[usize]| {
         let shapes = takes.shapes(shape);
         Case { shape: shape.to_vec(), inputs: shapes.clone().map(|s| vec![0.5; count(&s)]), shapes, weight: None }
@@ -467,8 +512,8 @@ fn misfits<const K: usize>(takes: Takes<K>) -> Vec<(Case<K>, Due)> {
         // One input in another shape, rank or size. The first full input says what the others must be.
         let name = takes.names[k];
         let leads = takes.per_pixel.iter().position(|one| !one) == Some(k);
-        for shape in [vec![2, c, 4, 6], vec![2, c, 5, 1], vec![1, c, 4, 5]] {
-            let mut case = fitting(&[2, c, 4, 5]);
+        for shape in [vec![2, c, h, w + 1], vec![2, c, w, 1], vec![1, c, h, w]] {
+            let mut case = fitting(&[2, c, h, w]);
             case.inputs[k] = vec![0.5; count(&shape)];
             case.shapes[k] = shape;
             if K > 1 && takes.same_shape {
@@ -492,20 +537,20 @@ fn misfits<const K: usize>(takes: Takes<K>) -> Vec<(Case<K>, Due)> {
         misfits.push((rank_one, rule()));
     }
     if takes.rank == Rank::Image {
-        misfits.push((fitting(&[2, c, 4]), rule()));
-        misfits.push((fitting(&[2, c, 1, 4, 4]), rule()));
+        misfits.push((fitting(&[2, c, h]), rule()));
+        misfits.push((fitting(&[2, c, 1, h, w]), rule()));
     }
-    for shape in [[0, c, 4, 5], [2, c, 0, 5], [2, c, 4, 0]] {
+    for shape in [[0, c, h, w], [2, c, 0, w], [2, c, h, 0]] {
         misfits.push((fitting(&shape), Box::new(|error| matches!(error, Error::Empty { .. }))));
     }
     if takes.weight == Weight::Absent {
         return misfits;
     }
     for shape in
-        [vec![1, c, 4, 5], vec![2, 2, 4, 5], vec![2, 1, 5, 4], vec![1, 1, 1, 1], vec![2, 1, 4], vec![1], vec![]]
+        [vec![1, c, h, w], vec![2, 2, h, w], vec![2, 1, w, h], vec![1, 1, 1, 1], vec![2, 1, h], vec![1], vec![]]
     {
         let weight = vec![1.0; count(&shape)];
-        let case = Case { weight: Some((weight, shape)), ..fitting(&[2, c, 4, 5]) };
+        let case = Case { weight: Some((weight, shape)), ..fitting(&[2, c, h, w]) };
         let taken = takes.weight == Weight::Taken;
         misfits.push((
             case,

@@ -123,11 +123,26 @@ pub struct Takes<const K: usize> {
     pub scaled_by: &'static [&'static str],
     /// The options that have no default.
     pub required: &'static [&'static str],
-    /// Portable code rounds otherwise than vectors do: that of convolutions, which does not fuse a multiplication and an
-    /// addition, as without an instruction for it that takes many times as long.
-    pub portable_apart: bool,
     /// The largest inputs, in double and in single precision, that leave every gradient finite.
     pub huge: [f64; 2],
+    /// The loss looks through a network.
+    pub network: Option<Network>,
+}
+
+/// A network that a loss looks through: too much work for hundreds of cases. Few are drawn, each of one or two samples,
+/// and derivatives are compared along directions in all inputs together.
+#[derive(Clone, Copy, Debug)]
+pub struct Network {
+    /// Height and width of the images.
+    pub size: [usize; 2],
+    /// Cases drawn per law.
+    pub cases: u32,
+    /// Error allowed to the hand values, as they are stored.
+    pub hand: f64,
+    /// Error allowed between engines in double precision, relative to the largest element: its depth adds up rounding.
+    pub double: f64,
+    /// The same for single precision's value and gradient.
+    pub single: [f64; 2],
 }
 
 impl<const K: usize> Takes<K> {
@@ -149,8 +164,8 @@ impl<const K: usize> Takes<K> {
             degree: None,
             scaled_by: &["loss_weight"],
             required: &[],
-            portable_apart: false,
             huge: [1e30; 2],
+            network: None,
         }
     }
 

@@ -123,7 +123,6 @@ fn vgg<const COMPOSED: bool>(style: bool) {
         symmetric: Some(true),
         held: [false, true],
         scaled_by: &[],
-        portable_apart: true,
         // A Gram matrix has squares, its criterion's derivative products of three such factors.
         huge: if style { [1e30, 1e9] } else { [1e30; 2] },
         ..Takes::new(["x", "gt"])

@@ -7,3 +7,5 @@ use image_losses_laws::Cpu as Judged;
 const ENGINE: Judged = Judged;
 
 mod losses;
+#[cfg(all(feature = "clip", feature = "face-id", feature = "light-cnn", feature = "lpips"))]
+mod networks;
