@@ -13,7 +13,6 @@
 mod brightness;
 mod cauchy;
 
-use std::error::Error;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -106,7 +105,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::rename(&partial, path)
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     // A term without `loss` in its name is only logged: it is a column of the table.
     let watched = json!({"type": "BrightnessLoss", "loss_weight": 1.0, "loss_name": "brightness"});

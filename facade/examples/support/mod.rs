@@ -6,13 +6,12 @@ pub mod descent;
 pub mod picture;
 pub mod sheet;
 
-use std::error::Error;
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What an example ends with.
-pub type Outcome<T> = Result<T, Box<dyn Error>>;
+/// What an example ends with: an error is told in words.
+pub type Outcome<T> = anyhow::Result<T>;
 
 /// A bar with room for a message.
 pub fn progress(steps: usize) -> ProgressBar {

@@ -2,6 +2,7 @@
 
 use std::sync::Once;
 
+use anyhow::Context;
 use image::{RgbImage, imageops};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
@@ -143,5 +144,5 @@ pub fn drawn(
         draw(&root)?;
         root.present()?;
     }
-    RgbImage::from_raw(width, height, buffer).ok_or_else(|| "a buffer of another size".into())
+    RgbImage::from_raw(width, height, buffer).context("a buffer of another size")
 }
