@@ -144,8 +144,9 @@ impl AdvLoss {
                 return self.relativistic(critic, fake, real, step, state);
             }
             (AdvLossType::WganGp, Step::Discriminator) => {
-                let on_fake = judged(&Function::new(Signed { sign: 1.0 }), &critic(fake)?, 1.0)?;
-                let on_real = judged(&Function::new(Signed { sign: -1.0 }), &critic(real)?, 1.0)?;
+                let (towards_real, towards_fake) = labelled(AdvLossType::WganGp);
+                let on_fake = judged(&towards_fake, &critic(fake)?, 1.0)?;
+                let on_real = judged(&towards_real, &critic(real)?, 1.0)?;
                 let drawn;
                 let alpha = match alpha {
                     Some(alpha) => alpha,
@@ -157,10 +158,6 @@ impl AdvLoss {
                 let penalty = gradient_penalty(&critic, &real.detach(), fake, alpha, None, NormMode::Pixel)?;
                 let penalty = scalar(&penalty.accumulator()?)?.scale(PENALTY)?;
                 on_fake.add(&on_real)?.add(&penalty)?.cast_like(fake)
-            }
-            (AdvLossType::WganGp, Step::Generator) => {
-                let scores = critic(fake)?;
-                judged(&Function::new(Signed { sign: -1.0 }), &scores, 1.0)?.cast_like(&scores)
             }
             (kind, Step::Discriminator) => {
                 let (towards_real, towards_fake) = labelled(kind);

@@ -131,7 +131,8 @@ impl<V> ImagePool<V> {
             for position in 0..self.sample_size {
                 let left = kept.len() - position;
                 let drawn = self.draws.uniform_values(1)[0] * left as f64;
-                kept.swap(position, position + (drawn as usize).min(left - 1));
+                // Below `left`: what is drawn is below 1 by more than rounding takes back.
+                kept.swap(position, position + drawn as usize);
             }
             kept.truncate(self.sample_size);
         }
@@ -175,10 +176,7 @@ impl<V> ImagePool<V> {
                 }
             }
         }
-        match sum {
-            Some(sum) if count > 0 => Ok(Some(sum.scale(1.0 / count as f64)?)),
-            _ => Ok(None),
-        }
+        sum.map(|sum| sum.scale(1.0 / count as f64)).transpose()
     }
 }
 

@@ -67,6 +67,13 @@ fn a_loaded_pool_goes_on_where_the_saved_one_stood() {
     for _ in 0..4 {
         assert_eq!(loaded.query(), pool.query());
     }
+    // A full one, and one that holds nothing.
+    pool.add(Sample::split(&[7.0, 8.0, 9.0], &[3]).unwrap());
+    for pool in [pool, ImagePool::new(0, 1).with_sample_size(0).unwrap()] {
+        assert_eq!(pool.len(), pool.pool_size());
+        let text = serde_json::to_string(&pool).unwrap();
+        assert_eq!(serde_json::from_str::<ImagePool<Sample>>(&text).unwrap(), pool);
+    }
 }
 
 #[test]

@@ -173,6 +173,8 @@ fn path_length() {
         vec![
             Hand { shape: vec![1; 4], inputs: [vec![1.25]], value: 0.0 },
             Hand { shape: vec![1; 4], inputs: [vec![3.0]], value: value(6.0) },
+            // Two latents: the length is ‖2·x‖/√2.
+            Hand { shape: vec![1, 2, 1, 1], inputs: [vec![3.0, 4.0]], value: value(50f64.sqrt()) },
         ]
     });
 }
