@@ -106,7 +106,7 @@ pub(super) unsafe fn copy<F: Scalar>(isa: Isa, source: &[F], target: *mut F) {
 /// Makes streamed results visible to other threads.
 #[inline]
 pub(super) fn fence() {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: every x86-64 processor has it.
     unsafe {
         std::arch::x86_64::_mm_sfence();
@@ -119,7 +119,8 @@ pub(super) fn fence() {
 /// The lines can be read and written; the target begins on a line.
 #[inline]
 unsafe fn copy_lines(isa: Isa, source: *const u8, target: *mut u8, lines: usize) {
-    #[cfg(target_arch = "x86_64")]
+    // Miri has no streaming stores.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{
             _mm_loadu_si128, _mm_stream_si128, _mm256_loadu_si256, _mm256_stream_si256, _mm512_loadu_si512,
@@ -155,7 +156,7 @@ unsafe fn copy_lines(isa: Isa, source: *const u8, target: *mut u8, lines: usize)
             Isa::Portable => copy!(_mm_loadu_si128, _mm_stream_si128, 16, source, target, lines),
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     {
         let _ = isa;
         // SAFETY: the caller vouches for the lines.
