@@ -141,7 +141,8 @@ pub struct Network {
     pub hand: f64,
     /// Error allowed between engines in double precision, relative to the largest element: its depth adds up rounding.
     pub double: f64,
-    /// The same for single precision's value and gradient.
+    /// Error allowed to single precision: of the value, relative to the largest element; of the gradient as a vector,
+    /// relative to its length.
     pub single: [f64; 2],
 }
 
