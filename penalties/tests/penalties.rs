@@ -578,3 +578,11 @@ fn configurations_round_trip_and_refuse_what_is_unknown() {
     check(r#"{"loss_weight": 0.5}"#, DiscShiftLoss::new(DiscShiftOptions { loss_weight: 0.5 }).unwrap());
     check(r#"{"loss_weight": 0.5}"#, DiscShiftLossComps::new(DiscShiftCompsOptions { loss_weight: 0.5 }).unwrap());
 }
+
+/// A scale of the scores changes no result but in half precision: the default is to leave them alone, as MMagic does.
+#[test]
+fn scores_are_not_scaled_unless_asked() {
+    assert_eq!(GradientPenaltyOptions::default().loss_scale, 1.0);
+    assert_eq!(PathLengthOptions::default().loss_scale, 1.0);
+    assert_eq!(R1Options::default().loss_scale, 1.0);
+}

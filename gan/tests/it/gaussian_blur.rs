@@ -96,3 +96,9 @@ fn configurations_are_read_and_written() {
     assert!(serde_json::from_str::<GaussianBlur>(r#"{"size": [3, 3]}"#).is_err());
     assert!(serde_json::from_str::<GaussianBlur>(r#"{"kernel_size": [4, 3]}"#).is_err());
 }
+
+#[test]
+fn its_defaults_are_mmagics() {
+    // MMagic, GaussianBlur(kernel_size=(71, 71), sigma=(10, 10)).
+    assert_eq!(GaussianBlurOptions::default(), GaussianBlurOptions { kernel_size: [71, 71], sigma: [10.0, 10.0] });
+}
