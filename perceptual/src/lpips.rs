@@ -364,3 +364,21 @@ impl Pointwise<1> for Inverse {
         x.constant(1.0) / (x + 1e-10)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use image_losses_ndarray::NdTensor;
+
+    use super::*;
+
+    #[test]
+    fn features_shorter_than_the_summand_stay_short() -> Result<()> {
+        // The package's 1e-10: 1/(0 + 1e-10), 1/(1e-10 + 1e-10).
+        for (length, expected) in [(0.0, 1e10), (1e-10, 5e9)] {
+            let length = <NdTensor<f64> as Tensor>::constant(&(), &[length], &[1])?;
+            let inverse = NdTensor::pointwise(&Function::new(Inverse), &[&length])?.item()?;
+            assert!((inverse / expected - 1.0).abs() < 1e-12, "{inverse}");
+        }
+        Ok(())
+    }
+}
