@@ -1,6 +1,6 @@
 #!/bin/sh
-# The kernels in Miri, which sees undefined behaviour that no sanitizer does: on portable code, without the
-# vector instructions that it cannot run, on inputs small enough for an interpreter (core/tests/tiny.rs). Needs a nightly
+# The kernels in Miri, which sees undefined behaviour that no sanitizer does: on portable code, without the vector
+# instructions that it cannot run, on inputs small enough for an interpreter (core/tests/tiny.rs). Needs a nightly
 # toolchain with the components miri and rust-src.
 #
 #   scripts/miri.sh [a filter of test names]
@@ -11,5 +11,5 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
 # Threads of a pool live on when a test ends. Its queue (crossbeam-epoch) casts integers to pointers, and is right under
 # tree borrows alone.
 export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance ${MIRIFLAGS:-}"
-export IMAGE_LOSSES_ISA=portable RAYON_NUM_THREADS=2 PROPTEST_CASES="${PROPTEST_CASES:-4}"
+export IMAGE_LOSSES_ISA=portable RAYON_NUM_THREADS=2
 cargo "+$toolchain" miri test --package image-losses-core --test tiny -- "$@"

@@ -20,7 +20,7 @@ pub struct Case<const K: usize> {
     pub weight: Option<(Vec<f64>, Vec<usize>)>,
 }
 
-/// As `{shape, inputs, weight}`, of long inputs the first elements.
+/// The shapes, the inputs and the weight, of long ones the first elements.
 impl<const K: usize> fmt::Debug for Case<K> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = |values: &Vec<f64>| {
@@ -45,11 +45,15 @@ impl<const K: usize> Takes<K> {
     pub(crate) fn shapes(&self, shape: &[usize]) -> [Vec<usize>; K] {
         self.per_pixel.map(|one| if one { per_pixel(shape) } else { shape.to_vec() })
     }
-}
 
-/// A number of the grid; for the last input between those of the others.
-fn on_grid(v: i32, last: bool, above: f64) -> f64 {
-    if last { above + f64::from(8 * v + 1) / 64.0 + 1.0 / 128.0 } else { f64::from(v) / 8.0 }
+    /// The `v`-th number of input `k`'s grid; the last input's lie between those of the others, or above them all.
+    fn on_grid(&self, k: usize, v: i32) -> f64 {
+        if k + 1 < K {
+            return f64::from(v) / 8.0;
+        }
+        let above = if self.apart { 5.0 } else { 0.0 };
+        above + f64::from(8 * v + 1) / 64.0 + 1.0 / 128.0
+    }
 }
 
 /// Images of a network's size, each from one drawn number: a tree of choices per pixel would take longer than the
@@ -64,9 +68,7 @@ fn images<const K: usize>(takes: Takes<K>, size: [usize; 2]) -> impl Strategy<Va
             state = state * 48_271 % 2_147_483_647;
             (state * 33 / 2_147_483_647) as i32 - 16
         };
-        let above = if takes.apart { 5.0 } else { 0.0 };
-        let inputs =
-            std::array::from_fn(|k| (0..count(&shapes[k])).map(|_| on_grid(number(), k + 1 == K, above)).collect());
+        let inputs = std::array::from_fn(|k| (0..count(&shapes[k])).map(|_| takes.on_grid(k, number())).collect());
         Case { shape, shapes, inputs, weight: None }
     })
 }
@@ -93,10 +95,7 @@ pub(crate) fn cases<const K: usize>(takes: Takes<K>) -> BoxedStrategy<Case<K>> {
                 .iter()
                 .enumerate()
                 .map(|(k, shape)| {
-                    let last = k + 1 == K;
-                    let above = if takes.apart { 5.0 } else { 0.0 };
-                    let values = (-16..=16i32).prop_map(move |v| on_grid(v, last, above));
-                    prop::collection::vec(values, count(shape))
+                    prop::collection::vec((-16..=16i32).prop_map(move |v| takes.on_grid(k, v)), count(shape))
                 })
                 .collect();
             let weight_shape = match (takes.weight, weighted) {
