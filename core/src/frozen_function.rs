@@ -1,10 +1,10 @@
 //! A function with a gradient of its own, such as a frozen network with a criterion: two operations of the engines.
 
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::kernels::Array;
-use crate::primitive::FusedOperation;
+use crate::primitive::{FusedOperation, Sharing};
 use crate::{DType, Error, Result, Shape, Tensor};
 
 /// A function of tensors in single precision, differentiable by its first input alone, with kernels of its own for the
@@ -34,49 +34,20 @@ pub fn apply<T: Tensor, P: FrozenFunction>(function: &Arc<P>, inputs: &[&T]) -> 
     if inputs.iter().any(|input| input.dtype() != DType::F32) {
         return None;
     }
-    let operation = Value { function: Arc::clone(function), left: Arc::default() };
+    let operation = Value { function: Arc::clone(function) };
     T::fused(&(Arc::new(operation) as Arc<dyn FusedOperation>), inputs)
-}
-
-/// A value that the gradient's operation has left.
-#[derive(Debug, Default)]
-struct Left(Mutex<Option<Of>>);
-
-/// A value with the inputs that it is of, bit for bit.
-#[derive(Debug)]
-struct Of {
-    inputs: Vec<Vec<f32>>,
-    value: Vec<f32>,
-}
-
-impl Left {
-    fn put(&self, inputs: &[Array<'_, f32>], value: Vec<f32>) {
-        let inputs = inputs.iter().map(|input| input.data.to_vec()).collect();
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Of { inputs, value });
-    }
-
-    /// The value, if it is that of these inputs. It is gone then, or if it is of others.
-    fn take(&self, inputs: &[Array<'_, f32>]) -> Option<Vec<f32>> {
-        let Of { inputs: known, value } = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let same =
-            |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
-        let is_same = known.len() == inputs.len() && known.iter().zip(inputs).all(|(a, b)| same(a, b.data));
-        is_same.then_some(value)
-    }
 }
 
 /// The operation of the value.
 #[derive(Debug)]
 struct Value<P> {
     function: Arc<P>,
-    left: Arc<Left>,
 }
 
 /// The operation of the gradient: of (inputs…, gradient of the value).
 #[derive(Debug)]
 struct Gradient<P> {
     function: Arc<P>,
-    left: Arc<Left>,
 }
 
 /// Elements in single precision.
@@ -99,7 +70,7 @@ impl<P: FrozenFunction> FusedOperation for Value<P> {
         self.function.output_shape(inputs)
     }
     fn evaluate_f32(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
-        self.left.take(inputs).unwrap_or_else(|| self.function.value(inputs))
+        self.function.value(inputs)
     }
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
         in_single(self, inputs)
@@ -108,8 +79,19 @@ impl<P: FrozenFunction> FusedOperation for Value<P> {
         if input > 0 {
             return Ok(None);
         }
-        let (function, left) = (Arc::clone(&self.function), Arc::clone(&self.left));
-        Ok(Some(Arc::new(Gradient { function, left })))
+        Ok(Some(Arc::new(Gradient { function: Arc::clone(&self.function) })))
+    }
+    fn sharing(&self) -> Sharing {
+        Sharing::Value
+    }
+}
+
+impl<P: FrozenFunction> Gradient<P> {
+    /// The gradient, and the value.
+    fn both(&self, inputs: &[Array<'_, f32>]) -> (Vec<f32>, Vec<f64>) {
+        let Some((above, inputs)) = inputs.split_last() else { return Default::default() };
+        let (value, gradient) = self.function.value_and_gradient(inputs, above.data);
+        (gradient, value.into_iter().map(f64::from).collect())
     }
 }
 
@@ -125,13 +107,16 @@ impl<P: FrozenFunction> FusedOperation for Gradient<P> {
         })
     }
     fn evaluate_f32(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
-        let Some((above, inputs)) = inputs.split_last() else { return Vec::new() };
-        let (value, gradient) = self.function.value_and_gradient(inputs, above.data);
-        self.left.put(inputs, value);
-        gradient
+        self.both(inputs).0
     }
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
         in_single(self, inputs)
+    }
+    fn sharing(&self) -> Sharing {
+        Sharing::Derivative
+    }
+    fn evaluate_both_f32(&self, inputs: &[Array<'_, f32>]) -> Option<(Vec<f32>, Vec<f64>)> {
+        Some(self.both(inputs))
     }
     fn gradient(&self, _: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
         Err(Error::SecondDerivative { operation: self.name() })

@@ -5,6 +5,7 @@
 //! | you write | implement | over |
 //! |---|---|---|
 //! | a loss that is a function of each pixel | [`Pointwise`] and [`PointwiseLoss`] | [`Element`] |
+//! | a loss of each pixel and its neighbours | [`Loss`], with a [`Stencil`] | [`Element`] |
 //! | any other loss of tensors | [`Loss`], or a `forward` of its own | [`Tensor`]; [`Differentiable`] if it differentiates inside |
 //! | an engine with its own kernels | [`Tensor`], and [`Differentiable`] if it can | its tensor |
 //! | an engine on the kernels here | [`PrimitiveTensor`] | its node, with [`Primitive`] and [`vjp`] |
@@ -48,13 +49,15 @@ mod pointwise;
 mod primitive;
 mod reduction;
 mod scalar;
+mod stencil;
 mod tensor;
 
 pub use error::{Error, Result, Shape};
 pub use geometry::{Conv2d, Pool2d};
 pub use linear::LinearMap;
 pub use pointwise::{Dual, Element, Function, Number, Pointwise, Tape};
-pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, Selection, vjp};
+pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, Selection, Sharing, vjp};
 pub use reduction::{Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, weighted_mean};
 pub use scalar::Scalar;
+pub use stencil::{Along, Filter, Stencil};
 pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary};

@@ -160,6 +160,32 @@ pub trait FusedOperation: Debug + Send + Sync {
     /// # Errors
     /// [`Error::SecondDerivative`] where there is one, and the operation has no kernel for it.
     fn gradient(&self, input: usize) -> Result<Option<Arc<dyn FusedOperation>>>;
+    /// What it has in common with the operation that it is a derivative of.
+    fn sharing(&self) -> Sharing {
+        Sharing::Alone
+    }
+    /// The result of a derivative, and the value that it is a derivative of: see [`Sharing::Derivative`].
+    fn evaluate_both_f32(&self, inputs: &[Array<'_, f32>]) -> Option<(Vec<f32>, Vec<f64>)> {
+        let _ = inputs;
+        None
+    }
+    /// As [`evaluate_both_f32`](FusedOperation::evaluate_both_f32).
+    fn evaluate_both_f64(&self, inputs: &[Array<'_, f64>]) -> Option<(Vec<f64>, Vec<f64>)> {
+        let _ = inputs;
+        None
+    }
+}
+
+/// Whether a [`FusedOperation`] computes a value and its derivative at once, for engines that evaluate graphs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// Each by itself.
+    Alone,
+    /// It is a value that its derivatives may compute as well.
+    Value,
+    /// It is the gradient of such a value by one of its inputs, and computes both at once, on the value's inputs and the
+    /// gradient from above.
+    Derivative,
 }
 
 impl Primitive {

@@ -56,6 +56,9 @@ pub trait Scalar:
     /// Evaluates a fused operation on elements of this type.
     #[doc(hidden)]
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self>;
+    /// Evaluates a fused derivative with its value.
+    #[doc(hidden)]
+    fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)>;
     /// Evaluates a block of a pointwise function on elements of this type.
     #[doc(hidden)]
     fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>);
@@ -84,6 +87,9 @@ impl Scalar for f32 {
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
         operation.evaluate_f32(inputs)
     }
+    fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)> {
+        operation.evaluate_both_f32(inputs)
+    }
 }
 
 impl Scalar for f64 {
@@ -108,5 +114,8 @@ impl Scalar for f64 {
     const DTYPE: DType = DType::F64;
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
         operation.evaluate_f64(inputs)
+    }
+    fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)> {
+        operation.evaluate_both_f64(inputs)
     }
 }

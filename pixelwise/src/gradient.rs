@@ -1,13 +1,22 @@
 //! The difference of image gradients.
 
-use image_losses_core::{Error, Function, Input, LinearMap, Loss, Reducer, Reduction, Result, Tensor, Unary, finite};
+use image_losses_core::{
+    Along, Error, Filter, Function, Input, LinearMap, Loss, Reducer, Reduction, Result, Stencil, Tensor, Unary, finite,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Rank};
+use crate::masked_tv::Magnitude;
+use crate::total_variation::sum;
 
 /// The Sobel operator's two factors: across the edge and along it.
 const DIFFERENCE: [f64; 3] = [-1.0, 0.0, 1.0];
 const SMOOTHING: [f64; 3] = [1.0, 2.0, 1.0];
+/// Across the image, and down.
+const SOBEL: [Filter; 2] = [
+    Filter { height: Along::Taps(SMOOTHING), width: Along::Taps(DIFFERENCE) },
+    Filter { height: Along::Taps(DIFFERENCE), width: Along::Taps(SMOOTHING) },
+];
 
 /// Options of [`GradientLoss`].
 ///
@@ -102,7 +111,30 @@ impl Loss<2> for GradientLoss {
     fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], weight: Option<&T>) -> Result<T> {
         let shape = check::pair(Self::NAME, [pred, target], Rank::Image)?;
         let GradientOptions { loss_weight, reduction } = self.options;
-        let reducer = Reducer { loss_weight, reduction, sample_wise: false };
+        if reduction == Reduction::None {
+            return self.map(pred, target, weight, &shape);
+        }
+        let (x, y) = (pred.accumulator()?, target.accumulator()?);
+        let stencil = Stencil::new(Magnitude, SOBEL);
+        if let Some(weight) = weight {
+            check::weight(Self::NAME, &shape, &weight.shape())?;
+        }
+        let weight = weight.map(Tensor::accumulator).transpose()?;
+        let terms = match reduction {
+            Reduction::Mean => stencil.means(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?,
+            _ => {
+                let sums = stencil.sums(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?;
+                sums.iter().map(Tensor::sum_all).collect::<Result<_>>()?
+            }
+        };
+        sum(&terms)?.cast_like(pred)
+    }
+}
+
+impl GradientLoss {
+    /// The map, before it is reduced.
+    fn map<T: Tensor>(&self, pred: &T, target: &T, weight: Option<&T>, shape: &[usize]) -> Result<T> {
+        let reducer = Reducer { loss_weight: self.options.loss_weight, reduction: Reduction::None, sample_wise: false };
         let error = pred.accumulator()?.sub(&target.accumulator()?)?;
         let response = |across: usize, along: usize| {
             let difference = LinearMap::filter(shape[across], &DIFFERENCE)?;

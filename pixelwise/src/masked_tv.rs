@@ -1,11 +1,10 @@
 //! Total variation inside a mask.
 
-use image_losses_core::{Error, Function, Input, Loss, Reducer, Result, Tensor, finite};
+use image_losses_core::{Element, Error, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Rank};
-use crate::l1::Absolute;
-use crate::total_variation::neighbours;
+use crate::total_variation::{NEIGHBOURS, sum};
 
 /// Options of [`MaskedTvLoss`].
 ///
@@ -30,7 +29,7 @@ impl Default for MaskedTvOptions {
 /// Configured as `MaskedTVLoss`.
 ///
 /// L = λ · [mean_m |x_{i,j+1} − x_{i,j}| + mean_m |x_{i+1,j} − x_{i,j}|], where mean_m is the weighted mean of
-/// [`Reducer`] over the pairs of pixels inside the image, weighted by the mask m at the pair's left or upper pixel. Each
+/// [`Reducer`](image_losses_core::Reducer) over the pairs of pixels inside the image, weighted by the mask m at the pair's left or upper pixel. Each
 /// direction is divided by its own sum of weights. Without a mask m is 1 everywhere (MMagic fails there). An axis of
 /// extent 1 contributes 0.
 ///
@@ -104,14 +103,20 @@ impl Loss<1> for MaskedTvLoss {
         if let Some(mask) = mask {
             check::weight(Self::NAME, &shape, &mask.shape())?;
         }
-        let reducer = Reducer { loss_weight: self.options.loss_weight, ..Reducer::default() };
-        let names = [Input::full("pred"), Input::full("pred")];
-        let x = pred.accumulator()?;
-        let variation = |axis: usize| {
-            let [near, far] = neighbours(&x, axis)?;
-            let weight = mask.map(|mask| neighbours(mask, axis)).transpose()?.map(|[near, _]| near);
-            reducer.reduce(Self::NAME, &Function::new(Absolute), &names, &[&near, &far], weight.as_ref())
-        };
-        variation(3)?.add(&variation(2)?)?.cast_like(pred)
+        let mask = mask.map(Tensor::accumulator).transpose()?;
+        let stencil = Stencil::new(Magnitude, NEIGHBOURS);
+        let scale = self.options.loss_weight;
+        sum(&stencil.means(Self::NAME, &pred.accumulator()?, None, mask.as_ref(), scale)?)?.cast_like(pred)
+    }
+}
+
+/// |d|.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Magnitude;
+
+impl Pointwise<1> for Magnitude {
+    #[inline(always)]
+    fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+        d.abs()
     }
 }

@@ -1,10 +1,9 @@
 //! Total variation, squared.
 
-use image_losses_core::{Error, Function, Input, Loss, Result, Tensor, finite};
+use image_losses_core::{Along, Element, Error, Filter, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Rank};
-use crate::mse::Squared;
 
 /// Options of [`TvLoss`].
 ///
@@ -97,13 +96,9 @@ impl Loss<1> for TvLoss {
     fn forward<T: Tensor>(&self, [input]: [&T; 1], weight: Option<&T>) -> Result<T> {
         let shape = check::input(Self::NAME, "input", input, Rank::Image)?;
         check::no_weight(Self::NAME, weight)?;
-        let x = input.accumulator()?;
         let scale = self.options.loss_weight / (shape[1] * shape[2] * shape[3]) as f64;
-        let squares = |axis: usize| {
-            let [near, far] = neighbours(&x, axis)?;
-            T::map_sample_sums(&Function::new(Squared), &[&far, &near], scale)
-        };
-        squares(3)?.add(&squares(2)?)?.cast_like(input)
+        let sums = Stencil::new(Square, NEIGHBOURS).sums(Self::NAME, &input.accumulator()?, None, None, scale)?;
+        sum(&sums)?.cast_like(input)
     }
 }
 
@@ -125,10 +120,24 @@ pub fn tv_loss<T: Tensor>(input: &T) -> Result<T> {
     TvLoss::default().forward([input], None)
 }
 
-/// All elements along `axis` but the last, and all but the first. A single element is its own neighbour: its
-/// difference is 0, or not a number where the element is none.
-pub(crate) fn neighbours<T: Tensor>(x: &T, axis: usize) -> Result<[T; 2]> {
-    let extent = x.shape()[axis];
-    let length = extent.saturating_sub(1).max(1);
-    Ok([x.narrow(axis, 0, length)?, x.narrow(axis, extent - length, length)?])
+/// The differences of neighbouring pixels, across and down.
+pub(crate) const NEIGHBOURS: [Filter; 2] = [
+    Filter { height: Along::Pixel, width: Along::Difference },
+    Filter { height: Along::Difference, width: Along::Pixel },
+];
+
+/// d².
+#[derive(Clone, Copy, Debug)]
+struct Square;
+
+impl Pointwise<1> for Square {
+    #[inline(always)]
+    fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+        d.square()
+    }
+}
+
+/// The sum of the terms of two filters.
+pub(crate) fn sum<T: Tensor>(terms: &[T]) -> Result<T> {
+    terms[0].add(&terms[1])
 }

@@ -31,7 +31,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use autograd as ag;
 use autograd::ndarray::{ArrayD, ArrayViewD, IxDyn};
 use image_losses_core::kernels::{self, Array};
-use image_losses_core::{Differentiable, Error, Extent, Primitive, PrimitiveTensor, Result, Scalar, Tensor, vjp};
+use image_losses_core::{
+    Differentiable, Error, Extent, Primitive, PrimitiveTensor, Result, Scalar, Sharing, Tensor, vjp,
+};
 
 const ENGINE: &str = "autograd";
 
@@ -84,23 +86,23 @@ struct Node {
     primitive: Primitive,
     inputs: Vec<Rc<[usize]>>,
     shape: Rc<[usize]>,
-    /// The sum of a map: shared by the node of the sum and those of its first derivatives.
-    sum: Option<Rc<SharedSum>>,
+    /// A value, such as the sum of a map: shared by its own node and those of its first derivatives.
+    value: Option<Rc<SharedValue>>,
 }
 
-/// The sum of a map, left by a node of its derivative, which reads the same inputs, for the node of the sum itself.
+/// A value, left by a node of its derivative, which reads the same inputs, for the node of the value itself.
 #[derive(Default)]
-struct SharedSum {
-    sum: Cell<f64>,
-    /// The evaluation that the sum is of: inputs are the same within one, and only there.
+struct SharedValue {
+    elements: RefCell<Vec<f64>>,
+    /// The evaluation that the value is of: inputs are the same within one, and only there.
     evaluation: Cell<u64>,
 }
 
 thread_local! {
     /// What went wrong while the crate asked our nodes for derivatives: its interface has no way to say so.
     static DERIVATIVE_ERROR: RefCell<Option<Error>> = const { RefCell::new(None) };
-    /// The sum whose derivatives are being built.
-    static DIFFERENTIATED: RefCell<Option<Rc<SharedSum>>> = const { RefCell::new(None) };
+    /// The value whose derivatives are being built.
+    static DIFFERENTIATED: RefCell<Option<Rc<SharedValue>>> = const { RefCell::new(None) };
     /// The evaluation that this thread is in; 0 outside of those that a [`Session`] started.
     static EVALUATION: Cell<u64> = const { Cell::new(0) };
 }
@@ -123,18 +125,38 @@ impl Drop for Evaluation {
 }
 
 impl Node {
-    /// The sum of the map, if this is its node and a node of its derivative has left it.
-    fn left_sum(&self) -> Option<f64> {
-        let is_sum = matches!(self.primitive, Primitive::Map { extent: Extent::Sum, .. });
-        let sum = self.sum.as_ref().filter(|sum| is_sum && sum.evaluation.get() == EVALUATION.get());
-        (EVALUATION.get() != 0).then_some(sum?.sum.get())
+    /// Whether its derivatives may leave its value.
+    fn is_value(primitive: &Primitive) -> bool {
+        match primitive {
+            Primitive::Map { partial, extent, .. } => *extent == Extent::Sum && partial.is_empty(),
+            Primitive::Fused(operation) => operation.sharing() == Sharing::Value,
+            _ => false,
+        }
     }
 
-    /// The derivative of a map, with the map's sum computed in the same pass and left for its node.
-    fn derivative_with_sum<F: Element>(&self, arrays: &[Array<'_, F>]) -> Option<Vec<F>> {
-        let shared = self.sum.as_ref().filter(|_| EVALUATION.get() != 0)?;
-        let (derivative, sum) = kernels::derivative_with_sum(&self.primitive, arrays)?;
-        shared.sum.set(sum);
+    /// Whether it may leave the value that it is a derivative of.
+    fn is_derivative(primitive: &Primitive) -> bool {
+        match primitive {
+            Primitive::Map { partial, extent: Extent::Map, .. } | Primitive::MapTo { partial, .. } => {
+                partial.len() == 1
+            }
+            Primitive::Fused(operation) => operation.sharing() == Sharing::Derivative,
+            _ => false,
+        }
+    }
+
+    /// The value, if this is its node and a node of its derivative has left it.
+    fn left_value<F: Element>(&self) -> Option<Vec<F>> {
+        let value = self.value.as_ref().filter(|_| EVALUATION.get() != 0 && Self::is_value(&self.primitive))?;
+        let is_left = value.evaluation.get() == EVALUATION.get();
+        is_left.then(|| value.elements.borrow().iter().map(|&element| F::from_f64(element)).collect())
+    }
+
+    /// The derivative, with the value computed in the same pass and left for its node.
+    fn derivative_with_value<F: Element>(&self, arrays: &[Array<'_, F>]) -> Option<Vec<F>> {
+        let shared = self.value.as_ref().filter(|_| EVALUATION.get() != 0)?;
+        let (derivative, value) = kernels::derivative_with_value(&self.primitive, arrays)?;
+        shared.elements.replace(value);
         shared.evaluation.set(EVALUATION.get());
         Some(derivative)
     }
@@ -161,12 +183,10 @@ impl<F: Element> ag::op::Op<F> for Node {
         let elements: Vec<Cow<'_, [F]>> = views.iter().map(row_major).collect();
         let arrays: Vec<Array<'_, F>> =
             self.inputs.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
-        let out = match self.left_sum() {
-            Some(sum) => vec![F::from_f64(sum)],
-            None => self
-                .derivative_with_sum(&arrays)
-                .unwrap_or_else(|| kernels::evaluate(&self.primitive, &arrays, &self.shape)),
-        };
+        let out = self
+            .left_value()
+            .or_else(|| self.derivative_with_value(&arrays))
+            .unwrap_or_else(|| kernels::evaluate(&self.primitive, &arrays, &self.shape));
         let out = ArrayD::from_shape_vec(IxDyn(&self.shape), out)
             .map_err(|error| ag::op::OpError::NdArrayError(self.primitive.name().to_owned(), error))?;
         drop(elements);
@@ -180,7 +200,7 @@ impl<F: Element> ag::op::Op<F> for Node {
         let inputs: Vec<_> =
             context.inputs().iter().zip(&self.inputs).map(|(&node, shape)| tensor(node, shape)).collect();
         let gradient = tensor(context.output_grad(), &self.shape);
-        DIFFERENTIATED.with(|slot| slot.replace(self.sum.clone()));
+        DIFFERENTIATED.with(|slot| slot.replace(self.value.clone()));
         let gradients = vjp(&self.primitive, &inputs, &gradient);
         DIFFERENTIATED.with(|slot| slot.replace(None));
         match gradients {
@@ -283,16 +303,14 @@ impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
             builder = builder.append_input(input.node, false);
         }
         let shapes = inputs.iter().map(|input| Rc::clone(&input.shape)).collect();
-        let sum = match &primitive {
-            Primitive::Map { partial, extent: Extent::Sum, .. } if partial.is_empty() => Some(Rc::default()),
-            Primitive::Map { partial, extent: Extent::Map, .. } | Primitive::MapTo { partial, .. }
-                if partial.len() == 1 =>
-            {
-                DIFFERENTIATED.with(|slot| slot.borrow().clone())
-            }
-            _ => None,
+        let value = if Node::is_value(&primitive) {
+            Some(Rc::default())
+        } else if Node::is_derivative(&primitive) {
+            DIFFERENTIATED.with(|slot| slot.borrow().clone())
+        } else {
+            None
         };
-        let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape), sum });
+        let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape), value });
         Ok(AgTensor { node, graph: first.graph, shape })
     }
 }
@@ -425,7 +443,7 @@ impl<'g, F: Element> Session<'g, F> {
         tensors: &[&AgTensor<'g, F>],
     ) -> Result<Vec<Vec<F>>> {
         // The crate panics when a node is asked for twice: ask once and copy. It begins with the last: derivatives, the
-        // younger nodes, stand there, since they leave sums for the nodes they are derivatives of.
+        // younger nodes, stand there, since they leave values for the nodes they are derivatives of.
         let mut unique: Vec<ag::Tensor<'g, F>> = tensors.iter().map(|tensor| tensor.node).collect();
         unique.sort_by_key(|node| node.id());
         unique.dedup_by_key(|node| node.id());

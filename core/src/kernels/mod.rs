@@ -12,6 +12,7 @@ pub mod matmul;
 pub mod pool;
 pub mod residual;
 pub(crate) mod spare;
+pub(crate) mod stencil;
 pub(crate) mod stream;
 pub mod vision_transformer;
 pub mod winograd;
@@ -40,9 +41,13 @@ pub fn sum<F: Scalar>(values: &[F]) -> f64 {
     map::sum(isa::detect(), values)
 }
 
-/// A primitive that is a map differentiated once, with the sum of the map itself: both in one pass. `None` where the
-/// primitive is no such, or its last multiplier, the gradient from above, has several elements.
-pub fn derivative_with_sum<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>]) -> Option<(Vec<F>, f64)> {
+/// A primitive that is a map differentiated once, with the sum of the map itself, or a fused derivative with its value: both
+/// in one pass. `None` where the primitive is no such, or a map's last multiplier, the gradient from above, has several
+/// elements.
+pub fn derivative_with_value<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>]) -> Option<(Vec<F>, Vec<f64>)> {
+    if let Primitive::Fused(operation) = primitive {
+        return F::evaluate_both(&**operation, inputs);
+    }
     let (function, partial, scale, target) = match primitive {
         Primitive::Map { function, partial, scale, extent: Extent::Map } => (function, partial, *scale, None),
         Primitive::MapTo { function, partial, scale, shape } => (function, partial, *scale, Some(&shape[..])),
@@ -53,7 +58,7 @@ pub fn derivative_with_sum<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_,
     let full = full_shape(arguments);
     let map = map::Map::new(function, arguments, multipliers, &full, scale);
     let (sum, values) = map.sum_and_values(partial, gradient.data[0].to_f64(), target.unwrap_or(&full));
-    Some((values, sum))
+    Some((values, vec![sum]))
 }
 
 /// The shape that a function's arguments broadcast to; the shape rule has accepted them.
