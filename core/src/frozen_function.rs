@@ -26,12 +26,17 @@ pub trait FrozenFunction: Debug + Send + Sync + 'static {
     fn value_and_gradient(&self, inputs: &[Array<'_, f32>], gradient: &[f32]) -> (Vec<f32>, Vec<f32>);
 }
 
+/// Whether [`apply`] takes a tensor: where it does not, no kernels need be prepared.
+pub fn applies_to<T: Tensor>(input: &T) -> bool {
+    input.dtype() == DType::F32 && input.fuses()
+}
+
 /// The function of tensors, where their engine has fused operations and their elements are `f32`; else `None`: the caller
 /// then composes the function of tensor operations.
 ///
 /// The first input alone has a gradient, and that none in turn: a second derivative is [`Error::SecondDerivative`].
 pub fn apply<T: Tensor, P: FrozenFunction>(function: &Arc<P>, inputs: &[&T]) -> Option<Result<T>> {
-    if inputs.iter().any(|input| input.dtype() != DType::F32) {
+    if !inputs.iter().all(|input| applies_to(*input)) {
         return None;
     }
     let operation = Value { function: Arc::clone(function) };

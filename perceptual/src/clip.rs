@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::{FrozenFunction, apply};
+use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::vision_transformer::VisionTransformer;
-use image_losses_core::{DType, Error, LinearMap, Result, Shape, Tensor, finite};
+use image_losses_core::{Error, LinearMap, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::lazy::{Lazy, get_or_make};
@@ -88,7 +88,7 @@ impl ClipOptions {
     fn window(&self) -> Result<usize> {
         let ClipModelOptions { in_size, scale_factor, pool_size, .. } = self.clip_model;
         match scale_factor.checked_mul(in_size).and_then(|enlarged| enlarged.checked_div(pool_size)) {
-            Some(window) if window > 0 && scale_factor > 0 => Ok(window),
+            Some(window) if window > 0 => Ok(window),
             _ => {
                 let expected = "at most scale_factor·in_size, none of them 0";
                 Err(Error::option(NAME, "pool_size", expected, pool_size))
@@ -332,7 +332,7 @@ impl<T: Tensor> BoundClipLoss<T> {
 
     /// The cosines by the fused tower, where the engine has fused operations and the text fits.
     fn fused(&self, image: &T, text: &T) -> Option<Result<T>> {
-        if self.is_composed || image.dtype() != DType::F32 || !image.fuses() {
+        if self.is_composed || !applies_to(image) {
             return None;
         }
         let function = Cosines(self.loss.fused()?);

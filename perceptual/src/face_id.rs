@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::{FrozenFunction, apply};
+use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::residual::{ResidualNetwork, Target};
 use image_losses_core::{Error, Result, Shape, Tensor, finite};
@@ -306,7 +306,7 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
     pub fn features(&self, gt: &T) -> Result<T> {
         let face = align(&gt.detach(), "gt")?;
         if !self.is_composed
-            && face.fuses()
+            && applies_to(&face)
             && let Some(embeddings) = apply(&Arc::new(Embeddings(self.loss.fused()?)), &[&face])
         {
             return embeddings;
@@ -333,7 +333,7 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
 
     /// The products by the fused network, where the engine has fused operations.
     fn fused(&self, face: &T, target: &T, is_embedded: bool) -> Option<Result<T>> {
-        if self.is_composed || !face.fuses() {
+        if self.is_composed || !applies_to(face) {
             return None;
         }
         match self.loss.fused() {

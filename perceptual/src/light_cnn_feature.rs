@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use image_losses_core::frozen_function::applies_to;
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
-use image_losses_core::{DType, Error, Result, Tensor, finite};
+use image_losses_core::{Error, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::Criterion;
@@ -246,7 +247,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
 
     /// The fused network, if it is to be used and takes the image.
     fn fused(&self, image: &T) -> Result<Option<Arc<FrozenNetwork>>> {
-        if self.is_composed || image.dtype() != DType::F32 || !image.fuses() {
+        if self.is_composed || !applies_to(image) {
             return Ok(None);
         }
         let network = self.loss.fused()?;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use image_losses_core::frozen_function::applies_to;
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
-use image_losses_core::{DType, Error, Result, Tensor, finite, not_negative};
+use image_losses_core::{Error, Result, Tensor, finite, not_negative};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
@@ -452,7 +453,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// The fused network, if it is to be used and takes the image; an image that none can take is refused.
     fn fused(&self, image: &T, argument: &'static str) -> Result<Option<Arc<FrozenNetwork>>> {
         check_image(NAME, argument, &image.shape(), 3)?;
-        if self.is_composed || self.layers() == 0 || image.dtype() != DType::F32 || !image.fuses() {
+        if self.is_composed || self.layers() == 0 || !applies_to(image) {
             return Ok(None);
         }
         let network = self.loss.fused()?;

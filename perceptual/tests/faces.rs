@@ -109,6 +109,11 @@ fn face_id_gradient_and_cached_target() {
     assert!((length - 1.0).abs() < 1e-12);
     let itself = bound.forward_with(&tensor(&gt, &shape), &target).unwrap().item().unwrap();
     assert!(itself.abs() < 1e-12, "{itself}");
+    // A mean over the batch: the same for one pair as for three copies of it.
+    let copies = |image: &[f64]| tensor(&image.repeat(3), &[3, shape[1], shape[2], shape[3]]);
+    let alone = bound.forward(&tensor(&x, &shape), &tensor(&gt, &shape)).unwrap().item().unwrap();
+    let threefold = bound.forward(&copies(&x), &copies(&gt)).unwrap().item().unwrap();
+    assert!((alone - threefold).abs() < 1e-12 && alone > 0.0, "{alone} {threefold}");
     let inputs = [(x, shape.to_vec()), (gt, shape.to_vec())];
     let error =
         directional_error(&inputs, 1e-7, |x| loss.forward(&x[0], &x[1]), |x| bound.forward_with(x, &target)?.item());
@@ -119,7 +124,8 @@ fn face_id_gradient_and_cached_target() {
     assert!(matches!(refused(&[1, 3, 8, 8], &[1, 3, 8, 9]), Error::ShapeMismatch { argument: "gt", .. }));
     assert!(matches!(refused(&[1, 1, 8, 8], &[1, 1, 8, 8]), Error::ShapeRule { argument: "pred", .. }));
     // Not resized, and too narrow for the crop.
-    assert!(matches!(refused(&[1, 3, 256, 219], &[1, 3, 256, 219]), Error::ShapeRule { .. }));
+    assert!(matches!(refused(&[1, 3, 256, 219], &[1, 3, 256, 219]), Error::ShapeRule { argument: "pred", .. }));
+    assert!(bound.features(&image(&[1, 3, 256, 220])).is_ok());
     let other = tensor(&[0.0; 1024], &[2, 512]);
     assert!(matches!(bound.forward_with(&image(&[1, 3, 8, 8]), &other), Err(Error::ShapeMismatch { .. })));
 }

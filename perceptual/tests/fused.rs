@@ -47,6 +47,19 @@ fn on_autograd(
     })
 }
 
+/// Whether the graph of a second derivative by x can be built.
+fn has_second_derivative(
+    shape: [usize; 4],
+    [x, gt]: [&[f32]; 2],
+    value: impl for<'g> Fn(&AgTensor<'g, f32>, &AgTensor<'g, f32>) -> Result<AgTensor<'g, f32>>,
+) -> Result<bool> {
+    run(|session| {
+        let (x, gt) = (session.input(x.to_vec(), &shape)?, session.input(gt.to_vec(), &shape)?);
+        let first = Differentiable::gradients(&value(&x, &gt)?, &[&x], true)?.remove(0).expect("x has influence");
+        Ok(Differentiable::gradients(&first.sum_all()?, &[&x], false)?[0].is_some())
+    })
+}
+
 fn options(layers: &[(&str, f64)]) -> PerceptualOptions {
     PerceptualOptions {
         layer_weights: layers.iter().map(|(name, weight)| ((*name).to_owned(), *weight)).collect(),
@@ -144,6 +157,14 @@ fn light_cnn_is_that_of_the_composed_network() -> Result<()> {
         assert!(distance(&[found], &value) < 5e-6 && distance(&found_gradient, &gradient) < 2e-5);
         let features = loss.target_features(array(&gt))?;
         assert_eq!(loss.value_and_gradient(array(&x), Target::Features(&features))?, (found, found_gradient));
+        let second = |is_composed: bool| {
+            has_second_derivative(shape, [&x, &gt], |x, gt| {
+                let bound = loss.bind(&x.context())?;
+                if is_composed { bound.composed() } else { bound }.forward(x, gt)
+            })
+        };
+        assert!(matches!(second(false), Err(Error::SecondDerivative { operation: "LightCNNFeatureLoss" })));
+        assert!(second(true)?);
     }
     Ok(())
 }
@@ -169,13 +190,14 @@ fn face_id_is_that_of_the_composed_network() -> Result<()> {
     let tensor = |data: &[f32]| NdTensor::new(Array4::from_shape_vec(shape, data.to_vec()).expect("the shape's"));
     assert!(distance(&[loss.forward(&tensor(&x), &tensor(&gt))?.item()?], &value) < 5e-6);
 
-    let second = run(|session| {
-        let (x, gt) = (session.input(x.clone(), &shape)?, session.input(gt.clone(), &shape)?);
-        let value = loss.forward(&x, &gt)?;
-        let first = Differentiable::gradients(&value, &[&x], true)?.remove(0).expect("x has influence");
-        Differentiable::gradients(&first.sum_all()?, &[&x], false).map(drop)
-    });
-    assert!(matches!(second, Err(Error::SecondDerivative { operation: "FaceIdLoss" })));
+    let second = |is_composed: bool| {
+        has_second_derivative(shape, [&x, &gt], |x, gt| {
+            let bound = loss.bind(&x.context())?;
+            if is_composed { bound.composed() } else { bound }.forward(x, gt)
+        })
+    };
+    assert!(matches!(second(false), Err(Error::SecondDerivative { operation: "FaceIdLoss" })));
+    assert!(second(true)?);
     Ok(())
 }
 

@@ -216,6 +216,17 @@ fn cached_features_give_the_same() {
     let other = PerceptualLoss::new(options(&[("0", 1.0)]), &Weights::Seeded(7)).unwrap();
     let refused = other.bind::<NdTensor<f64>>(&()).unwrap().forward_with(&x, &features);
     assert!(matches!(refused, Err(Error::InputCount { expected: 2, got: 4, .. })), "{refused:?}");
+    // Nor do they where the layers of one term alone are as many, or those of both together.
+    for (layers_perceptual, layers_style, expected) in [
+        (&[("conv2_1", 1.0), ("pool1", 0.5)][..], &[("relu1_1", 2.0)][..], 3),
+        (&[("pool1", 0.5)], &[("0", 1.0), ("relu1_1", 2.0), ("relu2_1", 1.0)], 4),
+    ] {
+        let options =
+            PerceptualOptions { layer_weights_style: Some(layers(layers_style)), ..options(layers_perceptual) };
+        let other = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap();
+        let refused = other.bind::<NdTensor<f64>>(&()).unwrap().forward_with(&x, &features);
+        assert!(matches!(refused, Err(Error::InputCount { expected: e, got: 4, .. }) if e == expected), "{refused:?}");
+    }
 }
 
 #[test]
@@ -227,6 +238,10 @@ fn terms_switch_off_and_style_forgets_the_size() {
     let (x, gt) = (tensor(&image(1, &small), &small), tensor(&image(2, &large), &large));
     let terms = loss.forward(&x, &gt).unwrap();
     assert!(terms.perceptual.is_none() && terms.style.is_some());
+    // But not the number of images.
+    let two = [2, 3, 4, 4];
+    let refused = loss.forward(&tensor(&image(1, &two), &two), &gt);
+    assert!(matches!(refused, Err(Error::ShapeMismatch { argument: "gt", .. })), "{refused:?}");
     options.perceptual_weight = 1.0;
     let loss = PerceptualLoss::new(options.clone(), &Weights::Seeded(7)).unwrap();
     let refused = loss.forward(&x, &gt);

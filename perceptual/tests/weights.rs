@@ -57,6 +57,7 @@ fn names_are_looked_up() {
     folder.write("vgg11_bn-6002323d.pth");
     folder.write("vgg11-notahash.pth");
     folder.write("vgg11-abc.pth");
+    folder.write("vgg11-8a719046.txt");
     assert!(load(None, &weights).is_err(), "another network's file");
     folder.write("vgg11-8a719046.pth");
     load(None, &weights).unwrap();
@@ -68,6 +69,17 @@ fn names_are_looked_up() {
     assert!(matches!(load(Some("https://example.org/other.pth"), &weights), Err(Error::Io { .. })));
     assert!(matches!(load(Some("https://example.org/"), &weights), Err(Error::InvalidOption { .. })));
     assert!(matches!(load(None, &Weights::directory(folder.0.join("not there"))), Err(Error::Io { .. })));
+    // Names without a scheme: the published one, and a path inside the directory.
+    load(Some("vgg11"), &weights).unwrap();
+    std::fs::create_dir_all(folder.0.join("sub")).unwrap();
+    folder.write("sub/mine.pth");
+    load(Some("sub/mine.pth"), &weights).unwrap();
+    // A path that is missing is named as it was given, directory or not.
+    let missing = folder.0.join("missing.pth");
+    for weights in [&weights, &Weights::default()] {
+        let refused = load(Some(missing.to_str().unwrap()), weights);
+        assert!(matches!(&refused, Err(Error::Io { path, .. }) if *path == missing), "{refused:?}");
+    }
     assert!(Path::new(&folder.0).exists());
 }
 

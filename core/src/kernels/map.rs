@@ -341,9 +341,10 @@ impl<'a, F: Scalar> Map<'a, F> {
         let mut product = [F::ONE; CHUNK];
         let mut inputs: Vec<&[F]> = Vec::with_capacity(self.inputs.len());
         let mut weights: Vec<&[F]> = Vec::with_capacity(self.multipliers.len());
-        for from in (start..end).step_by(CHUNK) {
-            let length = CHUNK.min(end - from);
-            for channel in 0..self.channels {
+        // Channel after channel: a long stretch of each tensor is read at a time, as the memory likes it.
+        for channel in 0..self.channels {
+            for from in (start..end).step_by(CHUNK) {
+                let length = CHUNK.min(end - from);
                 let full = (sample * self.channels + channel) * self.plane + from;
                 let at = |repeat| if repeat == Repeat::Channels { sample * self.plane + from } else { full };
                 inputs.clear();

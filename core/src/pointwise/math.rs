@@ -52,30 +52,31 @@ const LEAST: f32 = -87.336_54;
 /// Above it eˣ is infinite.
 const MOST: f32 = 88.722_84;
 
-/// x = n·ln 2 + r with |r| ≤ ½ ln 2: eʳ, and n as an integer. `x` is from [`LEAST`] to [`MOST`], or not a number.
+/// x = n·ln 2 + r with |r| ≤ ½ ln 2: eʳ, and a number whose low bits are n + 127. `x` is from −88 to [`MOST`], or not a
+/// number.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
-fn exp_parts(x: f32) -> (f32, i32) {
-    const ROUND: f32 = 12_582_912.0; // 1.5·2²³: adding it rounds to an integer
+fn exp_parts(x: f32) -> (f32, u32) {
+    // 1.5·2²³, adding which rounds to an integer, and the exponent's bias.
+    const ROUND: f32 = 12_582_912.0 + 127.0;
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    // ln 2 in two parts (Cody and Waite), a polynomial of degree 7 for eʳ (Cephes).
+    // ln 2 in two parts (Cody and Waite).
     let r = n.mul_add(-0.693_359_375, x);
     let r = n.mul_add(2.121_944_40e-4, r);
-    let (r2, r4) = (r * r, r * r * (r * r));
-    let low = 1.666_666_55e-1f32.mul_add(r, 5.000_000_12e-1);
-    let middle = 8.333_451_91e-3f32.mul_add(r, 4.166_579_59e-2);
-    let high = 1.987_569_15e-4f32.mul_add(r, 1.398_199_95e-3);
-    let p = high.mul_add(r4, middle.mul_add(r2, low));
-    let mantissa = p.mul_add(r2, r) + 1.0;
-    // n is read from the low bits of the shifted number: no float-to-integer conversion, hence no NaN to fear.
-    (mantissa, shifted.to_bits().wrapping_sub(ROUND.to_bits()) as i32)
+    // 1 + r + r²·p(r), p the Chebyshev interpolation, whose own error is 1.1e-8.
+    let r2 = r * r;
+    let low = 0.166_665_76f32.mul_add(r, 0.5);
+    let middle = 8.363_179e-3f32.mul_add(r, 4.166_655_6e-2);
+    let p = 1.392_618_4e-3f32.mul_add(r2, middle).mul_add(r2, low);
+    // The bits are read off the shifted number: no float-to-integer conversion, hence no NaN to fear.
+    (p.mul_add(r2, r) + 1.0, shifted.to_bits())
 }
 
-/// 2ᵏ for −126 ≤ k ≤ 127, and 0 for k = −127.
+/// 2ᵏ for the k whose sum with 127 stands in the low bits, from 1 to 254, and 0 where that is 0.
 #[inline(always)]
-fn power_of_two(k: i32) -> f32 {
-    f32::from_bits((k.wrapping_add(127) as u32) << 23)
+fn power_of_two(biased: u32) -> f32 {
+    f32::from_bits(biased << 23)
 }
 
 /// eˣ within about one unit in the last place; 0 below −87.3, infinite above 88.7.
@@ -83,10 +84,11 @@ fn power_of_two(k: i32) -> f32 {
 fn exp_f32(x: f32) -> f32 {
     let clamped = if x < LEAST { LEAST } else { x };
     let clamped = if clamped > MOST { MOST } else { clamped };
-    let (mantissa, k) = exp_parts(clamped);
-    // 2ᵏ in two factors, for k = 128.
+    let (mantissa, biased) = exp_parts(clamped);
+    // 2ᵏ in two factors, for k = 128: the bias is 127 in each.
+    let k = (biased & 511) as i32 - 127;
     let half = k >> 1;
-    let value = mantissa * power_of_two(half) * power_of_two(k - half);
+    let value = mantissa * power_of_two((half + 127) as u32) * power_of_two((k - half + 127) as u32);
     let value = if x < LEAST { 0.0 } else { value };
     let value = if x > MOST { f32::INFINITY } else { value };
     #[allow(clippy::eq_op)]
@@ -97,24 +99,10 @@ fn exp_f32(x: f32) -> f32 {
 #[inline(always)]
 fn exp_of_minus_abs(x: f32) -> f32 {
     let x = -x.abs();
-    // At −88 k is −127, which `power_of_two` makes 0: no comparison is needed for what is too small.
+    // At −88 n is −127, which `power_of_two` makes 0: no comparison is needed for what is too small.
     let clamped = if x < -88.0 { -88.0 } else { x };
-    let (mantissa, k) = exp_parts(clamped);
-    mantissa * power_of_two(k)
-}
-
-/// ln(1 + z) for z in [0, 1], to 1.5e-7 relative: z times a polynomial, the Chebyshev interpolation of ln(1 + z)/z there,
-/// whose own error is 3e-8.
-#[inline(always)]
-fn ln_1p_unit_f32(z: f32) -> f32 {
-    // In pairs (Estrin's scheme): a shorter chain than one term after the other.
-    let (z2, z4) = (z * z, z * z * (z * z));
-    let low = 0.333_300_05f32.mul_add(z2, (-0.499_999_05f32).mul_add(z, 1.0));
-    let low = (-0.249_545_59f32 * z).mul_add(z2, low);
-    let middle = (-0.153_118_63f32).mul_add(z, 0.196_781_17);
-    let middle = (-0.057_064_2f32).mul_add(z, 0.106_142_65).mul_add(z2, middle);
-    let high = (-0.003_256_378_5f32).mul_add(z, 0.019_907_162);
-    z * high.mul_add(z4, middle).mul_add(z4, low)
+    let (mantissa, biased) = exp_parts(clamped);
+    mantissa * power_of_two(biased)
 }
 
 /// 1/w for w in [1, 2], within about one unit in the last place; a division of vectors takes longer than all of this.
@@ -128,18 +116,38 @@ fn reciprocal_of_1_to_2(w: f32) -> f32 {
     r.mul_add((-w).mul_add(r, 1.0), r)
 }
 
+/// z = e^(−|x|), 1/(1 + z) and z/(1 + z): what the logistic function and its integral have in common.
+#[inline(always)]
+fn logistic_parts(x: f32) -> [f32; 3] {
+    let z = exp_of_minus_abs(x);
+    let q = reciprocal_of_1_to_2(1.0 + z);
+    [z, q, z * q]
+}
+
 #[inline(always)]
 fn sigmoid_f32(x: f32) -> f32 {
-    // e^(−|x|) never overflows; 1/(1 + e) on the positive side, e/(1 + e) on the negative.
-    let e = exp_of_minus_abs(x);
-    let r = reciprocal_of_1_to_2(1.0 + e);
-    if x < 0.0 { e * r } else { r }
+    // e^(−|x|) never overflows: 1/(1 + z) on the positive side, z/(1 + z) on the negative.
+    let [_, q, t] = logistic_parts(x);
+    if x < 0.0 { t } else { q }
 }
 
 #[inline(always)]
 fn softplus_f32(x: f32) -> f32 {
+    let [z, _, t] = logistic_parts(x);
     let positive = if x <= 0.0 { 0.0 } else { x };
-    positive + ln_1p_unit_f32(exp_of_minus_abs(x))
+    positive + ln_1p_of_parts(z, t)
+}
+
+/// ln(1 + z) for z in [0, 1] from z and t = z/(1 + z), to 2e-7 relative.
+///
+/// With L the logarithm z + t = 2 sinh L and z·t = 2 cosh L − 2, small where z is: L is their product with an even function
+/// of L, L/(2 sinh L), in the second. A polynomial of degree 4 is that to 1.7e-8 (Chebyshev interpolation), where one in z
+/// takes degree 9; and the division is the derivative's as well.
+#[inline(always)]
+fn ln_1p_of_parts(z: f32, t: f32) -> f32 {
+    let v = z * t;
+    let h = 6.046_530_9e-4f32.mul_add(v, -3.493_472_9e-3).mul_add(v, 1.665_311_1e-2);
+    (z + t) * h.mul_add(v, -8.333_249_4e-2).mul_add(v, 0.5)
 }
 
 #[inline(always)]
