@@ -84,7 +84,7 @@ impl<'a, F: Scalar> Output<'a, F> {
 ///
 /// # Safety
 /// `fill` leaves no element unwritten.
-unsafe fn filled<F>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<F>])) -> Vec<F> {
+pub(super) unsafe fn filled<F>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<F>])) -> Vec<F> {
     let mut values = Vec::with_capacity(length);
     fill(&mut values.spare_capacity_mut()[..length]);
     // SAFETY: the capacity is at least `length`, and the caller vouches for the elements.

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::isa::{self, Isa, Kernel};
 use super::lanes::{self, Lanes};
+use super::map::filled;
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
 use super::{Array, count};
@@ -70,16 +71,13 @@ impl<'a, F: Scalar> Window<'a, F> {
     }
 
     /// Reads row `y`, counted from 1; zeros where the image has none.
-    fn load(&mut self, y: usize) {
+    fn load(&mut self, isa: Isa, y: usize) {
         let row = &mut self.rows[slot(y)][1..=self.width];
         let start = y.wrapping_sub(1).wrapping_mul(self.width);
         let source = self.plane.get(start..).and_then(|rest| rest.get(..self.width));
         match (source, self.target) {
             (Some(source), Some(target)) => {
-                let pixels = source.iter().zip(&target[start..]);
-                for (row, (&x, &y)) in row.iter_mut().zip(pixels) {
-                    *row = x - y;
-                }
+                combine(isa, [(F::ONE, source), (-F::ONE, &target[start..])].into_iter(), row);
             }
             (Some(source), None) => row.copy_from_slice(source),
             (None, _) => row.fill(F::ZERO),
@@ -164,10 +162,10 @@ struct Rows<'a, F> {
 }
 
 impl<F: Scalar> Rows<'_, F> {
-    fn load(&mut self, y: usize) {
-        self.image.load(y);
+    fn load(&mut self, isa: Isa, y: usize) {
+        self.image.load(isa, y);
         for direction in &mut self.directions {
-            direction.load(y);
+            direction.load(isa, y);
         }
     }
 }
@@ -238,7 +236,7 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         }
         let (mut out, scale) = out.map_or((None, F::ONE), |(sink, scale)| (Some(sink), scale));
         if let Some(sink) = &mut out {
-            slope.fill(F::ZERO);
+            slope[length..].fill(F::ZERO);
             sink.put(length, &slope[length..]);
         }
         self.function.block(Block {
@@ -284,10 +282,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         let sums = self.tasks(|plane, start, end| {
             let mut rows = self.buffers(plane, order);
             let mut sums: Vec<Lanes> = vec![[0.0; _]; self.filters.len()];
-            rows.load(start - 1);
-            rows.load(start);
+            rows.load(self.isa, start - 1);
+            rows.load(self.isa, start);
             for y in start..end {
-                rows.load(y + 1);
+                rows.load(self.isa, y + 1);
                 for (filter, sum) in sums.iter_mut().enumerate() {
                     self.point(&mut rows, [plane, y, filter], None, Some(sum));
                 }
@@ -306,12 +304,20 @@ impl<'a, F: Scalar> Stencil<'a, F> {
 
     /// The image's gradient, and the sums where there are no directions.
     pub(crate) fn image_gradient(&self) -> (Vec<F>, Vec<f64>) {
+        let mut sums = Vec::new();
+        // SAFETY: every row of every plane is written, by the task that owns it.
+        let gradient = unsafe {
+            filled(count(&self.shape), |gradient| sums = self.write_image_gradient(SharedMut::new(gradient).cast()))
+        };
+        (gradient, self.by_sample(&sums))
+    }
+
+    /// Writes the image's gradient; each task's sums.
+    fn write_image_gradient(&self, target: SharedMut<'_, F>) -> Vec<Vec<f64>> {
         let [_, _, height, width] = self.shape;
-        let mut gradient = vec![F::ZERO; count(&self.shape)];
-        let write = if stream::is_large::<F>(gradient.len()) { Write::Stream } else { Write::Store };
-        let target = SharedMut::new(&mut gradient);
+        let write = if stream::is_large::<F>(count(&self.shape)) { Write::Stream } else { Write::Store };
         let order = self.directions.len() + 1;
-        let sums = self.tasks(|plane, start, end| {
+        self.tasks(|plane, start, end| {
             let mut rows = self.buffers(plane, order);
             let mut sums: Vec<Lanes> = vec![[0.0; _]; self.filters.len()];
             // Derivatives at three rows of responses, a zero before and after each.
@@ -333,10 +339,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
             };
             // The responses of one row more to either side take part in a gradient's rows.
             let (first, last) = (start.max(2) - 1, (end + 1).min(height + 1));
-            rows.load(first - 1);
-            rows.load(first);
+            rows.load(self.isa, first - 1);
+            rows.load(self.isa, first);
             for y in first..last {
-                rows.load(y + 1);
+                rows.load(self.isa, y + 1);
                 for (filter, (sum, derivatives)) in sums.iter_mut().zip(&mut derivatives).enumerate() {
                     let sum = (order == 1 && (start..end).contains(&y)).then_some(sum);
                     let out = Sink::new(&mut derivatives[slot(y)][1..=width]);
@@ -357,8 +363,7 @@ impl<'a, F: Scalar> Stencil<'a, F> {
                 stream::fence();
             }
             sums.iter().map(|lanes| lanes.iter().sum()).collect()
-        });
-        (gradient, self.by_sample(&sums))
+        })
     }
 
     /// The gradient of a weight of shape `shape`, which is not among the factors.
@@ -370,10 +375,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         let order = self.directions.len();
         self.tasks(|plane, start, end| {
             let mut rows = self.buffers(plane, order);
-            rows.load(start - 1);
-            rows.load(start);
+            rows.load(self.isa, start - 1);
+            rows.load(self.isa, start);
             for y in start..end {
-                rows.load(y + 1);
+                rows.load(self.isa, y + 1);
                 for filter in 0..self.filters.len() {
                     let write = if filter == 0 { Write::Store } else { Write::Add };
                     let at = (plane * height + y - 1) * width;

@@ -1,13 +1,15 @@
-//! The pointwise losses: forward, and backward to the prediction.
+//! The pointwise losses, and those of neighbouring pixels: forward, and backward to the prediction.
 
 use std::collections::BTreeMap;
 
 use image_losses::autograd::run as graph;
 use image_losses::composition::{CharbonnierCompLoss, CharbonnierCompOptions};
-use image_losses::core::{Differentiable, Loss, PointwiseLoss};
+use image_losses::core::{Differentiable, Loss, PointwiseLoss, Tensor};
 use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
 use image_losses::ndarray::value_and_gradients;
-use image_losses::pixelwise::{CharbonnierLoss, CharbonnierOptions, HuberLoss, L1Loss, MseLoss};
+use image_losses::pixelwise::{
+    CharbonnierLoss, CharbonnierOptions, GradientLoss, HuberLoss, L1Loss, MaskedTvLoss, MseLoss, PsnrLoss, TvLoss,
+};
 use ndarray::ArrayD;
 use serde_json::json;
 
@@ -21,7 +23,41 @@ const EPS: f64 = 1e-6;
 
 /// One case per loss and shape.
 pub(crate) fn cases() -> Vec<Case> {
-    SHAPES.into_iter().flat_map(of_shape).collect()
+    SHAPES.into_iter().flat_map(of_shape).chain(SHAPES.into_iter().flat_map(of_neighbours)).collect()
+}
+
+/// The cases of losses that look at neighbours, on one shape.
+fn of_neighbours(shape: [usize; 4]) -> Vec<Case> {
+    let [n, c, h, w] = shape;
+    let image = move |name, seed| (name, uniform(&shape, seed, 0.0, 1.0));
+    let case = |kind: &str, make: Make| Case::new(format!("neighbours/{kind} {n}×{c}×{h}×{w}"), make);
+    vec![
+        case("tv", Box::new(move |name| composed(name, "tv", TvLoss::default(), [image("prediction", 1)], None))),
+        case(
+            "masked_tv",
+            Box::new(move |name| {
+                let mask = uniform(&[n, 1, h, w], 3, 0.0, 1.0);
+                composed(name, "masked_tv", MaskedTvLoss::default(), [image("prediction", 1)], Some(mask))
+            }),
+        ),
+        case(
+            "gradient",
+            Box::new(move |name| {
+                let inputs = [image("prediction", 1), image("target", 2)];
+                let subject = composed(name, "gradient", GradientLoss::default(), inputs, None)?;
+                // Magnitudes of responses near 0: the peer filters both images before it subtracts, and rounding picks
+                // the sign.
+                Ok(Subject { tolerance: [1e-5, 1e-3], ..subject })
+            }),
+        ),
+        case(
+            "psnr",
+            Box::new(move |name| {
+                let inputs = [image("prediction", 1), image("target", 2)];
+                composed(name, "psnr", PsnrLoss::default(), inputs, None)
+            }),
+        ),
+    ]
 }
 
 /// The cases on one shape.
@@ -100,6 +136,29 @@ fn subject<const K: usize, L: PointwiseLoss<K> + Clone + 'static>(
     inputs: [(&'static str, ArrayD<f32>); K],
     mask: Option<ArrayD<f32>>,
 ) -> Result<Subject, Stop> {
+    let arrays = (loss.clone(), inputs.clone().map(|(_, array)| array), mask.clone());
+    let mut subject = composed(name, kind, loss, inputs, mask)?;
+    let on_arrays = Contestant::new("ndarray", move || {
+        let (loss, inputs, mask) = &arrays;
+        let views = std::array::from_fn(|k| inputs[k].view());
+        let wanted = std::array::from_fn(|k| k == 0);
+        let (value, gradients) =
+            value_and_gradients(loss, views, mask.as_ref().map(|mask| mask.view()), wanted).map_err(stop)?;
+        let gradient = gradients.into_iter().next().flatten().ok_or("no gradient")?;
+        Ok(Output { value: f64::from(value), gradient: Gradient::Values(gradient.into_raw_vec_and_offset().0) })
+    });
+    subject.contestants.insert(0, on_arrays);
+    Ok(subject)
+}
+
+/// Any loss that the engines differentiate by its first input; the sum of its values, if there are several.
+fn composed<const K: usize, L: Loss<K> + Clone + 'static>(
+    name: &str,
+    kind: &'static str,
+    loss: L,
+    inputs: [(&'static str, ArrayD<f32>); K],
+    mask: Option<ArrayD<f32>>,
+) -> Result<Subject, Stop> {
     let mut tensors: BTreeMap<&'static str, ArrayD<f32>> = inputs.iter().cloned().collect();
     tensors.extend(mask.clone().map(|mask| ("mask", mask)));
     let work = Work::Memory { read: tensors.values().map(|array| array.len()).sum(), written: inputs[0].1.len() };
@@ -109,55 +168,47 @@ fn subject<const K: usize, L: PointwiseLoss<K> + Clone + 'static>(
         description: json!({ "kind": kind, "wanted": "prediction", "eps": EPS }),
         tensors,
         work,
-        contestants: contestants(loss, inputs, mask)?,
+        contestants: contestants(loss, inputs, mask),
         tolerance: [1e-5, 1e-4],
     })
 }
 
-/// Every engine there is.
-fn contestants<const K: usize, L: PointwiseLoss<K> + Clone + 'static>(
+/// Every engine that differentiates.
+fn contestants<const K: usize, L: Loss<K> + Clone + 'static>(
     loss: L,
     inputs: [ArrayD<f32>; K],
     mask: Option<ArrayD<f32>>,
-) -> Result<Vec<Contestant>, Stop> {
-    let mut contestants = Vec::new();
-    contestants.push({
-        let (loss, inputs, mask) = (loss.clone(), inputs.clone(), mask.clone());
-        Contestant::new("ndarray", move || {
-            let views = std::array::from_fn(|k| inputs[k].view());
-            let wanted = std::array::from_fn(|k| k == 0);
-            let (value, gradients) =
-                value_and_gradients(&loss, views, mask.as_ref().map(|mask| mask.view()), wanted).map_err(stop)?;
-            let gradient = gradients.into_iter().next().flatten().ok_or("no gradient")?;
-            Ok(Output { value: f64::from(value), gradient: Gradient::Values(gradient.into_raw_vec_and_offset().0) })
-        })
-    });
-    contestants.push({
-        let (loss, inputs, mask) = (loss.clone(), inputs.clone(), mask.clone());
-        Contestant::new("autograd", move || {
-            graph::<f32, _>(|session| {
-                let nodes: [_; K] = std::array::from_fn(|k| session.placeholder(inputs[k].shape()));
-                let weight = mask.as_ref().map(|mask| session.placeholder(mask.shape()));
-                let value = loss.forward(std::array::from_fn(|k| &nodes[k]), weight.as_ref())?;
-                let gradients = Differentiable::gradients(&value, &[&nodes[0]], false)?;
-                let gradient = gradients.first().and_then(Option::as_ref).unwrap_or(&nodes[0]);
-                let arrays = inputs.iter().chain(&mask).map(|array| array.as_slice().unwrap_or_default());
-                let feeds: Vec<_> = nodes.iter().chain(&weight).zip(arrays).collect();
-                let mut results = session.evaluate_with(&feeds, &[&value, gradient])?.into_iter();
-                let value = results.next().and_then(|value| value.first().copied()).unwrap_or(f32::NAN);
-                Ok(Output { value: f64::from(value), gradient: Gradient::Values(results.next().unwrap_or_default()) })
-            })
-            .map_err(stop)
-        })
-    });
+) -> Vec<Contestant> {
     #[cfg(feature = "tch")]
-    contestants.push(on_tch(loss, &inputs, mask.as_ref()));
-    Ok(contestants)
+    let on_tch = on_tch(loss.clone(), &inputs, mask.as_ref());
+    let on_autograd = Contestant::new("autograd", move || {
+        graph::<f32, _>(|session| {
+            let nodes: [_; K] = std::array::from_fn(|k| session.placeholder(inputs[k].shape()));
+            let weight = mask.as_ref().map(|mask| session.placeholder(mask.shape()));
+            let mut value = loss.forward(std::array::from_fn(|k| &nodes[k]), weight.as_ref())?;
+            if value.elements() > 1 {
+                value = value.sum_all()?;
+            }
+            let gradients = Differentiable::gradients(&value, &[&nodes[0]], false)?;
+            let gradient = gradients.first().and_then(Option::as_ref).unwrap_or(&nodes[0]);
+            let arrays = inputs.iter().chain(&mask).map(|array| array.as_slice().unwrap_or_default());
+            let feeds: Vec<_> = nodes.iter().chain(&weight).zip(arrays).collect();
+            let mut results = session.evaluate_with(&feeds, &[&value, gradient])?.into_iter();
+            let value = results.next().and_then(|value| value.first().copied()).unwrap_or(f32::NAN);
+            Ok(Output { value: f64::from(value), gradient: Gradient::Values(results.next().unwrap_or_default()) })
+        })
+        .map_err(stop)
+    });
+    vec![
+        on_autograd,
+        #[cfg(feature = "tch")]
+        on_tch,
+    ]
 }
 
 /// libtorch by way of this library.
 #[cfg(feature = "tch")]
-fn on_tch<const K: usize, L: PointwiseLoss<K> + 'static>(
+fn on_tch<const K: usize, L: Loss<K> + 'static>(
     loss: L,
     inputs: &[ArrayD<f32>; K],
     mask: Option<&ArrayD<f32>>,
@@ -173,7 +224,10 @@ fn on_tch<const K: usize, L: PointwiseLoss<K> + 'static>(
     inputs[0] = inputs[0].set_requires_grad(true);
     let mask = mask.map(tensor);
     Contestant::new("tch", move || {
-        let value = loss.call(std::array::from_fn(|k| &inputs[k]), mask.as_ref()).map_err(stop)?;
+        let mut value = loss.call(std::array::from_fn(|k| &inputs[k]), mask.as_ref()).map_err(stop)?;
+        if value.numel() > 1 {
+            value = value.sum(None);
+        }
         let gradient = tch::Tensor::run_backward(&[&value], &[&inputs[0]], false, false).swap_remove(0);
         Ok(Output { value: value.double_value(&[]), gradient: Gradient::Tch(gradient) })
     })
