@@ -349,7 +349,7 @@ fn per_pixel(shape: &[usize]) -> Vec<usize> {
 }
 
 /// Refuses a weight that is neither per pixel nor per element.
-fn check_weight(operation: &'static str, shape: &[usize], weight: &[usize]) -> Result<()> {
+pub(crate) fn check_weight(operation: &'static str, shape: &[usize], weight: &[usize]) -> Result<()> {
     let per_pixel = per_pixel(shape);
     if weight == shape || weight == per_pixel {
         return Ok(());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::kernels::stencil::{Stencil as Kernel, Taps};
 use crate::kernels::{Array, isa};
 use crate::primitive::{FusedOperation, Sharing};
+use crate::reduction::check_weight;
 use crate::{Element, Error, Extent, Function, LinearMap, Pointwise, Result, Scalar, Shape, Tensor, weighted_mean};
 
 /// What a [`Filter`] does along an axis.
@@ -63,13 +64,15 @@ impl Filter {
 /// their gradients in another, or both in one, to any order of derivative; other engines compose them of tensor operations.
 ///
 /// ```
-/// use image_losses_core::{Along, Filter, Stencil, Element, Pointwise};
+/// use image_losses_core::{Along, Element, Filter, Pointwise, Stencil, Tensor};
+/// use image_losses_ndarray::NdTensor;
+/// use ndarray::array;
 ///
 /// /// |d|
 /// #[derive(Clone, Copy, Debug)]
-/// struct Absolute;
+/// struct Magnitude;
 ///
-/// impl Pointwise<1> for Absolute {
+/// impl Pointwise<1> for Magnitude {
 ///     #[inline(always)]
 ///     fn value<E: Element>(&self, [d]: [E; 1]) -> E {
 ///         d.abs()
@@ -78,8 +81,10 @@ impl Filter {
 ///
 /// // |x_{i,j+1} − x_{i,j}|
 /// let across = Filter { height: Along::Pixel, width: Along::Difference };
-/// let stencil = Stencil::new(Absolute, [across]);
-/// # let _ = stencil;
+/// let image = NdTensor::new(array![[[[0.0f64, 1.0, 4.0], [2.0, 2.0, 7.0]]]]);
+/// let sums = Stencil::new(Magnitude, [across]).sums("TotalVariation", &image, None, None, 1.0)?;
+/// assert_eq!(sums[0].item()?, 9.0); // 1 + 3 and 0 + 5
+/// # Ok::<(), image_losses_core::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Stencil(Arc<Parts>);
@@ -253,10 +258,8 @@ fn check(operation: &'static str, x: &[usize], y: Option<Shape>, weight: Option<
     if let Some(got) = y.filter(|y| *y != x) {
         return Err(Error::ShapeMismatch { operation, argument: "target", expected: x.to_vec(), got });
     }
-    let [samples, _, height, width] = shape;
-    let per_pixel = vec![samples, 1, height, width];
-    if let Some(got) = weight.filter(|weight| *weight != x && *weight != per_pixel) {
-        return Err(Error::WeightShape { operation, per_pixel, per_element: x.to_vec(), got });
+    if let Some(weight) = weight {
+        check_weight(operation, x, &weight)?;
     }
     Ok(shape)
 }

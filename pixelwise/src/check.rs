@@ -53,13 +53,3 @@ pub(crate) fn no_weight<T: Tensor>(operation: &'static str, weight: Option<&T>) 
         }
     }
 }
-
-/// Refuses a weight that is neither per pixel nor per element.
-pub(crate) fn weight(operation: &'static str, shape: &[usize], got: &[usize]) -> Result<()> {
-    let mut per_pixel = shape.to_vec();
-    per_pixel[1] = 1;
-    if got == shape || got == per_pixel {
-        return Ok(());
-    }
-    Err(Error::WeightShape { operation, per_pixel, per_element: shape.to_vec(), got: got.to_vec() })
-}
