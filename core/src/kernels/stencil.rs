@@ -130,13 +130,13 @@ impl<F: Scalar, const T: usize> Kernel for Combine<'_, '_, F, T> {
         let at = |i: usize| {
             let mut sum = terms[0].0 * terms[0].1[i];
             for (factor, row) in &terms[1..] {
-                sum = sum + *factor * row[i];
+                sum += *factor * row[i];
             }
             sum
         };
         if self.add {
             for (i, out) in self.out.iter_mut().enumerate() {
-                *out = *out + at(i);
+                *out += at(i);
             }
         } else {
             for (i, out) in self.out.iter_mut().enumerate() {

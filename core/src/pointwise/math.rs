@@ -146,7 +146,7 @@ fn softplus_f32(x: f32) -> f32 {
 #[inline(always)]
 fn ln_1p_of_parts(z: f32, t: f32) -> f32 {
     let v = z * t;
-    let h = 6.046_530_9e-4f32.mul_add(v, -3.493_472_9e-3).mul_add(v, 1.665_311_1e-2);
+    let h = 6.046_531e-4f32.mul_add(v, -3.493_473e-3).mul_add(v, 1.665_311_1e-2);
     (z + t) * h.mul_add(v, -8.333_249_4e-2).mul_add(v, 0.5)
 }
 
