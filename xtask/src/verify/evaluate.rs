@@ -31,18 +31,20 @@ pub(crate) enum Checked {
 /// | f64 | f32, derivatives of a network's derivatives | 2e-6 | 1e-5 |
 /// | f32 | f64 | 2e-6 | 2e-6 |
 /// | f32 | f32 | 1e-4 | 1e-3 |
+/// | f32 | f32 on tch | 1e-4 | 2e-2 |
 ///
 /// Errors are the largest deviation over the largest reference element: of the tensor, or, for the parameters of a
 /// network, of all its parameters together, which are one vector (the gradient of a single bias may cancel). For
 /// gradients stored in single precision (the frozen networks) it is the ratio of Euclidean norms, since the kinks of
-/// ReLU, maximum pooling and L1 make single elements jump.
+/// ReLU, maximum pooling and L1 make single elements jump. Our kernels round alike on every processor; libtorch's do not,
+/// and with those for AVX2 a few jumps more take the gradient of LightCNN's L1 to 8e-3.
 ///
 /// The Charbonnier composition's gradient d/√(d² + eps) changes by 1/√eps per unit of d, and d is the difference of a
 /// merged pixel, rounded to single precision, and the original: the rounding, 6e-8 of a value up to 1 in each of
 /// three operations, is amplified by 1/√eps for any implementation that merges in single precision, MMagic's included.
 /// A penalty's gradient by a network's parameters passes the network three times (forward, backward, and backward through
 /// that), each pass rounding at every layer.
-fn tolerance(case: &Case, single: bool) -> (f64, f64) {
+fn tolerance(case: &Case, Target { engine, single }: Target) -> (f64, f64) {
     let eps = case.description.loss.get("eps").and_then(Value::as_f64);
     match (case.stored_single, single, eps) {
         (false, false, _) => (1e-12, 1e-12),
@@ -51,6 +53,7 @@ fn tolerance(case: &Case, single: bool) -> (f64, f64) {
         }
         (false, true, _) if case.name.starts_with("penalties/") => (2e-6, 1e-5),
         (false, true, _) | (true, false, _) => (2e-6, 2e-6),
+        (true, true, _) if engine == Engine::Tch => (1e-4, 2e-2),
         (true, true, _) => (1e-4, 1e-3),
     }
 }
@@ -412,7 +415,7 @@ fn compare(case: &Case, target: Target, results: &Results) -> Checked {
         }
         gradient_error = Some(worst);
     }
-    let (value_limit, gradient_limit) = tolerance(case, target.single);
+    let (value_limit, gradient_limit) = tolerance(case, target);
     // Written so that a NaN is not within.
     let within = value_error <= value_limit && gradient_error.is_none_or(|error| error <= gradient_limit);
     Checked::Compared { value: value_error, gradient: gradient_error, within }
