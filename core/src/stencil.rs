@@ -194,9 +194,10 @@ impl Stencil {
             let responses: Vec<&T> = response.iter().collect();
             match &weight {
                 None => T::map_sample_sums(function, &responses, scale),
-                Some(_) => {
-                    T::map_reduce(function, &responses, weight.as_ref(), scale, Extent::Map)?.sum(&[1, 2, 3], false)
-                }
+                // Scaled when it is summed: the map has many times the elements.
+                Some(_) => T::map_reduce(function, &responses, weight.as_ref(), 1.0, Extent::Map)?
+                    .sum(&[1, 2, 3], false)?
+                    .scale(scale),
             }
         };
         self.0.filters.iter().map(sum).collect()

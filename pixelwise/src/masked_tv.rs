@@ -29,9 +29,9 @@ impl Default for MaskedTvOptions {
 /// Configured as `MaskedTVLoss`.
 ///
 /// L = λ · [mean_m |x_{i,j+1} − x_{i,j}| + mean_m |x_{i+1,j} − x_{i,j}|], where mean_m is the weighted mean of
-/// [`Reducer`](image_losses_core::Reducer) over the pairs of pixels inside the image, weighted by the mask m at the pair's left or upper pixel. Each
-/// direction is divided by its own sum of weights. Without a mask m is 1 everywhere (MMagic fails there). An axis of
-/// extent 1 contributes 0.
+/// [`Reducer`](image_losses_core::Reducer) over the pairs of pixels inside the image, weighted by the mask m at the
+/// pair's left or upper pixel. Each direction is divided by its own sum of weights. Without a mask m is 1 everywhere
+/// (MMagic fails there). An axis of extent 1 contributes 0.
 ///
 /// # Shapes
 /// Prediction x: (N, C, H, W). Mask, in the weight's place: (N, 1, H, W) or (N, C, H, W).
