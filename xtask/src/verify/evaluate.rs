@@ -31,7 +31,7 @@ pub(crate) enum Checked {
 /// | f64 | f32, derivatives of a network's derivatives | 2e-6 | 1e-5 |
 /// | f32 | f64 | 2e-6 | 2e-6 |
 /// | f32 | f32 | 1e-4 | 1e-3 |
-/// | f32 | f32 on tch | 1e-4 | 2e-2 |
+/// | f32 | f32 on tch, not CLIP, which has no kinks | 1e-4 | 2e-2 |
 ///
 /// Errors are the largest deviation over the largest reference element: of the tensor, or, for the parameters of a
 /// network, of all its parameters together, which are one vector (the gradient of a single bias may cancel). For
@@ -53,7 +53,7 @@ fn tolerance(case: &Case, Target { engine, single }: Target) -> (f64, f64) {
         }
         (false, true, _) if case.name.starts_with("penalties/") => (2e-6, 1e-5),
         (false, true, _) | (true, false, _) => (2e-6, 2e-6),
-        (true, true, _) if engine == Engine::Tch => (1e-4, 2e-2),
+        (true, true, _) if engine == Engine::Tch && !case.name.starts_with("perceptual/clip") => (1e-4, 2e-2),
         (true, true, _) => (1e-4, 1e-3),
     }
 }
