@@ -98,6 +98,22 @@ fn an_error_in_any_one_entry_of_a_hessian_shows() {
 }
 
 #[test]
+fn a_kink_within_the_step_hides_neither_a_right_slope_nor_a_wrong_one() {
+    // 2x below the kink, 5x − 3·kink above it.
+    let inputs = [vec![1.0]];
+    for kink in [1.0 - STEP / 5.0, 1.0 + STEP / 5.0] {
+        let value = |x: &[Vec<f64>]| Ok(2.0 * x[0][0] + 3.0 * (x[0][0] - kink).max(0.0));
+        let slope = if kink < 1.0 { 5.0 } else { 2.0 };
+        let right = check_slope(&inputs, STEP, value, |_| Ok(vec![vec![slope]])).unwrap();
+        assert!(right.error < 1e-9, "{right:?}");
+        for wrong in [slope * 1.01, -slope, 3.0] {
+            let wrong = check_slope(&inputs, STEP, value, |_| Ok(vec![vec![wrong]])).unwrap();
+            assert!(wrong.error > 0.005, "{wrong:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_number_is_worst_and_what_does_not_fit_is_refused() {
     let value = |x: &[Vec<f64>]| Ok(x[0].iter().sum());
     let worst = check_gradient(&[vec![1.0; 3]], STEP, value, |_| Ok(vec![vec![1.0, f64::NAN, 5.0]])).unwrap().unwrap();
