@@ -29,10 +29,10 @@
 //!     }
 //! }
 //!
-//! let x = Dual { value: Number(3.0f64), derivative: Number(1.0) };
-//! let y = Dual { value: Number(1.0), derivative: Number(0.0) };
+//! let x = Dual { value: Number([3.0f64]), derivative: Number([1.0]) };
+//! let y = Dual { value: Number([1.0]), derivative: Number([0.0]) };
 //! let found = Quartic.value([x, y]);
-//! assert_eq!((found.value.0, found.derivative.0), (16.0, 32.0)); // d⁴ and 4d³
+//! assert_eq!((found.value.0, found.derivative.0), ([16.0], [32.0])); // d⁴ and 4d³
 //! ```
 //!
 //! Names no loss and no engine. A wrong shape or option is an [`Error`] with what was expected and what came; only the

@@ -48,9 +48,13 @@ pub trait Scalar:
     fn from_f64(value: f64) -> Self;
     /// The same value in double precision.
     fn to_f64(self) -> f64;
-    /// Applies the function for this element type.
+    /// Applies the function for this element type to several numbers.
     #[doc(hidden)]
-    fn apply(self, single: impl Fn(f32) -> f32, double: impl Fn(f64) -> f64) -> Self;
+    fn apply<const W: usize>(
+        x: [Self; W],
+        single: impl Fn([f32; W]) -> [f32; W],
+        double: impl Fn([f64; W]) -> [f64; W],
+    ) -> [Self; W];
     /// As a tensor's element type.
     const DTYPE: DType;
     /// Evaluates a fused operation on elements of this type.
@@ -77,8 +81,12 @@ impl Scalar for f32 {
         f64::from(self)
     }
     #[inline(always)]
-    fn apply(self, single: impl Fn(f32) -> f32, _: impl Fn(f64) -> f64) -> Self {
-        single(self)
+    fn apply<const W: usize>(
+        x: [Self; W],
+        single: impl Fn([f32; W]) -> [f32; W],
+        _: impl Fn([f64; W]) -> [f64; W],
+    ) -> [Self; W] {
+        single(x)
     }
     fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>) {
         function.block_f32(block);
@@ -105,8 +113,12 @@ impl Scalar for f64 {
         self
     }
     #[inline(always)]
-    fn apply(self, _: impl Fn(f32) -> f32, double: impl Fn(f64) -> f64) -> Self {
-        double(self)
+    fn apply<const W: usize>(
+        x: [Self; W],
+        _: impl Fn([f32; W]) -> [f32; W],
+        double: impl Fn([f64; W]) -> [f64; W],
+    ) -> [Self; W] {
+        double(x)
     }
     fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>) {
         function.block_f64(block);

@@ -87,9 +87,9 @@ pub trait Element:
     }
 }
 
-/// A plain number.
+/// A plain number, or `W` of them side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Number<F>(pub F);
+pub struct Number<F, const W: usize = 1>(pub [F; W]);
 
 /// The operators of an element type, in terms of its inherent `plus`, `minus`, `times`, `over` (with another element),
 /// `shifted`, `scaled`, `divided` (by a constant) and `negated`.
@@ -162,46 +162,68 @@ macro_rules! operators {
 }
 pub(super) use operators;
 
-impl<F: Scalar> Number<F> {
+impl<F: Scalar, const W: usize> Number<F, W> {
+    #[inline(always)]
+    fn each(mut self, f: impl Fn(F) -> F) -> Self {
+        for x in &mut self.0 {
+            *x = f(*x);
+        }
+        self
+    }
+    #[inline(always)]
+    fn zip(mut self, other: Self, f: impl Fn(F, F) -> F) -> Self {
+        for (x, &y) in self.0.iter_mut().zip(&other.0) {
+            *x = f(*x, y);
+        }
+        self
+    }
+    #[inline(always)]
+    fn choose(self, then: Self, otherwise: Self, test: impl Fn(F) -> bool) -> Self {
+        let mut chosen = otherwise;
+        for ((chosen, &then), &x) in chosen.0.iter_mut().zip(&then.0).zip(&self.0) {
+            *chosen = if test(x) { then } else { *chosen };
+        }
+        chosen
+    }
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
-        Number(self.0 + other.0)
+        self.zip(other, |x, y| x + y)
     }
     #[inline(always)]
     fn minus(self, other: Self) -> Self {
-        Number(self.0 - other.0)
+        self.zip(other, |x, y| x - y)
     }
     #[inline(always)]
     fn times(self, other: Self) -> Self {
-        Number(self.0 * other.0)
+        self.zip(other, |x, y| x * y)
     }
     #[inline(always)]
     fn over(self, other: Self) -> Self {
-        Number(self.0 / other.0)
+        self.zip(other, |x, y| x / y)
     }
     #[inline(always)]
     fn shifted(self, by: f64) -> Self {
-        Number(self.0 + F::from_f64(by))
+        self.each(|x| x + F::from_f64(by))
     }
     #[inline(always)]
     fn scaled(self, by: f64) -> Self {
-        Number(self.0 * F::from_f64(by))
+        self.each(|x| x * F::from_f64(by))
     }
     #[inline(always)]
     fn divided(self, by: f64) -> Self {
-        Number(self.0 / F::from_f64(by))
+        self.each(|x| x / F::from_f64(by))
     }
     #[inline(always)]
     fn negated(self) -> Self {
-        Number(-self.0)
+        self.each(|x| -x)
     }
 }
-operators!([F: Scalar] Number<F>);
+operators!([F: Scalar, const W: usize] Number<F, W>);
 
-impl<F: Scalar> Element for Number<F> {
+impl<F: Scalar, const W: usize> Element for Number<F, W> {
     #[inline(always)]
     fn constant(self, value: f64) -> Self {
-        Number(F::from_f64(value))
+        Number([F::from_f64(value); W])
     }
     #[inline(always)]
     fn abs(self) -> Self {
@@ -209,7 +231,7 @@ impl<F: Scalar> Element for Number<F> {
     }
     #[inline(always)]
     fn sign(self) -> Self {
-        Number(math::sign(self.0))
+        self.each(math::sign)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
@@ -237,15 +259,15 @@ impl<F: Scalar> Element for Number<F> {
     }
     #[inline(always)]
     fn clip(self, low: f64, high: f64) -> Self {
-        Number(math::clip(self.0, F::from_f64(low), F::from_f64(high)))
+        self.each(|x| math::clip(x, F::from_f64(low), F::from_f64(high)))
     }
     #[inline(always)]
     fn if_not_positive(self, then: Self, otherwise: Self) -> Self {
-        if self.0 <= F::ZERO { then } else { otherwise }
+        self.choose(then, otherwise, |x| x <= F::ZERO)
     }
     #[inline(always)]
     fn if_zero(self, then: Self, otherwise: Self) -> Self {
-        if self.0 == F::ZERO { then } else { otherwise }
+        self.choose(then, otherwise, |x| x == F::ZERO)
     }
 }
 

@@ -13,8 +13,10 @@ use crate::{Error, Result, Scalar, Unary};
 
 /// Elements evaluated at a time.
 const PIECE: usize = 256;
-/// Elements of a group; a divisor of [`PIECE`].
-const GROUP: usize = 32;
+/// Elements of a group, which become vectors without a remainder; a divisor of [`PIECE`].
+const GROUP: usize = 64;
+/// Elements, or vectors of them, that are computed side by side; a divisor of [`GROUP`].
+const WIDTH: usize = 4;
 
 /// A function of `K` numbers, applied to `K` tensors element by element.
 ///
@@ -218,15 +220,15 @@ fn evaluate<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, block: Blo
     }
 }
 
-/// Runs `element`, which gives derivative and value at one element, over the block, and hands the derivatives times
+/// Runs `elements`, which gives derivative and value at `W` elements, over the block, and hands the derivatives times
 /// weight and scale to `out`, the values times weight to `sum`. A piece stays in the first-level cache, so that memory is
 /// read and written without a pause.
 #[inline(always)]
-fn each<const K: usize, F: Scalar>(
+fn each<const K: usize, const W: usize, F: Scalar>(
     Operands { inputs, weight, scale }: Operands<'_, K, F>,
     mut out: Option<Sink<'_, F>>,
     mut sum: Option<&mut Lanes>,
-    mut element: impl FnMut([F; K]) -> [F; 2],
+    mut elements: impl FnMut([[F; W]; K]) -> [[F; W]; 2],
 ) {
     let mut derivatives = [F::ZERO; PIECE];
     let mut values = [F::ZERO; PIECE];
@@ -234,22 +236,37 @@ fn each<const K: usize, F: Scalar>(
         let length = PIECE.min(weight.len() - from);
         let inputs = inputs.map(|input| &input[from..][..length]);
         let weight = &weight[from..][..length];
-        // Groups of a constant length become vectors without a remainder.
-        let grouped = length / GROUP * GROUP;
         let (weights, _) = weight.as_chunks::<GROUP>();
         let groups = derivatives.as_chunks_mut::<GROUP>().0.iter_mut().zip(values.as_chunks_mut::<GROUP>().0);
         for (group, ((derivatives, values), weight)) in groups.zip(weights).enumerate() {
             let inputs: [&[F; GROUP]; K] = inputs.map(|input| &input.as_chunks::<GROUP>().0[group]);
-            for l in 0..GROUP {
-                let [derivative, value] = element(inputs.map(|input| input[l]));
-                derivatives[l] = derivative * (weight[l] * scale);
-                values[l] = value * weight[l];
+            // The elements side by side are a stride apart, so that they lie in different vectors.
+            let stride = GROUP / W;
+            for l in 0..stride {
+                let mut at = [[F::ZERO; W]; K];
+                for (at, input) in at.iter_mut().zip(&inputs) {
+                    for (i, at) in at.iter_mut().enumerate() {
+                        *at = input[l + i * stride];
+                    }
+                }
+                let [derivative, value] = elements(at);
+                for i in 0..W {
+                    derivatives[l + i * stride] = derivative[i] * (weight[l + i * stride] * scale);
+                    values[l + i * stride] = value[i] * weight[l + i * stride];
+                }
             }
         }
-        for l in grouped..length {
-            let [derivative, value] = element(inputs.map(|input| input[l]));
-            derivatives[l] = derivative * (weight[l] * scale);
-            values[l] = value * weight[l];
+        for l in (length / GROUP * GROUP..length).step_by(W) {
+            let count = W.min(length - l);
+            let mut at = [[F::ZERO; W]; K];
+            for (at, input) in at.iter_mut().zip(&inputs) {
+                at[..count].copy_from_slice(&input[l..][..count]);
+            }
+            let [derivative, value] = elements(at);
+            for i in 0..count {
+                derivatives[l + i] = derivative[i] * (weight[l + i] * scale);
+                values[l + i] = value[i] * weight[l + i];
+            }
         }
         if let Some(out) = &mut out {
             out.put(from, &derivatives[..length]);
@@ -283,7 +300,7 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SumLoop<'_, K, P, F>
             None,
             Some(self.sum),
             #[inline(always)]
-            |inputs| [F::ZERO, self.function.value(inputs.map(Number)).0],
+            |inputs: [[F; WIDTH]; K]| [[F::ZERO; WIDTH], self.function.value(inputs.map(Number)).0],
         );
     }
 }
@@ -303,7 +320,7 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for ValueLoop<'_, K, P, 
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs| [self.function.value(inputs.map(Number)).0, F::ZERO],
+            |inputs: [[F; WIDTH]; K]| [self.function.value(inputs.map(Number)).0, [F::ZERO; WIDTH]],
         );
     }
 }
@@ -323,7 +340,7 @@ impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for Firs
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs| [first(self.function, I, inputs).derivative.0, F::ZERO],
+            |inputs| [first(self.function, I, inputs).derivative.0, [F::ZERO; WIDTH]],
         );
     }
 }
@@ -368,17 +385,21 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for AnyFirstLoop<'_, K, 
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs| [first(self.function, self.input, inputs).derivative.0, F::ZERO],
+            |inputs| [first(self.function, self.input, inputs).derivative.0, [F::ZERO; WIDTH]],
         );
     }
 }
 
-/// Value and derivative by one input at one element.
+/// Value and derivative by one input, side by side.
 #[inline(always)]
-fn first<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, input: usize, inputs: [F; K]) -> Dual<Number<F>> {
+fn first<const K: usize, P: Pointwise<K>, F: Scalar>(
+    function: &P,
+    input: usize,
+    inputs: [[F; WIDTH]; K],
+) -> Dual<Number<F, WIDTH>> {
     function.value(std::array::from_fn(|k| Dual {
         value: Number(inputs[k]),
-        derivative: Number(if k == input { F::ONE } else { F::ZERO }),
+        derivative: Number([if k == input { F::ONE } else { F::ZERO }; WIDTH]),
     }))
 }
 
@@ -393,9 +414,9 @@ struct SecondLoop<'a, const K: usize, P, F: Scalar> {
 impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P, F> {
     #[inline(always)]
     fn run(self) {
-        let seed = |k: usize, direction: usize| Number(if k == direction { F::ONE } else { F::ZERO });
+        let seed = |k: usize, direction: usize| Number([if k == direction { F::ONE } else { F::ZERO }; WIDTH]);
         let [i, j] = self.directions;
-        let seeds: [(Number<F>, Number<F>); K] = std::array::from_fn(|k| (seed(k, i), seed(k, j)));
+        let seeds: [(Number<F, WIDTH>, Number<F, WIDTH>); K] = std::array::from_fn(|k| (seed(k, i), seed(k, j)));
         each(
             self.operands,
             Some(self.out),
@@ -404,9 +425,9 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P,
             |inputs| {
                 let dual = self.function.value(std::array::from_fn(|k| Dual {
                     value: Dual { value: Number(inputs[k]), derivative: seeds[k].0 },
-                    derivative: Dual { value: seeds[k].1, derivative: Number(F::ZERO) },
+                    derivative: Dual { value: seeds[k].1, derivative: Number([F::ZERO; WIDTH]) },
                 }));
-                [dual.derivative.derivative.0, F::ZERO]
+                [dual.derivative.derivative.0, [F::ZERO; WIDTH]]
             },
         );
     }
@@ -422,9 +443,9 @@ fn any_order<const K: usize, P: Pointwise<K>, F: Scalar>(
 ) {
     let seeds: [Vec<bool>; K] = std::array::from_fn(|k| partial.iter().map(|&direction| direction == k).collect());
     let mut pool = Pool::default();
-    each(operands, out, sum, |inputs| {
-        let derivative = function.value(std::array::from_fn(|k| pool.input(inputs[k], &seeds[k]))).top();
+    each(operands, out, sum, |inputs: [[F; 1]; K]| {
+        let derivative = function.value(std::array::from_fn(|k| pool.input(inputs[k][0], &seeds[k]))).top();
         pool.clear();
-        [derivative, derivative]
+        [[derivative], [derivative]]
     });
 }

@@ -5,27 +5,39 @@
 
 use crate::Scalar;
 
+/// Each of several numbers through `step`. A function of several numbers goes one step at a time through all of them: the
+/// steps of one number wait for each other, those of different numbers do not, and a processor sees only so far ahead.
+#[inline(always)]
+fn through<A: Copy, B: Copy + Default, const W: usize>(x: [A; W], step: impl Fn(A) -> B) -> [B; W] {
+    let mut results = [B::default(); W];
+    for (result, &x) in results.iter_mut().zip(&x) {
+        *result = step(x);
+    }
+    results
+}
+
 /// Dispatches a generic call to the function for the element type; the comparison is resolved at compile time.
 macro_rules! dispatch {
     ($name:ident, $doc:literal, $single:expr, $double:expr) => {
         #[doc = $doc]
         #[inline(always)]
-        pub(crate) fn $name<F: Scalar>(x: F) -> F {
-            x.apply(
+        pub(crate) fn $name<F: Scalar, const W: usize>(x: [F; W]) -> [F; W] {
+            F::apply(
+                x,
                 #[inline(always)]
-                |x: f32| $single(x),
+                |x: [f32; W]| $single(x),
                 #[inline(always)]
-                |x: f64| $double(x),
+                |x: [f64; W]| through(x, $double),
             )
         }
     };
 }
 
-dispatch!(abs, "|x|.", f32::abs, f64::abs);
-dispatch!(sqrt, "√x.", f32::sqrt, f64::sqrt);
+dispatch!(abs, "|x|.", |x| through(x, f32::abs), f64::abs);
+dispatch!(sqrt, "√x.", |x| through(x, f32::sqrt), f64::sqrt);
 dispatch!(exp, "eˣ.", exp_f32, f64::exp);
-dispatch!(ln, "ln x.", f32::ln, f64::ln);
-dispatch!(tanh, "tanh x.", f32::tanh, f64::tanh);
+dispatch!(ln, "ln x.", |x| through(x, f32::ln), f64::ln);
+dispatch!(tanh, "tanh x.", |x| through(x, f32::tanh), f64::tanh);
 dispatch!(sigmoid, "1/(1 + e⁻ˣ).", sigmoid_f32, sigmoid_f64);
 dispatch!(softplus, "ln(1 + eˣ).", softplus_f32, softplus_f64);
 
@@ -52,11 +64,11 @@ const LEAST: f32 = -87.336_54;
 /// Above it eˣ is infinite.
 const MOST: f32 = 88.722_84;
 
-/// x = n·ln 2 + r with |r| ≤ ½ ln 2: eʳ, and a number whose low bits are n + 127. `x` is from −88 to [`MOST`], or not a
+/// x = n·ln 2 + r with |r| ≤ ½ ln 2: r, and a number whose low bits are n + 127. `x` is from −88 to [`MOST`], or not a
 /// number.
 #[inline(always)]
 #[allow(clippy::excessive_precision)]
-fn exp_parts(x: f32) -> (f32, u32) {
+fn reduced(x: f32) -> (f32, u32) {
     // 1.5·2²³, adding which rounds to an integer, and the exponent's bias.
     const ROUND: f32 = 12_582_912.0 + 127.0;
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
@@ -64,13 +76,19 @@ fn exp_parts(x: f32) -> (f32, u32) {
     // ln 2 in two parts (Cody and Waite).
     let r = n.mul_add(-0.693_359_375, x);
     let r = n.mul_add(2.121_944_40e-4, r);
+    // The bits are read off the shifted number: no float-to-integer conversion, hence no NaN to fear.
+    (r, shifted.to_bits())
+}
+
+/// eʳ for |r| ≤ ½ ln 2.
+#[inline(always)]
+fn exp_of_reduced(r: f32) -> f32 {
     // 1 + r + r²·p(r), p the Chebyshev interpolation, whose own error is 1.1e-8.
     let r2 = r * r;
     let low = 0.166_665_76f32.mul_add(r, 0.5);
     let middle = 8.363_179e-3f32.mul_add(r, 4.166_655_6e-2);
     let p = 1.392_618_4e-3f32.mul_add(r2, middle).mul_add(r2, low);
-    // The bits are read off the shifted number: no float-to-integer conversion, hence no NaN to fear.
-    (p.mul_add(r2, r) + 1.0, shifted.to_bits())
+    p.mul_add(r2, r) + 1.0
 }
 
 /// 2ᵏ for the k whose sum with 127 stands in the low bits, from 1 to 254, and 0 where that is 0.
@@ -81,28 +99,39 @@ fn power_of_two(biased: u32) -> f32 {
 
 /// eˣ within about one unit in the last place; 0 below −87.3, infinite above 88.7.
 #[inline(always)]
-fn exp_f32(x: f32) -> f32 {
-    let clamped = if x < LEAST { LEAST } else { x };
-    let clamped = if clamped > MOST { MOST } else { clamped };
-    let (mantissa, biased) = exp_parts(clamped);
-    // 2ᵏ in two factors, for k = 128: the bias is 127 in each.
-    let k = (biased & 511) as i32 - 127;
-    let half = k >> 1;
-    let value = mantissa * power_of_two((half + 127) as u32) * power_of_two((k - half + 127) as u32);
-    let value = if x < LEAST { 0.0 } else { value };
-    let value = if x > MOST { f32::INFINITY } else { value };
-    #[allow(clippy::eq_op)]
-    if x == x { value } else { x }
+fn exp_f32<const W: usize>(x: [f32; W]) -> [f32; W] {
+    let parts = through(x, |x| {
+        let clamped = if x < LEAST { LEAST } else { x };
+        reduced(if clamped > MOST { MOST } else { clamped })
+    });
+    let parts = through(parts, |(r, biased)| (exp_of_reduced(r), biased));
+    let mut values = through(parts, |(mantissa, biased)| {
+        // 2ᵏ in two factors, for k = 128: the bias is 127 in each.
+        let k = (biased & 511) as i32 - 127;
+        let half = k >> 1;
+        mantissa * power_of_two((half + 127) as u32) * power_of_two((k - half + 127) as u32)
+    });
+    for (value, &x) in values.iter_mut().zip(&x) {
+        let finite = if x < LEAST { 0.0 } else { *value };
+        let number = if x > MOST { f32::INFINITY } else { finite };
+        #[allow(clippy::eq_op)]
+        let result = if x == x { number } else { x };
+        *value = result;
+    }
+    values
 }
 
 /// e^(−|x|) within about one unit in the last place; 0 beyond 87.3.
 #[inline(always)]
-fn exp_of_minus_abs(x: f32) -> f32 {
-    let x = -x.abs();
-    // At −88 n is −127, which `power_of_two` makes 0: no comparison is needed for what is too small.
-    let clamped = if x < -88.0 { -88.0 } else { x };
-    let (mantissa, biased) = exp_parts(clamped);
-    mantissa * power_of_two(biased)
+fn exp_of_minus_abs<const W: usize>(x: [f32; W]) -> [f32; W] {
+    let parts = through(x, |x| {
+        let x = -x.abs();
+        // At −88 n is −127, which `power_of_two` makes 0: no comparison is needed for what is too small.
+        reduced(if x < -88.0 { -88.0 } else { x })
+    });
+    through(through(parts, |(r, biased)| (exp_of_reduced(r), biased)), |(mantissa, biased)| {
+        mantissa * power_of_two(biased)
+    })
 }
 
 /// 1/w for w in [1, 2], within about one unit in the last place; a division of vectors takes longer than all of this.
@@ -118,24 +147,30 @@ fn reciprocal_of_1_to_2(w: f32) -> f32 {
 
 /// z = e^(−|x|), 1/(1 + z) and z/(1 + z): what the logistic function and its integral have in common.
 #[inline(always)]
-fn logistic_parts(x: f32) -> [f32; 3] {
-    let z = exp_of_minus_abs(x);
-    let q = reciprocal_of_1_to_2(1.0 + z);
-    [z, q, z * q]
+fn logistic_parts<const W: usize>(x: [f32; W]) -> [[f32; 3]; W] {
+    through(through(exp_of_minus_abs(x), |z| [z, reciprocal_of_1_to_2(1.0 + z)]), |[z, q]| [z, q, z * q])
 }
 
 #[inline(always)]
-fn sigmoid_f32(x: f32) -> f32 {
+fn sigmoid_f32<const W: usize>(x: [f32; W]) -> [f32; W] {
     // e^(−|x|) never overflows: 1/(1 + z) on the positive side, z/(1 + z) on the negative.
-    let [_, q, t] = logistic_parts(x);
-    if x < 0.0 { t } else { q }
+    let parts = logistic_parts(x);
+    let mut values = x;
+    for (value, [_, q, t]) in values.iter_mut().zip(parts) {
+        *value = if *value < 0.0 { t } else { q };
+    }
+    values
 }
 
 #[inline(always)]
-fn softplus_f32(x: f32) -> f32 {
-    let [z, _, t] = logistic_parts(x);
-    let positive = if x <= 0.0 { 0.0 } else { x };
-    positive + ln_1p_of_parts(z, t)
+fn softplus_f32<const W: usize>(x: [f32; W]) -> [f32; W] {
+    let logarithms = through(logistic_parts(x), |[z, _, t]| ln_1p_of_parts(z, t));
+    let mut values = x;
+    for (value, logarithm) in values.iter_mut().zip(logarithms) {
+        let positive = if *value <= 0.0 { 0.0 } else { *value };
+        *value = positive + logarithm;
+    }
+    values
 }
 
 /// ln(1 + z) for z in [0, 1] from z and t = z/(1 + z), to 2e-7 relative.
@@ -178,25 +213,42 @@ mod tests {
             .fold(0.0, f64::max)
     }
 
+    /// A function of one number.
+    fn one(function: impl Fn([f32; 1]) -> [f32; 1]) -> impl Fn(f32) -> f32 {
+        move |x| function([x])[0]
+    }
+
     #[test]
     fn single_precision_functions_agree_with_the_library() {
         // Two units in the last place of f32 are 2.4e-7.
-        assert!(worst(exp_f32, f64::exp, -87 * 1024..88 * 1024) < 2.4e-7);
-        assert!(worst(sigmoid_f32, sigmoid_f64, -80 * 1024..80 * 1024) < 3.6e-7);
-        assert!(worst(softplus_f32, softplus_f64, -80 * 1024..80 * 1024) < 3.6e-7);
+        assert!(worst(one(exp_f32), f64::exp, -87 * 1024..88 * 1024) < 2.4e-7);
+        assert!(worst(one(sigmoid_f32), sigmoid_f64, -80 * 1024..80 * 1024) < 3.6e-7);
+        assert!(worst(one(softplus_f32), softplus_f64, -80 * 1024..80 * 1024) < 3.6e-7);
     }
 
     #[test]
     fn extremes_are_exact() {
-        assert_eq!(exp_f32(f32::NEG_INFINITY), 0.0);
-        assert_eq!(exp_f32(f32::INFINITY), f32::INFINITY);
-        assert_eq!(exp_f32(0.0), 1.0);
-        assert!(exp_f32(f32::NAN).is_nan() && sigmoid_f32(f32::NAN).is_nan() && softplus_f32(f32::NAN).is_nan());
-        assert_eq!(softplus_f32(1e30), 1e30);
-        assert_eq!(softplus_f32(-1e30), 0.0);
-        assert_eq!(sigmoid_f32(-1e30), 0.0);
-        assert_eq!([sigmoid_f32(0.0), sigmoid_f32(1e30)], [0.5, 1.0]);
+        let (exp, sigmoid, softplus) = (one(exp_f32), one(sigmoid_f32), one(softplus_f32));
+        assert_eq!(exp(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp(f32::INFINITY), f32::INFINITY);
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan() && sigmoid(f32::NAN).is_nan() && softplus(f32::NAN).is_nan());
+        assert_eq!(softplus(1e30), 1e30);
+        assert_eq!(softplus(-1e30), 0.0);
+        assert_eq!(sigmoid(-1e30), 0.0);
+        assert_eq!([sigmoid(0.0), sigmoid(1e30)], [0.5, 1.0]);
         assert_eq!(sign(-0.0f32), 0.0);
         assert!(sign(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn numbers_side_by_side_keep_to_themselves() {
+        let x = [-3.5, f32::NAN, 0.25, 1e30];
+        for function in [exp_f32::<4>, sigmoid_f32, softplus_f32] {
+            let together = function(x);
+            for (k, &x) in x.iter().enumerate() {
+                assert_eq!(function([x; 4])[0].to_bits(), together[k].to_bits(), "{x}");
+            }
+        }
     }
 }

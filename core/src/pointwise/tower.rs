@@ -85,7 +85,7 @@ impl<'p, F: Scalar> Tower<'p, F> {
         slope: impl Fn(Self, Self) -> Self,
     ) -> Self {
         match self.node() {
-            Node::Leaf(x) => self.pool.push(Node::Leaf(leaf(Number(x)).0)),
+            Node::Leaf(x) => self.pool.push(Node::Leaf(leaf(Number([x])).0[0])),
             Node::Dual(value, derivative) => {
                 let value = self.at(value);
                 let result = of(value);
