@@ -352,8 +352,8 @@ pub struct TargetFeatures<T> {
 }
 
 impl<T: Tensor> TargetFeatures<T> {
-    /// The tensors: as many as there are layers in both terms, or one for all where the network is fused. To be carried to another context with
-    /// [`map`](TargetFeatures::map)'s help.
+    /// The tensors: as many as there are layers in both terms, or one for all where the network is fused. To be carried
+    /// to another context with [`map`](TargetFeatures::map)'s help.
     pub fn tensors(&self) -> impl Iterator<Item = &T> {
         self.features.iter().chain(&self.grams)
     }

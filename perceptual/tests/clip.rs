@@ -188,6 +188,10 @@ fn options_are_checked_and_survive_serde() {
     let text = serde_json::to_string(&options(true)).unwrap();
     assert_eq!(serde_json::from_str::<ClipOptions>(&text).unwrap(), options(true));
     assert!(serde_json::from_str::<ClipOptions>(r#"{"clip_model": {"size": 3}}"#).is_err());
+    // MMagic's defaults.
+    let defaults: ClipOptions = serde_json::from_str("{}").unwrap();
+    let model = &defaults.clip_model;
+    assert_eq!((defaults.loss_weight, model.in_size, model.scale_factor, model.pool_size), (1.0, 1024, 7, 224));
     for (in_size, scale_factor, pool_size) in [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 2), (usize::MAX, 2, 1)] {
         let clip_model = ClipModelOptions { in_size, scale_factor, pool_size, ..ClipModelOptions::default() };
         let bad = ClipOptions { clip_model, ..ClipOptions::default() };

@@ -56,6 +56,8 @@ fn light_cnn_options_and_weights() {
     let text = serde_json::to_string(&options).unwrap();
     assert_eq!(serde_json::from_str::<LightCnnFeatureOptions>(&text).unwrap(), options);
     assert!(serde_json::from_str::<LightCnnFeatureOptions>(r#"{"weight": 1}"#).is_err());
+    // MMagic's default.
+    assert_eq!(serde_json::from_str::<LightCnnFeatureOptions>("{}").unwrap().loss_weight, 1.0);
     let bad = LightCnnFeatureOptions { loss_weight: f64::NAN, ..options };
     assert!(matches!(LightCnnFeatureLoss::new(bad, &Weights::Seeded(0)), Err(Error::InvalidOption { .. })));
 
@@ -83,6 +85,10 @@ fn face_networks_have_the_published_tensors() {
         assert_eq!(units, count, "{}", IrNet::name(depth, mode));
         let excited = architecture.iter().any(|(name, _)| name.ends_with(".res_layer.5.fc1.weight"));
         assert_eq!(excited, mode == IrMode::IrSe);
+        // … and a squeeze to a sixteenth of the channels.
+        let squeezes: Vec<_> =
+            architecture.iter().filter(|(name, _)| name.ends_with(".res_layer.5.fc1.weight")).collect();
+        assert!(squeezes.iter().all(|(_, shape)| shape[0] * 16 == shape[1]), "{squeezes:?}");
         assert_eq!(architecture.iter().any(|(name, _)| name == "output_layer.4.weight"), affine);
     }
     // A network without squeeze-and-excitation is not one with it, nor the other way.
@@ -131,6 +137,30 @@ fn face_id_gradient_and_cached_target() {
 }
 
 #[test]
+fn a_face_is_cut_out_where_mmagic_cuts_it() {
+    let weights = Checkpoint::seeded(&IrNet::architecture(IrDepth::L50, IrMode::Ir, false), 7).unwrap();
+    let facenet = FaceNetOptions { mode: IrMode::Ir, ..FaceNetOptions::default() };
+    let loss = FaceIdLoss::new(FaceIdOptions { loss_weight: 1.0, facenet }, &weights.into()).unwrap();
+    let bound = loss.bind::<NdTensor<f32>>(&()).unwrap();
+    // Rows 35 to 222 and columns 32 to 219 of an image of 256 by 256 count, the first and the last of them too.
+    let embedding = |change: &dyn Fn(usize, usize) -> bool| {
+        let pixel = |i: usize| if change(i / 256 % 256, i % 256) { 2.0 } else { (i % 1009) as f64 / 504.5 - 1.0 };
+        let image: Vec<f64> = (0..3 * 256 * 256).map(pixel).collect();
+        let image = <NdTensor<f32> as Tensor>::constant(&(), &image, &[1, 3, 256, 256]).unwrap();
+        bound.features(&image).unwrap().array().iter().copied().collect::<Vec<_>>()
+    };
+    let unchanged = embedding(&|_, _| false);
+    let (rows, columns) = (35..223, 32..220);
+    assert_eq!(embedding(&|row, column| !rows.contains(&row) || !columns.contains(&column)), unchanged);
+    for edge in [35, 222] {
+        assert_ne!(embedding(&|row, _| row == edge), unchanged, "row {edge}");
+    }
+    for edge in [32, 219] {
+        assert_ne!(embedding(&|_, column| column == edge), unchanged, "column {edge}");
+    }
+}
+
+#[test]
 fn face_id_options() {
     let options = FaceIdOptions {
         loss_weight: 0.5,
@@ -149,6 +179,8 @@ fn face_id_options() {
         parse(r#"{"facenet": {"type": "ArcFace", "ir_se50_weights": null}}"#).unwrap(),
         FaceIdOptions::default()
     );
+    // MMagic's default.
+    assert_eq!(parse("{}").unwrap().loss_weight, 1.0);
     assert!(parse(r#"{"facenet": {"type": "CosFace"}}"#).is_err());
     assert!(parse(r#"{"facenet": {"num_layers": 34}}"#).is_err());
     assert!(parse(r#"{"face_net": {}}"#).is_err());

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use image_losses_autograd::{AgTensor, differentiate, run};
 use image_losses_core::gradcheck::check_gradient;
+use image_losses_core::kernels::Array;
+use image_losses_core::kernels::frozen::Target;
 use image_losses_core::{Differentiable, Error, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
@@ -143,6 +145,31 @@ fn taps_by_name_are_taps_by_index() {
 
 /// The value by hand: a network of one convolution, whose features are written out.
 #[test]
+fn images_are_normalised_as_torchvision_does() {
+    // https://pytorch.org/vision/stable/models.html: the mean colour becomes 0, one deviation above it 1.
+    let [mean, deviation] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+    let shape = [1, 3, 4, 4];
+    let features = |use_input_norm, colour: [f64; 3]| {
+        let options = PerceptualOptions { use_input_norm, norm_img: false, ..options(&[("relu1_1", 1.0)]) };
+        let bound = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+        let pixels: Vec<f64> = colour.iter().flat_map(|&value| [value; 16]).collect();
+        let mut all = Vec::new();
+        let map = |map: &NdTensor<'static, f64>| {
+            all.extend(map.array().iter().copied());
+            Ok(map.clone())
+        };
+        bound.features(&tensor(&pixels, &shape)).unwrap().map(map).unwrap();
+        all
+    };
+    let above: [f64; 3] = std::array::from_fn(|c| mean[c] + deviation[c]);
+    for (colour, normalised) in [(mean, 0.0), (above, 1.0)] {
+        let (found, expected) = (features(true, colour), features(false, [normalised; 3]));
+        assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-12));
+        assert!(expected.iter().any(|&b| b > 0.01));
+    }
+}
+
+#[test]
 fn value_by_hand() {
     // Kernel o picks the channel o % 3 of the centre pixel, times o + 1; the bias is o.
     let mut weight = vec![0.0f32; 64 * 27];
@@ -247,8 +274,12 @@ fn terms_switch_off_and_style_forgets_the_size() {
     let refused = loss.forward(&x, &gt);
     assert!(matches!(refused, Err(Error::ShapeMismatch { argument: "gt", .. })), "{refused:?}");
     (options.perceptual_weight, options.style_weight) = (0.0, 0.0);
-    let terms = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap().forward(&x, &x).unwrap();
-    assert!(terms.total().unwrap().is_none());
+    let neither = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap();
+    assert!(neither.forward(&x, &x).unwrap().total().unwrap().is_none());
+    let data: Vec<f32> = image(1, &small).into_iter().map(|x| x as f32).collect();
+    let images = Array { shape: &small, data: &data };
+    let found = neither.value_and_gradient(images, Target::Images(&data)).unwrap();
+    assert_eq!((found.perceptual, found.style, found.gradient), (None, None, vec![0.0; data.len()]));
 }
 
 #[test]
@@ -299,6 +330,8 @@ fn options_are_checked_and_survive_serde() {
     )
     .unwrap();
     mmagic.validate().unwrap();
+    // MMagic's defaults.
+    assert_eq!((mmagic.perceptual_weight, mmagic.style_weight), (1.0, 1.0));
 
     let with = |layer: &str, weight: f64| options(&[("4", 1.0), (layer, weight)]).validate().unwrap_err();
     let bad = |change: fn(&mut PerceptualOptions)| {

@@ -206,3 +206,29 @@ pub(crate) fn batch_norm(to: &mut Architecture, prefix: &str, channels: usize, a
     to.extend(names.iter().map(|name| (format!("{prefix}.{name}"), vec![channels])));
     to.push((format!("{prefix}.num_batches_tracked"), Vec::new()));
 }
+
+#[cfg(all(test, any(feature = "vgg", feature = "face-id")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_norm_is_folded() -> Result<()> {
+        let names = ["running_mean", "running_var", "weight", "bias"];
+        let entries = [[0.5f32, -2.0], [0.0, 4.0], [3.0, 0.25], [1.0, -1.0]];
+        let named = names.iter().zip(entries).map(|(name, values)| (format!("bn.{name}"), vec![2], values.to_vec()));
+        let checkpoint = Checkpoint::from_entries(named.collect::<Vec<_>>())?;
+        let needed: Architecture = names.iter().map(|name| (format!("bn.{name}"), vec![2])).collect();
+        let fold = |affine| Parameters::load(&checkpoint, "a norm", &needed, &[], &[])?.take_batch_norm("bn", affine);
+        // PyTorch's ε = 1e-5 alone under the first root.
+        let scale = [1.0 / 1e-5f64.sqrt(), 1.0 / 4.00001f64.sqrt()];
+        let expect = |found: [&[f64]; 2], expected: [[f64; 2]; 2]| {
+            for (found, expected) in found.concat().iter().zip(expected.concat()) {
+                assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found} {expected}");
+            }
+        };
+        expect(fold(false)?.parts(), [scale, [-0.5 * scale[0], 2.0 * scale[1]]]);
+        let weighed = [3.0 * scale[0], 0.25 * scale[1]];
+        expect(fold(true)?.parts(), [weighed, [1.0 - 0.5 * weighed[0], -1.0 + 2.0 * weighed[1]]]);
+        Ok(())
+    }
+}
