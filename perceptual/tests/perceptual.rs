@@ -143,7 +143,6 @@ fn taps_by_name_are_taps_by_index() {
     }
 }
 
-/// The value by hand: a network of one convolution, whose features are written out.
 #[test]
 fn images_are_normalised_as_torchvision_does() {
     // https://pytorch.org/vision/stable/models.html: the mean colour becomes 0, one deviation above it 1.
@@ -169,6 +168,7 @@ fn images_are_normalised_as_torchvision_does() {
     }
 }
 
+/// The value by hand: a network of one convolution, whose features are written out.
 #[test]
 fn value_by_hand() {
     // Kernel o picks the channel o % 3 of the centre pixel, times o + 1; the bias is o.
