@@ -220,16 +220,20 @@ fn evaluate<const K: usize, P: Pointwise<K>, F: Scalar>(function: &P, block: Blo
     }
 }
 
-/// Runs `elements`, which gives derivative and value at `W` elements, over the block, and hands the derivatives times
-/// weight and scale to `out`, the values times weight to `sum`. A piece stays in the first-level cache, so that memory is
-/// read and written without a pause.
+/// Runs `elements`, which gives the function's derivative and value at `W` elements, over the block, and hands the
+/// derivatives times weight and scale to `out`, the values times weight to `sum`. A piece stays in the first-level cache,
+/// so that memory is read and written without a pause.
 #[inline(always)]
-fn each<const K: usize, const W: usize, F: Scalar>(
+fn each<const K: usize, const W: usize, P: Clone, F: Scalar>(
+    function: &P,
     Operands { inputs, weight, scale }: Operands<'_, K, F>,
     mut out: Option<Sink<'_, F>>,
     mut sum: Option<&mut Lanes>,
-    mut elements: impl FnMut([[F; W]; K]) -> [[F; W]; 2],
+    mut elements: impl FnMut(&P, [[F; W]; K]) -> [[F; W]; 2],
 ) {
+    // A copy, which no store can alias: its options are converted once. In the loop their double precision would halve the
+    // width of the vectors.
+    let function = function.clone();
     let mut derivatives = [F::ZERO; PIECE];
     let mut values = [F::ZERO; PIECE];
     for from in (0..weight.len()).step_by(PIECE) {
@@ -249,7 +253,7 @@ fn each<const K: usize, const W: usize, F: Scalar>(
                         *at = input[l + i * stride];
                     }
                 }
-                let [derivative, value] = elements(at);
+                let [derivative, value] = elements(&function, at);
                 for i in 0..W {
                     derivatives[l + i * stride] = derivative[i] * (weight[l + i * stride] * scale);
                     values[l + i * stride] = value[i] * weight[l + i * stride];
@@ -262,7 +266,7 @@ fn each<const K: usize, const W: usize, F: Scalar>(
             for (at, input) in at.iter_mut().zip(&inputs) {
                 at[..count].copy_from_slice(&input[l..][..count]);
             }
-            let [derivative, value] = elements(at);
+            let [derivative, value] = elements(&function, at);
             for i in 0..count {
                 derivatives[l + i] = derivative[i] * (weight[l + i] * scale);
                 values[l + i] = value[i] * weight[l + i];
@@ -296,11 +300,12 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SumLoop<'_, K, P, F>
     #[inline(always)]
     fn run(self) {
         each(
+            self.function,
             self.operands,
             None,
             Some(self.sum),
             #[inline(always)]
-            |inputs: [[F; WIDTH]; K]| [[F::ZERO; WIDTH], self.function.value(inputs.map(Number)).0],
+            |function: &P, inputs: [[F; WIDTH]; K]| [[F::ZERO; WIDTH], function.value(inputs.map(Number)).0],
         );
     }
 }
@@ -316,11 +321,12 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for ValueLoop<'_, K, P, 
     #[inline(always)]
     fn run(self) {
         each(
+            self.function,
             self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs: [[F; WIDTH]; K]| [self.function.value(inputs.map(Number)).0, [F::ZERO; WIDTH]],
+            |function: &P, inputs: [[F; WIDTH]; K]| [function.value(inputs.map(Number)).0, [F::ZERO; WIDTH]],
         );
     }
 }
@@ -336,11 +342,12 @@ impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for Firs
     #[inline(always)]
     fn run(self) {
         each(
+            self.function,
             self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs| [first(self.function, I, inputs).derivative.0, [F::ZERO; WIDTH]],
+            |function, inputs| [first(function, I, inputs).derivative.0, [F::ZERO; WIDTH]],
         );
     }
 }
@@ -357,12 +364,13 @@ impl<const K: usize, const I: usize, P: Pointwise<K>, F: Scalar> Kernel for Both
     #[inline(always)]
     fn run(self) {
         each(
+            self.function,
             self.operands,
             Some(self.out),
             Some(self.sum),
             #[inline(always)]
-            |inputs| {
-                let dual = first(self.function, I, inputs);
+            |function, inputs| {
+                let dual = first(function, I, inputs);
                 [dual.derivative.0, dual.value.0]
             },
         );
@@ -381,11 +389,12 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for AnyFirstLoop<'_, K, 
     #[inline(always)]
     fn run(self) {
         each(
+            self.function,
             self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs| [first(self.function, self.input, inputs).derivative.0, [F::ZERO; WIDTH]],
+            |function, inputs| [first(function, self.input, inputs).derivative.0, [F::ZERO; WIDTH]],
         );
     }
 }
@@ -418,12 +427,13 @@ impl<const K: usize, P: Pointwise<K>, F: Scalar> Kernel for SecondLoop<'_, K, P,
         let [i, j] = self.directions;
         let seeds: [(Number<F, WIDTH>, Number<F, WIDTH>); K] = std::array::from_fn(|k| (seed(k, i), seed(k, j)));
         each(
+            self.function,
             self.operands,
             Some(self.out),
             None,
             #[inline(always)]
-            |inputs| {
-                let dual = self.function.value(std::array::from_fn(|k| Dual {
+            |function, inputs| {
+                let dual = function.value(std::array::from_fn(|k| Dual {
                     value: Dual { value: Number(inputs[k]), derivative: seeds[k].0 },
                     derivative: Dual { value: seeds[k].1, derivative: Number([F::ZERO; WIDTH]) },
                 }));
@@ -443,7 +453,7 @@ fn any_order<const K: usize, P: Pointwise<K>, F: Scalar>(
 ) {
     let seeds: [Vec<bool>; K] = std::array::from_fn(|k| partial.iter().map(|&direction| direction == k).collect());
     let mut pool = Pool::default();
-    each(operands, out, sum, |inputs: [[F; 1]; K]| {
+    each(function, operands, out, sum, |function, inputs: [[F; 1]; K]| {
         let derivative = function.value(std::array::from_fn(|k| pool.input(inputs[k][0], &seeds[k]))).top();
         pool.clear();
         [[derivative], [derivative]]
