@@ -1,9 +1,11 @@
 //! A function of small filters' responses, summed, with its derivatives: one pass over the image for each.
 //!
-//! Rows go through three buffers at a time: pixels to responses, responses to the function's values or derivatives, and
+//! A few rows at a time go through buffers: pixels to responses, responses to the function's values or derivatives, and
 //! these through the transposed filters to the gradient. Only the image is read from memory, and only the gradient
 //! written there.
 #![allow(unsafe_code)]
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -17,7 +19,10 @@ use crate::pointwise::Block;
 use crate::{Function, Scalar};
 
 /// Pixels of a task, at least; fixed, so that sums do not depend on the number of threads.
-const TASK: usize = 1 << 14;
+const TASK: usize = 1 << 15;
+/// Pixels that go through the buffers at a time, about: several rows, since each step costs something by itself, that stay
+/// in the caches.
+const STRETCH: usize = 1 << 11;
 /// Elements below which threads cost more than they bring.
 const SERIAL: usize = 1 << 15;
 
@@ -51,36 +56,54 @@ pub(crate) struct Stencil<'a, F: Scalar> {
     pub(crate) isa: Isa,
 }
 
-/// Three rows of a plane, with a zero before and after each.
+/// The latest rows of a plane, with a zero before and after each.
+struct Ring<F>(Vec<Vec<F>>);
+
+impl<F: Scalar> Ring<F> {
+    /// Of `rows` rows, at first zeros.
+    fn new(rows: usize, width: usize) -> Self {
+        Ring(vec![vec![F::ZERO; width + 2]; rows])
+    }
+
+    fn at(&self, y: usize) -> &[F] {
+        &self.0[y % self.0.len()]
+    }
+
+    /// Row `y` without the zeros; the row that stood in its place is gone.
+    fn at_mut(&mut self, y: usize) -> &mut [F] {
+        let rows = self.0.len();
+        let row = &mut self.0[y % rows];
+        let end = row.len() - 1;
+        &mut row[1..end]
+    }
+}
+
+/// Rows of a plane as the filters read them.
 struct Window<'a, F> {
     plane: &'a [F],
     /// What is subtracted.
     target: Option<&'a [F]>,
     width: usize,
-    rows: [Vec<F>; 3],
+    rows: Ring<F>,
+    /// The row that is read next, counted from 1.
+    next: usize,
 }
 
-/// Where row `y` stands in a window; −1 is the row before the first.
-fn slot(y: usize) -> usize {
-    y % 3
-}
-
-impl<'a, F: Scalar> Window<'a, F> {
-    fn new(plane: &'a [F], target: Option<&'a [F]>, width: usize) -> Self {
-        Window { plane, target, width, rows: std::array::from_fn(|_| vec![F::ZERO; width + 2]) }
-    }
-
-    /// Reads row `y`, counted from 1; zeros where the image has none.
-    fn load(&mut self, isa: Isa, y: usize) {
-        let row = &mut self.rows[slot(y)][1..=self.width];
-        let start = y.wrapping_sub(1).wrapping_mul(self.width);
-        let source = self.plane.get(start..).and_then(|rest| rest.get(..self.width));
-        match (source, self.target) {
-            (Some(source), Some(target)) => {
-                combine(isa, [(F::ONE, source), (-F::ONE, &target[start..])].into_iter(), row);
+impl<F: Scalar> Window<'_, F> {
+    /// Reads the rows to `last`, counted from 1; zeros where the image has none.
+    fn load(&mut self, isa: Isa, last: usize) {
+        while self.next <= last {
+            let row = self.rows.at_mut(self.next);
+            let start = self.next.wrapping_sub(1).wrapping_mul(self.width);
+            let source = self.plane.get(start..).and_then(|rest| rest.get(..self.width));
+            match (source, self.target) {
+                (Some(source), Some(target)) => {
+                    combine(isa, [(F::ONE, source), (-F::ONE, &target[start..])].into_iter(), row);
+                }
+                (Some(source), None) => row.copy_from_slice(source),
+                (None, _) => row.fill(F::ZERO),
             }
-            (Some(source), None) => row.copy_from_slice(source),
-            (None, _) => row.fill(F::ZERO),
+            self.next += 1;
         }
     }
 
@@ -89,29 +112,36 @@ impl<'a, F: Scalar> Window<'a, F> {
         let terms = filter
             .taps
             .iter()
-            .map(|&([row, column], factor)| (F::from_f64(factor), &self.rows[slot(y + row + 2)][column..]));
+            .map(|&([row, column], factor)| (F::from_f64(factor), &self.rows.at(y + row - 1)[column..]));
         combine(isa, terms, out);
     }
 }
 
 /// `out` = Σ factor · row.
-fn combine<'a, F: Scalar>(isa: Isa, terms: impl Iterator<Item = (F, &'a [F])>, out: &mut [F]) {
-    let terms: Vec<(F, &[F])> = terms.collect();
+fn combine<'a, F: Scalar>(isa: Isa, mut terms: impl Iterator<Item = (F, &'a [F])>, out: &mut [F]) {
     let mut add = false;
-    let mut rest = &terms[..];
-    while let [first, ..] = rest {
-        let count = [6, 4, 2, 1].into_iter().find(|&count| count <= rest.len()).unwrap_or(1);
-        let (now, later) = rest.split_at(count);
-        match count {
-            6 => isa::run(isa, Combine { terms: std::array::from_fn::<_, 6, _>(|i| now[i]), out, add }),
-            4 => isa::run(isa, Combine { terms: std::array::from_fn::<_, 4, _>(|i| now[i]), out, add }),
-            2 => isa::run(isa, Combine { terms: std::array::from_fn::<_, 2, _>(|i| now[i]), out, add }),
-            _ => isa::run(isa, Combine { terms: [*first], out, add }),
+    loop {
+        let (mut now, mut count) = ([(F::ZERO, &[][..]); 6], 0);
+        for (now, term) in now.iter_mut().zip(&mut terms) {
+            (*now, count) = (term, count + 1);
         }
-        (rest, add) = (later, true);
-    }
-    if !add {
-        out.fill(F::ZERO);
+        // One loop for each number of terms.
+        macro_rules! run {
+            ($($number:literal)*) => {
+                match count {
+                    $($number => {
+                        isa::run(isa, Combine { terms: std::array::from_fn::<_, $number, _>(|i| now[i]), out, add });
+                    })*
+                    _ if !add => out.fill(F::ZERO),
+                    _ => {}
+                }
+            };
+        }
+        run!(1 2 3 4 5 6);
+        if count < now.len() {
+            return;
+        }
+        add = true;
     }
 }
 
@@ -150,22 +180,25 @@ impl<F: Scalar, const T: usize> Kernel for Combine<'_, '_, F, T> {
 struct Rows<'a, F> {
     image: Window<'a, F>,
     directions: Vec<Window<'a, F>>,
-    /// A filter's responses.
+    /// A filter's responses, row after row.
     responses: Vec<F>,
     /// What the function's values are multiplied by.
     product: Vec<F>,
-    /// A direction's responses.
+    /// A row of a direction's responses.
     slope: Vec<F>,
+    /// The function's derivatives.
+    results: Vec<F>,
     ones: Vec<F>,
-    /// As many zeros as the function's derivatives have orders.
+    /// As many zeros as the derivatives have orders.
     partial: Vec<usize>,
 }
 
 impl<F: Scalar> Rows<'_, F> {
-    fn load(&mut self, isa: Isa, y: usize) {
-        self.image.load(isa, y);
+    /// Reads what the responses at rows `ys` take.
+    fn load(&mut self, isa: Isa, ys: &Range<usize>) {
+        self.image.load(isa, ys.end);
         for direction in &mut self.directions {
-            direction.load(isa, y);
+            direction.load(isa, ys.end);
         }
     }
 }
@@ -181,17 +214,42 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         self.shape[2].div_ceil(self.rows())
     }
 
-    /// The buffers for a plane, and derivatives of order `order`.
-    fn buffers(&self, plane: usize, order: usize) -> Rows<'a, F> {
+    /// Rows that go through the buffers at a time.
+    fn stretch(&self) -> usize {
+        (STRETCH / self.shape[3].max(1)).clamp(1, self.rows())
+    }
+
+    /// Rows `ys`, as many at a time.
+    fn stretches(&self, ys: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let rows = self.stretch();
+        ys.clone().step_by(rows).map(move |y| y..ys.end.min(y + rows))
+    }
+
+    /// Room for the rows that a stretch reads: one more to either side.
+    fn ring(&self) -> Ring<F> {
+        Ring::new(self.stretch() + 2, self.shape[3])
+    }
+
+    /// The buffers for a plane from row `first`, and derivatives of order `order`.
+    fn buffers(&self, plane: usize, first: usize, order: usize) -> Rows<'a, F> {
         let [_, _, height, width] = self.shape;
         let of = |image: &'a [F]| &image[plane * height * width..][..height * width];
+        let window = |image, target: Option<_>| Window {
+            plane: of(image),
+            target: target.map(of),
+            width,
+            rows: self.ring(),
+            next: first - 1,
+        };
+        let pixels = self.stretch() * width;
         Rows {
-            image: Window::new(of(self.image), self.target.map(of), width),
-            directions: self.directions.iter().map(|direction| Window::new(of(direction), None, width)).collect(),
-            responses: vec![F::ZERO; width],
-            product: vec![F::ZERO; width],
+            image: window(self.image, self.target),
+            directions: self.directions.iter().map(|direction| window(direction, None)).collect(),
+            responses: vec![F::ZERO; pixels],
+            product: vec![F::ZERO; pixels],
             slope: vec![F::ZERO; width],
-            ones: vec![F::ONE; width],
+            results: vec![F::ZERO; pixels],
+            ones: vec![F::ONE; pixels],
             partial: vec![0; order],
         }
     }
@@ -204,50 +262,56 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         Some(&weight.data[(plane * height + y - 1) * width..][..width])
     }
 
-    /// The derivative at a filter's responses to row `y` (from 1), times weight and directions: to `out` times the factor
-    /// beside it, and to `sum`, which takes the function's value beside a first derivative.
+    /// The derivative at a filter's responses to rows `ys` (from 1), times weight and directions: times `scale` to `put`, if
+    /// there is one, row by row as far as there are responses, and to `sum`, which takes the function's value beside a
+    /// first derivative.
     fn point(
         &self,
         rows: &mut Rows<'_, F>,
-        [plane, y, filter]: [usize; 3],
-        out: Option<(Sink<'_, F>, F)>,
+        [plane, filter]: [usize; 2],
+        ys: &Range<usize>,
+        scale: Option<F>,
         sum: Option<&mut Lanes>,
+        mut put: impl FnMut(usize, &[F]),
     ) {
         let [_, _, height, width] = self.shape;
         let taps = &self.filters[filter];
-        let Rows { image, directions, responses, product, slope, ones, partial } = rows;
+        let Rows { image, directions, responses, product, slope, results, ones, partial } = rows;
         let length = width - taps.missing[1];
-        if y > height - taps.missing[0] {
-            if let Some((mut sink, _)) = out {
-                slope.fill(F::ZERO);
-                sink.put(0, slope);
-            }
-            return;
+        let answering = ys.start..ys.end.min(height + 1 - taps.missing[0]);
+        let count = answering.len() * length;
+        for (y, responses) in answering.clone().zip(responses.chunks_exact_mut(length)) {
+            image.respond(self.isa, taps, y, responses);
         }
-        image.respond(self.isa, taps, y, responses);
-        let mut weight = self.weight(plane, y).unwrap_or(ones);
-        if !directions.is_empty() {
-            product.copy_from_slice(weight);
-            for direction in directions {
-                direction.respond(self.isa, taps, y, slope);
-                product.iter_mut().zip(&*slope).for_each(|(product, &slope)| *product *= slope);
+        let mut weight = &ones[..count];
+        if self.weight.is_some() || !directions.is_empty() {
+            for (y, product) in answering.clone().zip(product.chunks_exact_mut(length)) {
+                product.copy_from_slice(&self.weight(plane, y).unwrap_or(ones)[..length]);
+                for direction in &*directions {
+                    let slope = &mut slope[..length];
+                    direction.respond(self.isa, taps, y, slope);
+                    product.iter_mut().zip(&*slope).for_each(|(product, &slope)| *product *= slope);
+                }
             }
-            weight = product;
-        }
-        let (mut out, scale) = out.map_or((None, F::ONE), |(sink, scale)| (Some(sink), scale));
-        if let Some(sink) = &mut out {
-            slope[length..].fill(F::ZERO);
-            sink.put(length, &slope[length..]);
+            weight = &product[..count];
         }
         self.function.block(Block {
             isa: self.isa,
             partial,
-            inputs: &[&responses[..length]],
-            weight: &weight[..length],
-            scale,
-            out,
+            inputs: &[&responses[..count]],
+            weight,
+            scale: scale.unwrap_or(F::ONE),
+            out: scale.map(|_| Sink::new(&mut results[..count])),
             sum,
         });
+        if scale.is_some() {
+            for (y, results) in answering.clone().zip(results.chunks_exact(length)) {
+                put(y, results);
+            }
+            for y in ys.clone().skip(answering.len()) {
+                put(y, &[]);
+            }
+        }
     }
 
     /// Runs `work` for every plane and stretch of rows (from 1): the sums that it returns, in double precision, in order.
@@ -280,14 +344,12 @@ impl<'a, F: Scalar> Stencil<'a, F> {
     pub(crate) fn sums(&self) -> Vec<f64> {
         let order = self.directions.len();
         let sums = self.tasks(|plane, start, end| {
-            let mut rows = self.buffers(plane, order);
+            let mut rows = self.buffers(plane, start, order);
             let mut sums: Vec<Lanes> = vec![[0.0; _]; self.filters.len()];
-            rows.load(self.isa, start - 1);
-            rows.load(self.isa, start);
-            for y in start..end {
-                rows.load(self.isa, y + 1);
+            for ys in self.stretches(start..end) {
+                rows.load(self.isa, &ys);
                 for (filter, sum) in sums.iter_mut().enumerate() {
-                    self.point(&mut rows, [plane, y, filter], None, Some(sum));
+                    self.point(&mut rows, [plane, filter], &ys, None, Some(sum), |_, _| {});
                 }
             }
             sums.iter().map(|lanes| lanes.iter().sum()).collect()
@@ -318,17 +380,17 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         let write = if stream::is_large::<F>(count(&self.shape)) { Write::Stream } else { Write::Store };
         let order = self.directions.len() + 1;
         self.tasks(|plane, start, end| {
-            let mut rows = self.buffers(plane, order);
+            // The responses of one row more to either side take part in a gradient's rows.
+            let (first, last) = (start.max(2) - 1, (end + 1).min(height + 1));
+            let mut rows = self.buffers(plane, first, order);
             let mut sums: Vec<Lanes> = vec![[0.0; _]; self.filters.len()];
-            // Derivatives at three rows of responses, a zero before and after each.
-            let mut derivatives: Vec<[Vec<F>; 3]> =
-                self.filters.iter().map(|_| std::array::from_fn(|_| vec![F::ZERO; width + 2])).collect();
+            let mut derivatives: Vec<Ring<F>> = self.filters.iter().map(|_| self.ring()).collect();
             let mut row = vec![F::ZERO; width];
-            let mut put = |derivatives: &[[Vec<F>; 3]], y: usize| {
+            let mut put = |derivatives: &[Ring<F>], y: usize| {
                 // Pixel y is tap `row` of the response at y + 1 − row; likewise across.
                 let terms = self.filters.iter().zip(derivatives).flat_map(|(filter, derivatives)| {
                     filter.taps.iter().map(move |&([row, column], factor)| {
-                        (F::from_f64(factor), &derivatives[slot(y + 4 - row)][2 - column..])
+                        (F::from_f64(factor), &derivatives.at(y + 1 - row)[2 - column..])
                     })
                 });
                 combine(self.isa, terms, &mut row);
@@ -337,25 +399,28 @@ impl<'a, F: Scalar> Stencil<'a, F> {
                     unsafe { Sink::shared(target, (plane * height + y - 1) * width, width, write, self.isa) };
                 sink.put(0, &row);
             };
-            // The responses of one row more to either side take part in a gradient's rows.
-            let (first, last) = (start.max(2) - 1, (end + 1).min(height + 1));
-            rows.load(self.isa, first - 1);
-            rows.load(self.isa, first);
-            for y in first..last {
-                rows.load(self.isa, y + 1);
+            let parts = [first..start, start..end, end..last];
+            let mut next = start;
+            for ys in parts.into_iter().flat_map(|part| self.stretches(part)) {
+                rows.load(self.isa, &ys);
                 for (filter, (sum, derivatives)) in sums.iter_mut().zip(&mut derivatives).enumerate() {
-                    let sum = (order == 1 && (start..end).contains(&y)).then_some(sum);
-                    let out = Sink::new(&mut derivatives[slot(y)][1..=width]);
-                    let out = Some((out, self.factor(plane, filter)));
-                    self.point(&mut rows, [plane, y, filter], out, sum);
+                    let sum = (order == 1 && (start..end).contains(&ys.start)).then_some(sum);
+                    let scale = Some(self.factor(plane, filter));
+                    self.point(&mut rows, [plane, filter], &ys, scale, sum, |y, results| {
+                        let (answered, rest) = derivatives.at_mut(y).split_at_mut(results.len());
+                        answered.copy_from_slice(results);
+                        rest.fill(F::ZERO);
+                    });
                 }
-                if y > start {
-                    put(&derivatives, y - 1);
+                // A gradient's row takes the responses of the next row too.
+                for y in next..ys.end - 1 {
+                    put(&derivatives, y);
                 }
+                next = next.max(ys.end - 1);
             }
             if end == height + 1 {
                 for derivatives in &mut derivatives {
-                    derivatives[slot(end)].fill(F::ZERO);
+                    derivatives.at_mut(end).fill(F::ZERO);
                 }
                 put(&derivatives, height);
             }
@@ -374,18 +439,24 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         let target = SharedMut::new(&mut gradient);
         let order = self.directions.len();
         self.tasks(|plane, start, end| {
-            let mut rows = self.buffers(plane, order);
-            rows.load(self.isa, start - 1);
-            rows.load(self.isa, start);
-            for y in start..end {
-                rows.load(self.isa, y + 1);
+            let mut rows = self.buffers(plane, start, order);
+            for ys in self.stretches(start..end) {
+                rows.load(self.isa, &ys);
                 for filter in 0..self.filters.len() {
                     let write = if filter == 0 { Write::Store } else { Write::Add };
-                    let at = (plane * height + y - 1) * width;
-                    // SAFETY: the row lies inside the gradient, and is this task's alone; it begins as zeros.
-                    let sink = unsafe { Sink::shared(target, at, width, write, self.isa) };
-                    let out = Some((sink, self.factor(plane, filter)));
-                    self.point(&mut rows, [plane, y, filter], out, None);
+                    self.point(
+                        &mut rows,
+                        [plane, filter],
+                        &ys,
+                        Some(self.factor(plane, filter)),
+                        None,
+                        |y, results| {
+                            let at = (plane * height + y - 1) * width;
+                            // SAFETY: the row lies inside the gradient, and is this task's alone; it begins as zeros.
+                            let mut sink = unsafe { Sink::shared(target, at, width, write, self.isa) };
+                            sink.put(0, results);
+                        },
+                    );
                 }
             }
             Vec::new()
