@@ -279,12 +279,19 @@ pub fn weighted_mean<T: Tensor>(sum: &T, total: &T) -> Result<T> {
 
 /// 1 / (`total` + 1e-12), and exactly 0 where `total` is 0.
 fn reciprocal<T: Tensor>(total: &T) -> Result<T> {
-    T::pointwise(&Function::new(GuardedReciprocal), &[total])
+    T::pointwise(&GuardedReciprocal::function(), &[total])
 }
 
 /// 1/(x + 1e-12), 0 where x = 0.
 #[derive(Clone, Copy, Debug)]
 struct GuardedReciprocal;
+
+impl GuardedReciprocal {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(GuardedReciprocal)
+    }
+}
 
 impl Pointwise<1> for GuardedReciprocal {
     #[inline(always)]

@@ -379,7 +379,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// The engine's own.
     fn leaky_relu(&self, slope: f64) -> Result<Self> {
-        Self::pointwise(&Function::new(LeakyRelu { slope }), &[self])
+        Self::pointwise(&LeakyRelu::function(slope), &[self])
     }
     /// Sum of all elements: a tensor with one element.
     ///
@@ -511,6 +511,13 @@ pub(crate) fn check_arity(function: &Function, got: usize) -> Result<()> {
 #[derive(Clone, Copy, Debug)]
 struct LeakyRelu {
     slope: f64,
+}
+
+impl LeakyRelu {
+    #[inline(never)]
+    fn function(slope: f64) -> Function {
+        Function::new(LeakyRelu { slope })
+    }
 }
 
 impl Pointwise<1> for LeakyRelu {

@@ -105,8 +105,8 @@ impl FeatureMatchingLoss {
             return Err(Error::InputCount { operation: NAME, expected, got });
         }
         let function = match self.options.criterion {
-            FeatureCriterion::L1 => Function::new(AbsoluteDifference),
-            FeatureCriterion::Mse => Function::new(SquaredDifference),
+            FeatureCriterion::L1 => AbsoluteDifference::function(),
+            FeatureCriterion::Mse => SquaredDifference::function(),
         };
         let mut sum: Option<T> = None;
         for (fake, real) in fake.iter().zip(real) {
@@ -155,6 +155,13 @@ impl From<FeatureMatchingLoss> for FeatureMatchingOptions {
 /// |x − y|.
 #[derive(Clone, Copy, Debug)]
 struct AbsoluteDifference;
+
+impl AbsoluteDifference {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(AbsoluteDifference)
+    }
+}
 
 impl Pointwise<2> for AbsoluteDifference {
     #[inline(always)]

@@ -242,16 +242,16 @@ impl GanLoss {
         if role == Role::DiscriminatorOnFake {
             let target = self.blur.forward(&mask)?.detach();
             let scale = scale / scores.elements() as f64;
-            let function = Function::new(SquaredDifference);
+            let function = SquaredDifference::function();
             return T::map_reduce(&function, &[&scores, &target], None, scale, Extent::Sum);
         }
-        let function = Function::new(SquaredDistance { label: self.label(role) });
+        let function = SquaredDistance::function(self.label(role));
         let error = mean(NAME, &function, &[("input", &scores)], scale)?;
         if role == Role::DiscriminatorOnReal {
             return Ok(error);
         }
         // The mean over pixels of error·mask/mean(mask) is the error itself, unless the mask is empty.
-        T::pointwise(&Function::new(ZeroWhereEmpty), &[&scalar(&error)?, &scalar(&mask.sum_all()?)?])
+        T::pointwise(&ZeroWhereEmpty::function(), &[&scalar(&error)?, &scalar(&mask.sum_all()?)?])
     }
 
     fn label(&self, role: Role) -> f64 {
@@ -304,10 +304,10 @@ fn function(gan_type: GanType, role: Role, label: f64) -> Function {
         GanType::Vanilla if label == 1.0 => Function::new(Softplus { sign: -1.0 }),
         GanType::Vanilla if label == 0.0 => Function::new(Softplus { sign: 1.0 }),
         GanType::Vanilla => Function::new(CrossEntropy { label }),
-        GanType::Lsgan | GanType::Smgan => Function::new(SquaredDistance { label }),
+        GanType::Lsgan | GanType::Smgan => SquaredDistance::function(label),
         GanType::L1 => Function::new(Distance { label }),
         GanType::Wgan => Function::new(Signed { sign }),
-        GanType::Hinge if role.is_discriminator() => Function::new(Hinge { sign: -sign }),
+        GanType::Hinge if role.is_discriminator() => Hinge::function(-sign),
         GanType::Hinge => Function::new(Signed { sign: -1.0 }),
         GanType::WganLogisticNs => Function::new(Softplus { sign }),
     }
@@ -330,6 +330,13 @@ impl Pointwise<1> for CrossEntropy {
 /// The error, or 0 where the total is 0.
 #[derive(Clone, Copy, Debug)]
 struct ZeroWhereEmpty;
+
+impl ZeroWhereEmpty {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(ZeroWhereEmpty)
+    }
+}
 
 impl Pointwise<2> for ZeroWhereEmpty {
     #[inline(always)]

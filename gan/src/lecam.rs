@@ -124,8 +124,8 @@ impl LeCamLoss {
         let alpha_real = known(averages.real, "averages.real")?;
         let alpha_fake = known(averages.fake, "averages.fake")?;
         let distance = |alpha: f64, sign: f64| match self.options.one_sided {
-            true => Function::new(SquaredExcess { alpha, sign }),
-            false => Function::new(SquaredDistance { label: alpha }),
+            true => SquaredExcess::function(alpha, sign),
+            false => SquaredDistance::function(alpha),
         };
         let weight = self.options.loss_weight;
         let of_real = mean(NAME, &distance(alpha_fake, 1.0), &[("real", real)], weight)?;
@@ -152,6 +152,13 @@ impl From<LeCamLoss> for LeCamOptions {
 struct SquaredExcess {
     alpha: f64,
     sign: f64,
+}
+
+impl SquaredExcess {
+    #[inline(never)]
+    fn function(alpha: f64, sign: f64) -> Function {
+        Function::new(SquaredExcess { alpha, sign })
+    }
 }
 
 impl Pointwise<1> for SquaredExcess {

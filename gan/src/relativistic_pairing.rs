@@ -84,7 +84,7 @@ impl RelativisticPairingLoss {
             Step::Discriminator => (-1.0, 1.0),
             Step::Generator => (1.0, self.options.loss_weight),
         };
-        let function = Function::new(SoftplusOfDifference { sign });
+        let function = SoftplusOfDifference::function(sign);
         mean(NAME, &function, &[("real", real), ("fake", fake)], weight)?.cast_like(fake)
     }
 }
@@ -106,6 +106,13 @@ impl From<RelativisticPairingLoss> for RelativisticPairingOptions {
 #[derive(Clone, Copy, Debug)]
 struct SoftplusOfDifference {
     sign: f64,
+}
+
+impl SoftplusOfDifference {
+    #[inline(never)]
+    fn function(sign: f64) -> Function {
+        Function::new(SoftplusOfDifference { sign })
+    }
 }
 
 impl Pointwise<2> for SoftplusOfDifference {

@@ -79,6 +79,13 @@ pub(crate) struct Hinge {
     pub(crate) sign: f64,
 }
 
+impl Hinge {
+    #[inline(never)]
+    pub(crate) fn function(sign: f64) -> Function {
+        Function::new(Hinge { sign })
+    }
+}
+
 impl Pointwise<1> for Hinge {
     #[inline(always)]
     fn value<E: Element>(&self, [s]: [E; 1]) -> E {
@@ -90,6 +97,13 @@ impl Pointwise<1> for Hinge {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SquaredDistance {
     pub(crate) label: f64,
+}
+
+impl SquaredDistance {
+    #[inline(never)]
+    pub(crate) fn function(label: f64) -> Function {
+        Function::new(SquaredDistance { label })
+    }
 }
 
 impl Pointwise<1> for SquaredDistance {
@@ -115,6 +129,13 @@ impl Pointwise<1> for Distance {
 /// (x − y)².
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SquaredDifference;
+
+impl SquaredDifference {
+    #[inline(never)]
+    pub(crate) fn function() -> Function {
+        Function::new(SquaredDifference)
+    }
+}
 
 impl Pointwise<2> for SquaredDifference {
     #[inline(always)]

@@ -27,6 +27,14 @@ impl Criterion {
         }
     }
 
+    #[inline(never)]
+    fn function(self) -> Function {
+        match self {
+            Criterion::L1 => Function::new(Absolute),
+            Criterion::Mse => Function::new(Squared),
+        }
+    }
+
     /// `weight` · mean of the differences of two tensors of one shape.
     pub(crate) fn compare<T: Tensor>(
         self,
@@ -36,12 +44,8 @@ impl Criterion {
         weight: f64,
     ) -> Result<T> {
         const NAMES: [Input; 2] = [Input::full("features"), Input::full("target features")];
-        let function = match self {
-            Criterion::L1 => Function::new(Absolute),
-            Criterion::Mse => Function::new(Squared),
-        };
         let reducer = Reducer { loss_weight: weight, ..Reducer::default() };
-        reducer.reduce(operation, &function, &NAMES, &[features, target], None)
+        reducer.reduce(operation, &self.function(), &NAMES, &[features, target], None)
     }
 }
 

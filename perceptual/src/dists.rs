@@ -239,8 +239,8 @@ impl<T: Tensor> BoundDists<T> {
             }
             // The covariance of centred features: mean(xy) − mean(x)·mean(y) without its cancellation.
             let covariance = ours.centred.mul(&theirs.centred)?.mean(&[2, 3], true)?;
-            let luminance = T::pointwise(&Function::new(Luminance), &[&ours.mean, &theirs.mean])?;
-            let structure = T::pointwise(&Function::new(Structure), &[&covariance, &ours.variance, &theirs.variance])?;
+            let luminance = T::pointwise(&Luminance::function(), &[&ours.mean, &theirs.mean])?;
+            let structure = T::pointwise(&Structure::function(), &[&covariance, &ours.variance, &theirs.variance])?;
             let weighted = luminance.mul(&alpha.accumulator()?)?.add(&structure.mul(&beta.accumulator()?)?)?;
             weighted.sum(&[1], true)
         };
@@ -254,6 +254,13 @@ impl<T: Tensor> BoundDists<T> {
 #[derive(Clone, Copy, Debug)]
 struct Luminance;
 
+impl Luminance {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(Luminance)
+    }
+}
+
 impl Pointwise<2> for Luminance {
     #[inline(always)]
     fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
@@ -264,6 +271,13 @@ impl Pointwise<2> for Luminance {
 /// (2·covariance + c)/(variance + variance + c).
 #[derive(Clone, Copy, Debug)]
 struct Structure;
+
+impl Structure {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(Structure)
+    }
+}
 
 impl Pointwise<3> for Structure {
     #[inline(always)]

@@ -107,6 +107,11 @@ impl From<GradientLoss> for GradientOptions {
     }
 }
 
+#[inline(never)]
+fn stencil() -> Stencil {
+    Stencil::new(Magnitude, SOBEL)
+}
+
 impl Loss<2> for GradientLoss {
     fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], weight: Option<&T>) -> Result<T> {
         let shape = check::pair(Self::NAME, [pred, target], Rank::Image)?;
@@ -115,7 +120,7 @@ impl Loss<2> for GradientLoss {
             return self.map(pred, target, weight, &shape);
         }
         let (x, y) = (pred.accumulator()?, target.accumulator()?);
-        let stencil = Stencil::new(Magnitude, SOBEL);
+        let stencil = stencil();
         let weight = weight.map(Tensor::accumulator).transpose()?;
         let terms = match reduction {
             Reduction::Mean => stencil.means(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?,

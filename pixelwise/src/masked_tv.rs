@@ -97,11 +97,16 @@ impl From<MaskedTvLoss> for MaskedTvOptions {
     }
 }
 
+#[inline(never)]
+fn stencil() -> Stencil {
+    Stencil::new(Magnitude, NEIGHBOURS)
+}
+
 impl Loss<1> for MaskedTvLoss {
     fn forward<T: Tensor>(&self, [pred]: [&T; 1], mask: Option<&T>) -> Result<T> {
         check::input(Self::NAME, "pred", pred, Rank::Image)?;
         let mask = mask.map(Tensor::accumulator).transpose()?;
-        let stencil = Stencil::new(Magnitude, NEIGHBOURS);
+        let stencil = stencil();
         let scale = self.options.loss_weight;
         sum(&stencil.means(Self::NAME, &pred.accumulator()?, None, mask.as_ref(), scale)?)?.cast_like(pred)
     }

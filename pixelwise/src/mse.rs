@@ -93,7 +93,7 @@ impl PointwiseLoss<2> for MseLoss {
     const NAME: &'static str = "MSELoss";
     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
     fn function(&self) -> Function {
-        Function::new(Squared)
+        Squared::function()
     }
     fn reducer(&self) -> Reducer {
         let MseOptions { loss_weight, reduction, sample_wise } = self.options;
@@ -104,6 +104,13 @@ impl PointwiseLoss<2> for MseLoss {
 /// (x − y)².
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Squared;
+
+impl Squared {
+    #[inline(never)]
+    pub(crate) fn function() -> Function {
+        Function::new(Squared)
+    }
+}
 
 impl Pointwise<2> for Squared {
     #[inline(always)]

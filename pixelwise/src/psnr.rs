@@ -124,16 +124,23 @@ impl Loss<2> for PsnrLoss {
             let luma = x.sub(&y)?.linear(1, &luma)?;
             T::map_sample_sums(&Function::unary(Unary::Square), &[&luma], 1.0 / pixels as f64)?
         } else {
-            T::map_sample_sums(&Function::new(Squared), &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
+            T::map_sample_sums(&Squared::function(), &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
         };
         let scale = self.options.loss_weight / shape[0] as f64;
-        T::map_reduce(&Function::new(Decibel), &[&error], None, scale, Extent::Sum)?.cast_like(pred)
+        T::map_reduce(&Decibel::function(), &[&error], None, scale, Extent::Sum)?.cast_like(pred)
     }
 }
 
 /// 10/ln 10 · ln(e + 1e-8).
 #[derive(Clone, Copy, Debug)]
 struct Decibel;
+
+impl Decibel {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(Decibel)
+    }
+}
 
 impl Pointwise<1> for Decibel {
     #[inline(always)]

@@ -89,6 +89,9 @@ struct Holder<P, const K: usize> {
 
 impl Function {
     /// Erases a function's type.
+    ///
+    /// Its kernels are compiled where this is called. Call it in a function without type parameters and `#[inline(never)]`
+    /// and they are compiled once; from a generic one every crate that uses it compiles them again.
     pub fn new<const K: usize, P: Pointwise<K>>(function: P) -> Self {
         Function(Arc::new(Holder::<P, K> { function, tape: OnceLock::new() }))
     }
@@ -236,17 +239,26 @@ fn each<const K: usize, const W: usize, P: Clone, F: Scalar>(
     let function = function.clone();
     let mut derivatives = [F::ZERO; PIECE];
     let mut values = [F::ZERO; PIECE];
+    // The last group, if it is not full: by a loop of its own every function would be compiled twice.
+    let (mut last_inputs, mut last_weight) = ([[F::ZERO; GROUP]; K], [F::ZERO; GROUP]);
     for from in (0..weight.len()).step_by(PIECE) {
         let length = PIECE.min(weight.len() - from);
         let inputs = inputs.map(|input| &input[from..][..length]);
         let weight = &weight[from..][..length];
-        let (weights, _) = weight.as_chunks::<GROUP>();
         let groups = derivatives.as_chunks_mut::<GROUP>().0.iter_mut().zip(values.as_chunks_mut::<GROUP>().0);
-        for (group, ((derivatives, values), weight)) in groups.zip(weights).enumerate() {
-            let inputs: [&[F; GROUP]; K] = inputs.map(|input| &input.as_chunks::<GROUP>().0[group]);
+        for (at, (derivatives, values)) in (0..length).step_by(GROUP).zip(groups) {
+            if length - at < GROUP {
+                for (last, input) in last_inputs.iter_mut().zip(&inputs) {
+                    last[..length - at].copy_from_slice(&input[at..]);
+                }
+                last_weight[..length - at].copy_from_slice(&weight[at..]);
+            }
+            let weight = weight[at..].first_chunk().unwrap_or(&last_weight);
+            let inputs: [&[F; GROUP]; K] =
+                std::array::from_fn(|k| inputs[k][at..].first_chunk().unwrap_or(&last_inputs[k]));
             // The elements side by side are a stride apart, so that they lie in different vectors.
             let stride = GROUP / W;
-            for l in 0..stride {
+            for l in 0..stride.min(length - at) {
                 let mut at = [[F::ZERO; W]; K];
                 for (at, input) in at.iter_mut().zip(&inputs) {
                     for (i, at) in at.iter_mut().enumerate() {
@@ -258,18 +270,6 @@ fn each<const K: usize, const W: usize, P: Clone, F: Scalar>(
                     derivatives[l + i * stride] = derivative[i] * (weight[l + i * stride] * scale);
                     values[l + i * stride] = value[i] * weight[l + i * stride];
                 }
-            }
-        }
-        for l in (length / GROUP * GROUP..length).step_by(W) {
-            let count = W.min(length - l);
-            let mut at = [[F::ZERO; W]; K];
-            for (at, input) in at.iter_mut().zip(&inputs) {
-                at[..count].copy_from_slice(&input[l..][..count]);
-            }
-            let [derivative, value] = elements(&function, at);
-            for i in 0..count {
-                derivatives[l + i] = derivative[i] * (weight[l + i] * scale);
-                values[l + i] = value[i] * weight[l + i];
             }
         }
         if let Some(out) = &mut out {

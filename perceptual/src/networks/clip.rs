@@ -544,7 +544,7 @@ impl<T: Tensor> Block<T> {
         let seen = scores.softmax()?.matmul(&values, false, false)?.permute(&[0, 2, 1, 3])?;
         let x = x.add(&linear(&seen.reshape(&flat)?, &self.attention_out)?.reshape(&shape)?)?;
         let hidden = linear(&layer_norm(&x, &self.before_mlp)?.reshape(&flat)?, &self.mlp_in)?;
-        let hidden = T::pointwise(&Function::new(QuickGelu), &[&hidden])?;
+        let hidden = T::pointwise(&QuickGelu::function(), &[&hidden])?;
         x.add(&linear(&hidden, &self.mlp_out)?.reshape(&shape)?)
     }
 }
@@ -568,6 +568,13 @@ fn layer_norm<T: Tensor>(x: &T, layer: &Pair<T>) -> Result<T> {
 /// x·sigmoid(1.702 x), CLIP's Gaussian error linear unit.
 #[derive(Clone, Copy, Debug)]
 struct QuickGelu;
+
+impl QuickGelu {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(QuickGelu)
+    }
+}
 
 impl Pointwise<1> for QuickGelu {
     #[inline(always)]

@@ -6,13 +6,20 @@ use image_losses_core::{Element, Function, Pointwise, Result, Tensor};
 pub(crate) fn normalised<T: Tensor>(rows: &T) -> Result<T> {
     let last = rows.rank() - 1;
     let wide = rows.accumulator()?;
-    let inverse = T::pointwise(&Function::new(GuardedInverse), &[&wide.norm(&[last], true)?])?;
+    let inverse = T::pointwise(&GuardedInverse::function(), &[&wide.norm(&[last], true)?])?;
     wide.mul(&inverse)?.cast_like(rows)
 }
 
 /// 1/x, 0 at 0.
 #[derive(Clone, Copy, Debug)]
 struct GuardedInverse;
+
+impl GuardedInverse {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(GuardedInverse)
+    }
+}
 
 impl Pointwise<1> for GuardedInverse {
     #[inline(always)]

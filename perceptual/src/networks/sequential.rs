@@ -77,7 +77,7 @@ impl<T: Tensor> Layer<T, BoundAffine<T>> {
             Layer::MaxPool(pool) => x.max_pool2d(*pool),
             Layer::MaxFeature => {
                 let half = x.shape()[1] / 2;
-                T::pointwise(&Function::new(Larger), &[&x.narrow(1, 0, half)?, &x.narrow(1, half, half)?])
+                T::pointwise(&Larger::function(), &[&x.narrow(1, 0, half)?, &x.narrow(1, half, half)?])
             }
             Layer::Fire(parts) => {
                 let [squeeze, one, three] = parts.as_ref();
@@ -107,6 +107,13 @@ fn halving_blur(extent: usize) -> Result<Arc<LinearMap>> {
 /// max(a, b).
 #[derive(Clone, Copy, Debug)]
 struct Larger;
+
+impl Larger {
+    #[inline(never)]
+    fn function() -> Function {
+        Function::new(Larger)
+    }
+}
 
 impl Pointwise<2> for Larger {
     #[inline(always)]
