@@ -32,10 +32,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     let mut count = Count::default();
     let mut fine = cargo_test(&["--all-targets"], &mut count)?;
     fine &= cargo_test(&["--doc"], &mut count)?;
-    fine &= cargo_test(
-        &["--package", "image-losses", "--features", "toml", "--test", "restore", "--test", "matting"],
-        &mut count,
-    )?;
     if libtorch().is_some() {
         fine &= cargo_test(&["--package", "image-losses-tch"], &mut count)?;
         fine &= cargo_test(&["--package", "image-losses", "--features", "tch,toml"], &mut count)?;
