@@ -1,5 +1,7 @@
 //! Weighting and reducing: the last step of every loss, in one place.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::map::Map;
@@ -279,19 +281,14 @@ pub fn weighted_mean<T: Tensor>(sum: &T, total: &T) -> Result<T> {
 
 /// 1 / (`total` + 1e-12), and exactly 0 where `total` is 0.
 fn reciprocal<T: Tensor>(total: &T) -> Result<T> {
-    T::pointwise(&GuardedReciprocal::function(), &[total])
+    T::pointwise(&GUARDED_RECIPROCAL, &[total])
 }
 
 /// 1/(x + 1e-12), 0 where x = 0.
 #[derive(Clone, Copy, Debug)]
 struct GuardedReciprocal;
 
-impl GuardedReciprocal {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(GuardedReciprocal)
-    }
-}
+static GUARDED_RECIPROCAL: LazyLock<Function> = LazyLock::new(|| Function::new(GuardedReciprocal));
 
 impl Pointwise<1> for GuardedReciprocal {
     #[inline(always)]

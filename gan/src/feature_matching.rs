@@ -1,9 +1,11 @@
 //! The distance between a critic's features.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::scores::{SquaredDifference, mean, scalar};
+use crate::scores::{SQUARED_DIFFERENCE, mean, scalar};
 
 const NAME: &str = "FeatureMatchingLoss";
 
@@ -105,13 +107,13 @@ impl FeatureMatchingLoss {
             return Err(Error::InputCount { operation: NAME, expected, got });
         }
         let function = match self.options.criterion {
-            FeatureCriterion::L1 => AbsoluteDifference::function(),
-            FeatureCriterion::Mse => SquaredDifference::function(),
+            FeatureCriterion::L1 => &*ABSOLUTE_DIFFERENCE,
+            FeatureCriterion::Mse => &*SQUARED_DIFFERENCE,
         };
         let mut sum: Option<T> = None;
         for (fake, real) in fake.iter().zip(real) {
             let inputs = [("fake", *fake), ("real", &real.detach())];
-            let term = scalar(&mean(NAME, &function, &inputs, self.options.loss_weight)?)?;
+            let term = scalar(&mean(NAME, function, &inputs, self.options.loss_weight)?)?;
             sum = Some(match sum {
                 Some(sum) => sum.add(&term)?,
                 None => term,
@@ -156,12 +158,7 @@ impl From<FeatureMatchingLoss> for FeatureMatchingOptions {
 #[derive(Clone, Copy, Debug)]
 struct AbsoluteDifference;
 
-impl AbsoluteDifference {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(AbsoluteDifference)
-    }
-}
+static ABSOLUTE_DIFFERENCE: LazyLock<Function> = LazyLock::new(|| Function::new(AbsoluteDifference));
 
 impl Pointwise<2> for AbsoluteDifference {
     #[inline(always)]

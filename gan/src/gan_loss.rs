@@ -1,5 +1,7 @@
 //! The adversarial losses of one list of scores.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{
     Element, Error, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss, Reducer, Reduction, Result,
     Tensor, finite,
@@ -7,7 +9,7 @@ use image_losses_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::scores::{
-    Distance, Hinge, Signed, Softplus, SquaredDifference, SquaredDistance, check_scores, mean, scalar,
+    Distance, Hinge, SQUARED_DIFFERENCE, Signed, Softplus, SquaredDistance, check_scores, mean, scalar,
 };
 use crate::{GaussianBlur, GaussianBlurOptions, Role};
 
@@ -242,8 +244,7 @@ impl GanLoss {
         if role == Role::DiscriminatorOnFake {
             let target = self.blur.forward(&mask)?.detach();
             let scale = scale / scores.elements() as f64;
-            let function = SquaredDifference::function();
-            return T::map_reduce(&function, &[&scores, &target], None, scale, Extent::Sum);
+            return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, scale, Extent::Sum);
         }
         let function = SquaredDistance::function(self.label(role));
         let error = mean(NAME, &function, &[("input", &scores)], scale)?;
@@ -251,7 +252,7 @@ impl GanLoss {
             return Ok(error);
         }
         // The mean over pixels of error·mask/mean(mask) is the error itself, unless the mask is empty.
-        T::pointwise(&ZeroWhereEmpty::function(), &[&scalar(&error)?, &scalar(&mask.sum_all()?)?])
+        T::pointwise(&ZERO_WHERE_EMPTY, &[&scalar(&error)?, &scalar(&mask.sum_all()?)?])
     }
 
     fn label(&self, role: Role) -> f64 {
@@ -331,12 +332,7 @@ impl Pointwise<1> for CrossEntropy {
 #[derive(Clone, Copy, Debug)]
 struct ZeroWhereEmpty;
 
-impl ZeroWhereEmpty {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(ZeroWhereEmpty)
-    }
-}
+static ZERO_WHERE_EMPTY: LazyLock<Function> = LazyLock::new(|| Function::new(ZeroWhereEmpty));
 
 impl Pointwise<2> for ZeroWhereEmpty {
     #[inline(always)]

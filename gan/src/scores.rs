@@ -1,5 +1,7 @@
 //! The mean of a pointwise function of scores: how every loss of this crate ends.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Element, Error, Extent, Function, Pointwise, Result, Tensor};
 
 /// `scale` · the mean of `function` over named inputs of one shape: a tensor with one element, in the type that sums
@@ -128,14 +130,9 @@ impl Pointwise<1> for Distance {
 
 /// (x − y)².
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct SquaredDifference;
+struct SquaredDifference;
 
-impl SquaredDifference {
-    #[inline(never)]
-    pub(crate) fn function() -> Function {
-        Function::new(SquaredDifference)
-    }
-}
+pub(crate) static SQUARED_DIFFERENCE: LazyLock<Function> = LazyLock::new(|| Function::new(SquaredDifference));
 
 impl Pointwise<2> for SquaredDifference {
     #[inline(always)]

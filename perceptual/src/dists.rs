@@ -1,5 +1,7 @@
 //! The deep image structure and texture similarity.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
@@ -239,8 +241,8 @@ impl<T: Tensor> BoundDists<T> {
             }
             // The covariance of centred features: mean(xy) − mean(x)·mean(y) without its cancellation.
             let covariance = ours.centred.mul(&theirs.centred)?.mean(&[2, 3], true)?;
-            let luminance = T::pointwise(&Luminance::function(), &[&ours.mean, &theirs.mean])?;
-            let structure = T::pointwise(&Structure::function(), &[&covariance, &ours.variance, &theirs.variance])?;
+            let luminance = T::pointwise(&LUMINANCE, &[&ours.mean, &theirs.mean])?;
+            let structure = T::pointwise(&STRUCTURE, &[&covariance, &ours.variance, &theirs.variance])?;
             let weighted = luminance.mul(&alpha.accumulator()?)?.add(&structure.mul(&beta.accumulator()?)?)?;
             weighted.sum(&[1], true)
         };
@@ -254,12 +256,7 @@ impl<T: Tensor> BoundDists<T> {
 #[derive(Clone, Copy, Debug)]
 struct Luminance;
 
-impl Luminance {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(Luminance)
-    }
-}
+static LUMINANCE: LazyLock<Function> = LazyLock::new(|| Function::new(Luminance));
 
 impl Pointwise<2> for Luminance {
     #[inline(always)]
@@ -272,12 +269,7 @@ impl Pointwise<2> for Luminance {
 #[derive(Clone, Copy, Debug)]
 struct Structure;
 
-impl Structure {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(Structure)
-    }
-}
+static STRUCTURE: LazyLock<Function> = LazyLock::new(|| Function::new(Structure));
 
 impl Pointwise<3> for Structure {
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! The learned perceptual image patch similarity.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Element, Error, Function, Interpolation, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
@@ -315,7 +317,7 @@ impl<T: Tensor> BoundLpips<T> {
         let taps: Vec<usize> = self.options.net.layers().iter().map(|(layer, _)| *layer).collect();
         let unit = |features: &T| {
             let wide = features.accumulator()?;
-            let inverse = T::pointwise(&Inverse::function(), &[&wide.norm(&[1], true)?])?;
+            let inverse = T::pointwise(&INVERSE, &[&wide.norm(&[1], true)?])?;
             wide.mul(&inverse)?.cast_like(features)
         };
         self.backbone.taps(&image, &taps)?.iter().map(unit).collect()
@@ -358,12 +360,7 @@ impl<T: Tensor> BoundLpips<T> {
 #[derive(Clone, Copy, Debug)]
 struct Inverse;
 
-impl Inverse {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(Inverse)
-    }
-}
+static INVERSE: LazyLock<Function> = LazyLock::new(|| Function::new(Inverse));
 
 impl Pointwise<1> for Inverse {
     #[inline(always)]
@@ -383,7 +380,7 @@ mod tests {
         // The package's 1e-10: 1/(0 + 1e-10), 1/(1e-10 + 1e-10).
         for (length, expected) in [(0.0, 1e10), (1e-10, 5e9)] {
             let length = <NdTensor<f64> as Tensor>::constant(&(), &[length], &[1])?;
-            let inverse = NdTensor::pointwise(&Inverse::function(), &[&length])?.item()?;
+            let inverse = NdTensor::pointwise(&INVERSE, &[&length])?.item()?;
             assert!((inverse / expected - 1.0).abs() < 1e-12, "{inverse}");
         }
         Ok(())

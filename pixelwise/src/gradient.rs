@@ -1,5 +1,7 @@
 //! The difference of image gradients.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{
     Along, Error, Filter, Function, Input, LinearMap, Loss, Reducer, Reduction, Result, Stencil, Tensor, Unary, finite,
 };
@@ -107,10 +109,7 @@ impl From<GradientLoss> for GradientOptions {
     }
 }
 
-#[inline(never)]
-fn stencil() -> Stencil {
-    Stencil::new(Magnitude, SOBEL)
-}
+static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Magnitude, SOBEL));
 
 impl Loss<2> for GradientLoss {
     fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], weight: Option<&T>) -> Result<T> {
@@ -120,12 +119,11 @@ impl Loss<2> for GradientLoss {
             return self.map(pred, target, weight, &shape);
         }
         let (x, y) = (pred.accumulator()?, target.accumulator()?);
-        let stencil = stencil();
         let weight = weight.map(Tensor::accumulator).transpose()?;
         let terms = match reduction {
-            Reduction::Mean => stencil.means(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?,
+            Reduction::Mean => STENCIL.means(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?,
             _ => {
-                let sums = stencil.sums(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?;
+                let sums = STENCIL.sums(Self::NAME, &x, Some(&y), weight.as_ref(), loss_weight)?;
                 sums.iter().map(Tensor::sum_all).collect::<Result<_>>()?
             }
         };

@@ -1,5 +1,7 @@
 //! Total variation inside a mask.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Element, Error, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
@@ -97,18 +99,14 @@ impl From<MaskedTvLoss> for MaskedTvOptions {
     }
 }
 
-#[inline(never)]
-fn stencil() -> Stencil {
-    Stencil::new(Magnitude, NEIGHBOURS)
-}
+static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Magnitude, NEIGHBOURS));
 
 impl Loss<1> for MaskedTvLoss {
     fn forward<T: Tensor>(&self, [pred]: [&T; 1], mask: Option<&T>) -> Result<T> {
         check::input(Self::NAME, "pred", pred, Rank::Image)?;
         let mask = mask.map(Tensor::accumulator).transpose()?;
-        let stencil = stencil();
         let scale = self.options.loss_weight;
-        sum(&stencil.means(Self::NAME, &pred.accumulator()?, None, mask.as_ref(), scale)?)?.cast_like(pred)
+        sum(&STENCIL.means(Self::NAME, &pred.accumulator()?, None, mask.as_ref(), scale)?)?.cast_like(pred)
     }
 }
 

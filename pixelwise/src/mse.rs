@@ -1,5 +1,7 @@
 //! The mean squared error.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{
     Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
 };
@@ -93,7 +95,7 @@ impl PointwiseLoss<2> for MseLoss {
     const NAME: &'static str = "MSELoss";
     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
     fn function(&self) -> Function {
-        Squared::function()
+        SQUARED.clone()
     }
     fn reducer(&self) -> Reducer {
         let MseOptions { loss_weight, reduction, sample_wise } = self.options;
@@ -103,14 +105,9 @@ impl PointwiseLoss<2> for MseLoss {
 
 /// (x − y)².
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Squared;
+struct Squared;
 
-impl Squared {
-    #[inline(never)]
-    pub(crate) fn function() -> Function {
-        Function::new(Squared)
-    }
-}
+pub(crate) static SQUARED: LazyLock<Function> = LazyLock::new(|| Function::new(Squared));
 
 impl Pointwise<2> for Squared {
     #[inline(always)]

@@ -1,12 +1,14 @@
 //! The peak signal-to-noise ratio as a loss.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{
     Element, Error, Extent, Function, Input, LinearMap, Loss, Pointwise, Result, Tensor, Unary, finite,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Rank};
-use crate::mse::Squared;
+use crate::mse::SQUARED;
 
 /// Added to the mean squared error before the logarithm.
 const EPSILON: f64 = 1e-8;
@@ -124,10 +126,10 @@ impl Loss<2> for PsnrLoss {
             let luma = x.sub(&y)?.linear(1, &luma)?;
             T::map_sample_sums(&Function::unary(Unary::Square), &[&luma], 1.0 / pixels as f64)?
         } else {
-            T::map_sample_sums(&Squared::function(), &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
+            T::map_sample_sums(&SQUARED, &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
         };
         let scale = self.options.loss_weight / shape[0] as f64;
-        T::map_reduce(&Decibel::function(), &[&error], None, scale, Extent::Sum)?.cast_like(pred)
+        T::map_reduce(&DECIBEL, &[&error], None, scale, Extent::Sum)?.cast_like(pred)
     }
 }
 
@@ -135,12 +137,7 @@ impl Loss<2> for PsnrLoss {
 #[derive(Clone, Copy, Debug)]
 struct Decibel;
 
-impl Decibel {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(Decibel)
-    }
-}
+static DECIBEL: LazyLock<Function> = LazyLock::new(|| Function::new(Decibel));
 
 impl Pointwise<1> for Decibel {
     #[inline(always)]

@@ -1,5 +1,7 @@
 //! Total variation, squared.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Along, Element, Error, Filter, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
@@ -92,17 +94,14 @@ impl From<TvLoss> for TvOptions {
     }
 }
 
-#[inline(never)]
-fn stencil() -> Stencil {
-    Stencil::new(Square, NEIGHBOURS)
-}
+static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Square, NEIGHBOURS));
 
 impl Loss<1> for TvLoss {
     fn forward<T: Tensor>(&self, [input]: [&T; 1], weight: Option<&T>) -> Result<T> {
         let shape = check::input(Self::NAME, "input", input, Rank::Image)?;
         check::no_weight(Self::NAME, weight)?;
         let scale = self.options.loss_weight / (shape[1] * shape[2] * shape[3]) as f64;
-        let sums = stencil().sums(Self::NAME, &input.accumulator()?, None, None, scale)?;
+        let sums = STENCIL.sums(Self::NAME, &input.accumulator()?, None, None, scale)?;
         sum(&sums)?.cast_like(input)
     }
 }

@@ -90,8 +90,8 @@ struct Holder<P, const K: usize> {
 impl Function {
     /// Erases a function's type.
     ///
-    /// Its kernels are compiled where this is called. Call it in a function without type parameters and `#[inline(never)]`
-    /// and they are compiled once; from a generic one every crate that uses it compiles them again.
+    /// Its kernels are compiled where this is called. In a static, or a function without type parameters and
+    /// `#[inline(never)]`, they are compiled once; in a generic one every crate that uses it compiles them again.
     pub fn new<const K: usize, P: Pointwise<K>>(function: P) -> Self {
         Function(Arc::new(Holder::<P, K> { function, tape: OnceLock::new() }))
     }

@@ -1,6 +1,6 @@
 //! CLIP: an image and a text transformer with a common embedding.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use image_losses_core::kernels::vision_transformer::{self as fused, VisionTransformer};
 use image_losses_core::{Conv2d, Element, Error, Function, Pointwise, Result, Tensor, Unary};
@@ -544,7 +544,7 @@ impl<T: Tensor> Block<T> {
         let seen = scores.softmax()?.matmul(&values, false, false)?.permute(&[0, 2, 1, 3])?;
         let x = x.add(&linear(&seen.reshape(&flat)?, &self.attention_out)?.reshape(&shape)?)?;
         let hidden = linear(&layer_norm(&x, &self.before_mlp)?.reshape(&flat)?, &self.mlp_in)?;
-        let hidden = T::pointwise(&QuickGelu::function(), &[&hidden])?;
+        let hidden = T::pointwise(&QUICK_GELU, &[&hidden])?;
         x.add(&linear(&hidden, &self.mlp_out)?.reshape(&shape)?)
     }
 }
@@ -569,12 +569,7 @@ fn layer_norm<T: Tensor>(x: &T, layer: &Pair<T>) -> Result<T> {
 #[derive(Clone, Copy, Debug)]
 struct QuickGelu;
 
-impl QuickGelu {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(QuickGelu)
-    }
-}
+static QUICK_GELU: LazyLock<Function> = LazyLock::new(|| Function::new(QuickGelu));
 
 impl Pointwise<1> for QuickGelu {
     #[inline(always)]

@@ -1,12 +1,14 @@
 //! Vectors of length 1.
 
+use std::sync::LazyLock;
+
 use image_losses_core::{Element, Function, Pointwise, Result, Tensor};
 
 /// Rows of length 1; a row of zeros stays so.
 pub(crate) fn normalised<T: Tensor>(rows: &T) -> Result<T> {
     let last = rows.rank() - 1;
     let wide = rows.accumulator()?;
-    let inverse = T::pointwise(&GuardedInverse::function(), &[&wide.norm(&[last], true)?])?;
+    let inverse = T::pointwise(&GUARDED_INVERSE, &[&wide.norm(&[last], true)?])?;
     wide.mul(&inverse)?.cast_like(rows)
 }
 
@@ -14,12 +16,7 @@ pub(crate) fn normalised<T: Tensor>(rows: &T) -> Result<T> {
 #[derive(Clone, Copy, Debug)]
 struct GuardedInverse;
 
-impl GuardedInverse {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(GuardedInverse)
-    }
-}
+static GUARDED_INVERSE: LazyLock<Function> = LazyLock::new(|| Function::new(GuardedInverse));
 
 impl Pointwise<1> for GuardedInverse {
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! Networks that are a list of layers.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 #[cfg(any(feature = "vgg", feature = "light-cnn"))]
 use image_losses_core::kernels::frozen::{FrozenLayer, FrozenNetwork};
@@ -77,7 +77,7 @@ impl<T: Tensor> Layer<T, BoundAffine<T>> {
             Layer::MaxPool(pool) => x.max_pool2d(*pool),
             Layer::MaxFeature => {
                 let half = x.shape()[1] / 2;
-                T::pointwise(&Larger::function(), &[&x.narrow(1, 0, half)?, &x.narrow(1, half, half)?])
+                T::pointwise(&LARGER, &[&x.narrow(1, 0, half)?, &x.narrow(1, half, half)?])
             }
             Layer::Fire(parts) => {
                 let [squeeze, one, three] = parts.as_ref();
@@ -108,12 +108,7 @@ fn halving_blur(extent: usize) -> Result<Arc<LinearMap>> {
 #[derive(Clone, Copy, Debug)]
 struct Larger;
 
-impl Larger {
-    #[inline(never)]
-    fn function() -> Function {
-        Function::new(Larger)
-    }
-}
+static LARGER: LazyLock<Function> = LazyLock::new(|| Function::new(Larger));
 
 impl Pointwise<2> for Larger {
     #[inline(always)]
