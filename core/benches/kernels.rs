@@ -8,7 +8,7 @@ use image_losses_core::kernels::frozen::{self, FrozenLayer, FrozenNetwork, Targe
 use image_losses_core::kernels::map::Map;
 use image_losses_core::kernels::matmul::matmul;
 use image_losses_core::kernels::winograd::{WinogradWeights, conv3x3, conv3x3_input_gradient};
-use image_losses_core::kernels::{Array, stream};
+use image_losses_core::kernels::{Array, stream, sum};
 use image_losses_core::{Conv2d, Element, Function, Pointwise, Unary};
 
 /// √((x − y)² + 1e-6)
@@ -43,6 +43,7 @@ fn pointwise(criterion: &mut Criterion) {
                 b.iter(|| map.sum_and_gradients(&[0]));
             });
         }
+        group.bench_function(BenchmarkId::new("sum", count), |b| b.iter(|| sum(black_box(&x))));
         let mut written = vec![0.0; count];
         group.bench_function(BenchmarkId::new("stream", count), |b| b.iter(|| stream(black_box(&x), &mut written)));
     }

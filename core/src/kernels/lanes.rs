@@ -15,10 +15,11 @@ pub(crate) fn add<F: Scalar>(lanes: &mut Lanes, values: &[F]) {
             *sum += value.to_f64();
         }
     }
-    for (sum, value) in sums.iter_mut().zip(rest) {
+    *lanes = sums;
+    // In memory: a number of additions that varies would keep the copy above out of vectors.
+    for (sum, value) in lanes.iter_mut().zip(rest) {
         *sum += value.to_f64();
     }
-    *lanes = sums;
 }
 
 /// A sum whose rounding error grows with the logarithm of the length.
