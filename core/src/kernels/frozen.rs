@@ -24,8 +24,8 @@ use run::Workspace;
 /// One layer, as torchvision's `features` count them.
 #[derive(Clone, Debug)]
 pub enum FrozenLayer {
-    /// A convolution with bias. 3×3 at stride 1 with padding 1 runs by Winograd, 1×1 in place, others by matrix products
-    /// over gathered windows.
+    /// A convolution with bias. At stride 1 and padded by half the kernel, 3×3 runs by Winograd, and in place 1×1 and any
+    /// odd size of few channels (8, of 5×5 kernels 6); others by matrix products over gathered windows.
     Convolution {
         /// The weight (O, I / groups, KH, KW).
         weight: Vec<f32>,
@@ -190,7 +190,7 @@ struct Step {
 
 /// What a step does before its ReLU.
 enum Operation {
-    /// The 3×3 convolution, or one by single pixels; the bias fills whole vectors.
+    /// A convolution in this layout; the bias fills whole vectors.
     Winograd { weights: WinogradWeights, bias: Vec<f32> },
     /// Any other convolution.
     General { weight: Vec<f32>, shape: [usize; 4], bias: Vec<f32>, geometry: Conv2d },
@@ -232,10 +232,11 @@ impl FrozenNetwork {
                     let outputs = shape[0];
                     let bias = if bias.is_empty() { vec![0.0; outputs] } else { bias };
                     let [_, inputs, kernel @ ..] = shape;
-                    let operation = if kernel == [3, 3] && geometry == Conv2d::padded(1) {
-                        Operation::Winograd { weights: WinogradWeights::new(outputs, inputs, weight), bias }
-                    } else if kernel == [1, 1] && geometry == Conv2d::default() {
-                        Operation::Winograd { weights: WinogradWeights::of_pixels(outputs, inputs, weight), bias }
+                    let size = kernel[0];
+                    let is_centred = kernel == [size, size] && geometry == Conv2d::padded(size / 2);
+                    let operation = if is_centred && WinogradWeights::takes(size, inputs) {
+                        let weights = WinogradWeights::of_size(size, outputs, inputs, weight);
+                        Operation::Winograd { weights, bias }
                     } else {
                         Operation::General { weight, shape, bias, geometry }
                     };
@@ -566,6 +567,14 @@ fn check_convolution(
     let expected = shape.iter().product();
     if weight.len() != expected {
         return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: weight.len() });
+    }
+    if shape.contains(&0) {
+        return Err(Error::ShapeRule {
+            operation: OPERATION,
+            argument: "layers",
+            expected: format!("a weight of at least one channel and tap in layer {index}"),
+            got: shape.to_vec(),
+        });
     }
     if !bias.is_empty() && bias.len() != shape[0] {
         return Err(Error::ShapeRule {

@@ -269,7 +269,7 @@ impl FrozenUnit {
         let shortcut = unit.shortcut.as_ref().map(|(weight, norm)| {
             norm.check("shortcut", outputs)?;
             check("shortcut", weight.len(), outputs * inputs)?;
-            Ok::<_, Error>((WinogradWeights::of_pixels(outputs, inputs, norm.fold(weight)), norm.filled_shift()))
+            Ok::<_, Error>((WinogradWeights::of_size(1, outputs, inputs, norm.fold(weight)), norm.filled_shift()))
         });
         let second = unit.after.fold(&unit.second);
         Ok(FrozenUnit {

@@ -1,4 +1,5 @@
-//! The frozen 3×3 convolution: stride 1, padding 1, `f32`, by Winograd's F(4×4, 3×3).
+//! The frozen 3×3 convolution: stride 1, padding 1, `f32`, by Winograd's F(4×4, 3×3); beside it those of other odd sizes
+//! that have few input channels, as first layers do.
 //!
 //! A network that is never trained convolves with the same weights again and again, so these are prepared once
 //! ([`WinogradWeights`]); the convolution then takes a quarter of the direct one's multiplications. Any extents, batch and
@@ -8,7 +9,7 @@
 //! its layers is a [`FrozenNetwork`](super::frozen::FrozenNetwork).
 //!
 //! Rounding: the transforms alone lose some 4e-7 of the result's root mean square, a direct convolution in `f32` 1e-7 to
-//! 4e-7, growing with the channels. Up to 8 input channels the convolution is direct.
+//! 4e-7, growing with the channels. With up to 8 channels on either side the convolution is direct.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -26,7 +27,8 @@ pub(crate) mod layout;
 pub(crate) mod strided;
 pub(crate) mod transform;
 
-/// The weights of a frozen 3×3 convolution, prepared when first used, for either direction.
+/// The weights of a frozen convolution at stride 1, padded by half the kernel, prepared when first used, for either
+/// direction. The kernel is 3×3, inside this crate also of one pixel, or of any odd size for few input channels.
 ///
 /// Cloning shares them, and so does another one of the same shape and weight for as long as this one lives: two losses on
 /// the same network prepare its weights once.
@@ -36,7 +38,7 @@ pub struct WinogradWeights {
 }
 
 struct Shared {
-    /// 3, or 1 for a kernel of one pixel.
+    /// Taps of a kernel along an axis.
     size: usize,
     outputs: usize,
     inputs: usize,
@@ -97,17 +99,19 @@ impl WinogradWeights {
         Self::of_size(3, outputs, inputs, weight)
     }
 
-    /// From a weight (`outputs`, `inputs`, 1, 1), whose convolution needs no transform and is kept in the same layout.
-    ///
-    /// # Panics
-    /// If the weight has another number of elements.
-    pub(crate) fn of_pixels(outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
-        Self::of_size(1, outputs, inputs, weight)
+    /// Whether [`of_size`](Self::of_size) takes kernels of this size and number of input channels.
+    pub(crate) fn takes(size: usize, inputs: usize) -> bool {
+        Prepared::takes(size, inputs)
     }
 
-    fn of_size(size: usize, outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
+    /// From a weight (`outputs`, `inputs`, `size`, `size`).
+    ///
+    /// # Panics
+    /// If the weight has another number of elements, or its size is not one of those it [`takes`](Self::takes).
+    pub(crate) fn of_size(size: usize, outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
         let expected = outputs * inputs * size * size;
         assert_eq!(weight.len(), expected, "a weight of shape ({outputs}, {inputs}, {size}, {size})");
+        assert!(Self::takes(size, inputs), "kernels of {size} by {size} taps of {inputs} channels");
         let shared = Shared { size, outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() };
         WinogradWeights { shared: shared.in_use() }
     }
@@ -128,33 +132,22 @@ impl WinogradWeights {
         &self.shared.weight
     }
 
-    fn kernel(&self, output: usize, input: usize) -> [f32; 9] {
-        let start = (output * self.shared.inputs + input) * 9;
-        std::array::from_fn(|tap| self.shared.weight[start + tap])
-    }
-
     /// For the convolution.
     pub(crate) fn forward(&self) -> &Prepared {
         let Shared { size, outputs, inputs, weight, forward, .. } = &*self.shared;
-        if *size == 1 {
-            let kernel = |output: usize, input: usize| weight[output * inputs + input];
-            return forward.get_or_init(|| Prepared::of_pixels(*outputs, *inputs, kernel));
-        }
-        forward.get_or_init(|| Prepared::new(*outputs, *inputs, |output, input| self.kernel(output, input)))
+        let taps = size * size;
+        forward.get_or_init(|| {
+            Prepared::new(*size, *outputs, *inputs, |output, input, tap| weight[(output * inputs + input) * taps + tap])
+        })
     }
 
     /// For its input gradient: channels exchanged, kernels turned by half a turn.
     pub(crate) fn backward(&self) -> &Prepared {
         let Shared { size, outputs, inputs, weight, backward, .. } = &*self.shared;
-        if *size == 1 {
-            let kernel = |input: usize, output: usize| weight[output * inputs + input];
-            return backward.get_or_init(|| Prepared::of_pixels(*inputs, *outputs, kernel));
-        }
+        let taps = size * size;
         backward.get_or_init(|| {
-            Prepared::new(*inputs, *outputs, |input, output| {
-                let mut kernel = self.kernel(output, input);
-                kernel.reverse();
-                kernel
+            Prepared::new(*size, *inputs, *outputs, |input, output, tap| {
+                weight[(output * inputs + input) * taps + taps - 1 - tap]
             })
         })
     }

@@ -419,6 +419,10 @@ fn refuses_what_does_not_fit() {
     let layers = || vec![convolution(3, 8, 1), FrozenLayer::Relu, FrozenLayer::MaxPool { ceil_mode: false }];
     assert!(matches!(FrozenNetwork::new(3, layers(), &[3]), Err(Error::InvalidOption { .. })));
     assert!(matches!(FrozenNetwork::new(4, layers(), &[1]), Err(Error::ShapeRule { .. })));
+    for [outputs, inputs] in [[0, 3], [4, 0]] {
+        let empty = convolution(inputs, outputs, 1);
+        assert!(matches!(FrozenNetwork::new(inputs, vec![empty], &[0]), Err(Error::ShapeRule { .. })));
+    }
     let short = FrozenLayer::Affine { scale: vec![1.0; 3], shift: vec![0.0; 2] };
     assert!(matches!(FrozenNetwork::new(3, vec![short], &[0]), Err(Error::ShapeRule { .. })));
     assert!(FrozenNetwork::new(3, layers(), &[1]).unwrap().with_input_affine(&[1.0], &[0.0]).is_err());

@@ -5,10 +5,13 @@
 //! cache. Where they are large, all tiles of a *group* are transformed first, and a task owns 32 output channels, whose
 //! weights it transforms on the way: reading 36 points for each kernel of 9 taps from memory would take longer.
 //!
-//! Up to [`FEW`] input channels there is little to save, and a third way is as fast and rounds less: the windows of a row
-//! gathered, times the taps.
+//! Where either side has at most [`FEW`] channels there is little to save, and direct ways are as fast, round less and
+//! take kernels of any odd size: of few input channels the windows of a row are gathered, and multiplied with the taps; of
+//! few outputs each pixel is multiplied with all taps of a row at once, and what these give is spread over its neighbours.
 //!
-//! An output is the same sum in the same order in either schedule: products over 16 channels, then these added.
+//! An output is the sum of products over 16 channels: in groups four of these are added up first, in blocks all of them one
+//! after the other. With more than 64 input channels the two schedules round differently, so that an image's last bits may
+//! depend on how many are beside it.
 
 #![allow(clippy::needless_range_loop)]
 
@@ -27,7 +30,7 @@ pub(super) const BLOCK: usize = 2 * LANES;
 const CHUNK: usize = 64;
 /// Pairs of channels from which on weights are transformed on the way.
 const LARGE: usize = 256 * 512;
-/// Input channels up to which the convolution is direct.
+/// Channels, on either side, up to which the convolution is direct.
 const FEW: usize = 8;
 /// Tiles of a group.
 const GROUP: usize = 128;
@@ -43,13 +46,15 @@ thread_local! {
 /// The weights of one correlation, as its tasks read them: for each block of 32 output channels (16 in a last, half one)
 /// an array of what `form` says, output channels innermost.
 pub(crate) struct Prepared {
+    /// Taps of a kernel along an axis.
+    size: usize,
     pub(super) inputs: usize,
     pub(super) outputs: usize,
     form: Form,
     data: Buffer,
 }
 
-/// What weights are prepared as, by the numbers of channels alone.
+/// What weights are prepared as, by the kernel's size and the numbers of channels alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     /// For each point, input channels.
@@ -58,14 +63,20 @@ enum Form {
     Taps,
     /// For each tap, input channels.
     Direct,
+    /// For each row of taps, input channels; innermost not blocks of outputs, but a row's taps with the outputs of each.
+    Spread,
     /// Input channels: the kernel is one pixel.
     Pixels,
 }
 
 impl Form {
-    fn of(outputs: usize, inputs: usize) -> Self {
-        if inputs <= FEW {
+    fn of(size: usize, outputs: usize, inputs: usize) -> Self {
+        if size == 1 {
+            Form::Pixels
+        } else if inputs <= FEW {
             Form::Direct
+        } else if outputs <= FEW {
+            Form::Spread
         } else if inputs * outputs < LARGE {
             Form::Points
         } else {
@@ -73,62 +84,87 @@ impl Form {
         }
     }
 
-    /// Values for a pair of channels.
-    fn values(self) -> usize {
+    /// Values for a pair of channels, in blocks.
+    fn values(self, size: usize) -> usize {
         match self {
             Form::Points => TILE_POINTS,
-            Form::Taps | Form::Direct => 9,
-            Form::Pixels => 1,
+            Form::Taps | Form::Direct | Form::Spread | Form::Pixels => size * size,
         }
     }
 }
 
 impl Prepared {
-    /// Prepares `kernel(output, input)`, nine taps each.
-    pub(crate) fn new(outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
-        Self::in_form(Form::of(outputs, inputs), outputs, inputs, kernel)
+    /// Whether kernels of `size` by `size` taps of `inputs` channels can be prepared, and those of the input gradient: of
+    /// any odd size if the channels are few, else 3 and 1.
+    pub(super) fn takes(size: usize, inputs: usize) -> bool {
+        matches!(size, 1 | 3) || size % 2 == 1 && inputs <= FEW && size * inputs <= BLOCK
     }
 
-    /// Prepares `kernel(output, input)` for products tap by tap.
-    pub(super) fn direct(outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
-        Self::in_form(Form::Direct, outputs, inputs, kernel)
+    /// Prepares kernels of `size` by `size` taps, `weight(output, input, tap)` each, of which it [`takes`](Self::takes)
+    /// those of either the outputs or the inputs.
+    pub(crate) fn new(
+        size: usize,
+        outputs: usize,
+        inputs: usize,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
+    ) -> Self {
+        let form = Form::of(size, outputs, inputs);
+        assert!(matches!(size, 1 | 3) || matches!(form, Form::Direct | Form::Spread), "kernels that can be prepared");
+        match form {
+            Form::Spread => Self::spread(size, outputs, inputs, weight),
+            _ => Self::in_blocks(form, size, outputs, inputs, weight),
+        }
     }
 
-    /// Prepares the kernels of one pixel, `weight(output, input)`.
-    pub(crate) fn of_pixels(outputs: usize, inputs: usize, weight: impl Fn(usize, usize) -> f32 + Sync) -> Self {
-        Self::in_form(Form::Pixels, outputs, inputs, |output, input| [weight(output, input); 9])
+    /// Prepares kernels of 3 by 3 taps for products tap by tap.
+    pub(super) fn direct(outputs: usize, inputs: usize, weight: impl Fn(usize, usize, usize) -> f32 + Sync) -> Self {
+        Self::in_blocks(Form::Direct, 3, outputs, inputs, weight)
     }
 
-    fn in_form(form: Form, outputs: usize, inputs: usize, kernel: impl Fn(usize, usize) -> [f32; 9] + Sync) -> Self {
-        let mut data = Buffer::new(outputs.next_multiple_of(LANES) * inputs * form.values());
-        data.par_chunks_mut((BLOCK * inputs * form.values()).max(1)).enumerate().for_each(|(block, data)| {
+    fn spread(size: usize, outputs: usize, inputs: usize, weight: impl Fn(usize, usize, usize) -> f32 + Sync) -> Self {
+        assert!(size * outputs <= BLOCK, "a row's taps in two vectors");
+        let width = (size * outputs).next_multiple_of(LANES);
+        let mut data = Buffer::new(size * inputs * width);
+        for (index, data) in data.chunks_exact_mut(width.max(1)).enumerate() {
+            let (row, input) = (index / inputs, index % inputs);
+            for (column, data) in data.chunks_exact_mut(outputs).take(size).enumerate() {
+                for (output, value) in data.iter_mut().enumerate() {
+                    *value = weight(output, input, row * size + column);
+                }
+            }
+        }
+        Prepared { size, inputs, outputs, form: Form::Spread, data }
+    }
+
+    fn in_blocks(
+        form: Form,
+        size: usize,
+        outputs: usize,
+        inputs: usize,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
+    ) -> Self {
+        let (taps, values) = (size * size, form.values(size));
+        let mut data = Buffer::new(outputs.next_multiple_of(LANES) * inputs * values);
+        data.par_chunks_mut((BLOCK * inputs * values).max(1)).enumerate().for_each(|(block, data)| {
             let width = vectors(outputs, block) * LANES;
             for output in 0..width.min(outputs - block * BLOCK) {
                 for input in 0..inputs {
-                    let kernel = kernel(block * BLOCK + output, input);
+                    let tap = |tap: usize| weight(block * BLOCK + output, input, tap);
                     let mut put = |index: usize, value: f32| data[index * width + output] = value;
                     match form {
                         Form::Points => {
+                            let kernel: [f32; 9] = std::array::from_fn(tap);
                             for (point, value) in taps_exact(&kernel).into_iter().enumerate() {
                                 put(point * inputs + input, value as f32);
                             }
                         }
-                        Form::Taps => {
-                            for (tap, value) in kernel.into_iter().enumerate() {
-                                put(input * 9 + tap, value);
-                            }
-                        }
-                        Form::Direct => {
-                            for (tap, value) in kernel.into_iter().enumerate() {
-                                put(tap * inputs + input, value);
-                            }
-                        }
-                        Form::Pixels => put(input, kernel[0]),
+                        Form::Taps => (0..taps).for_each(|index| put(input * taps + index, tap(index))),
+                        _ => (0..taps).for_each(|index| put(index * inputs + input, tap(index))),
                     }
                 }
             }
         });
-        Prepared { inputs, outputs, form, data }
+        Prepared { size, inputs, outputs, form, data }
     }
 
     /// Blocks of output channels.
@@ -138,7 +174,7 @@ impl Prepared {
 
     /// Where a block's weights begin.
     pub(super) fn block(&self, index: usize) -> &[f32] {
-        &self.data[index * BLOCK * self.inputs * self.form.values()..]
+        &self.data[index * BLOCK * self.inputs * self.form.values(self.size)..]
     }
 }
 
@@ -288,7 +324,7 @@ impl Finish for Backward<'_> {
     }
 }
 
-/// A stride-1 correlation with padding 1.
+/// A correlation at stride 1, padded by half the kernel.
 pub(crate) struct Convolution<'a> {
     input: &'a [f32],
     layout: Layout,
@@ -310,6 +346,7 @@ impl<'a> Convolution<'a> {
         }
         match self.weights.form {
             Form::Direct => self.run_rows(finish),
+            Form::Spread => self.run_spread(finish),
             Form::Pixels => self.run_pixels(finish),
             Form::Points if self.tiles() >= 4 * TILES => self.run_blocks(finish),
             Form::Points | Form::Taps => self.run_groups(finish, shared),
@@ -341,22 +378,30 @@ impl<'a> Convolution<'a> {
     }
 
     fn run_rows(&self, finish: &impl Finish) {
-        let depth = 9 * self.weights.inputs;
-        let windows = self.layout.width.next_multiple_of(8) * depth;
+        let Prepared { size, inputs, .. } = *self.weights;
+        let windows = self.layout.width.next_multiple_of(8) * size * size * inputs;
+        let line = (self.layout.width + size - 1) * inputs;
         let rows = self.layout.batch * self.layout.height;
         (0..rows).into_par_iter().with_min_len(4).for_each(|row| {
-            with_scratch(windows + 8 * BLOCK, |scratch| {
-                let (windows, products) = scratch.split_at_mut(windows);
-                let task = RowTask {
-                    convolution: self,
-                    finish,
-                    sample: row / self.layout.height,
-                    y: row % self.layout.height,
-                    windows,
-                    products,
-                };
+            with_scratch(windows + line + 8 * BLOCK, |scratch| {
+                let (windows, scratch) = scratch.split_at_mut(windows);
+                let (line, products) = scratch.split_at_mut(line);
+                let (sample, y) = (row / self.layout.height, row % self.layout.height);
+                let task = RowTask { convolution: self, finish, sample, y, windows, line, products };
                 // SAFETY: the row exists and is this task's alone.
                 unsafe { self.instructions.run(task) };
+            });
+        });
+    }
+
+    fn run_spread(&self, finish: &impl Finish) {
+        let sums = self.layout.width.next_multiple_of(8) * BLOCK;
+        let rows = self.layout.batch * self.layout.height;
+        (0..rows).into_par_iter().with_min_len(4).for_each(|row| {
+            with_scratch(sums, |sums| {
+                let (sample, y) = (row / self.layout.height, row % self.layout.height);
+                // SAFETY: the row exists and is this task's alone.
+                unsafe { self.instructions.run(SpreadTask { convolution: self, finish, sample, y, sums }) };
             });
         });
     }
@@ -395,7 +440,9 @@ impl<'a> Convolution<'a> {
     }
 
     fn run_groups(&self, finish: &impl Finish, shared: &mut Buffer) {
-        let group = GROUP.min(self.tiles());
+        // Groups of the same size: the weights are transformed for each.
+        let groups = self.tiles().div_ceil(GROUP);
+        let group = self.tiles().div_ceil(groups).next_multiple_of(8).min(self.tiles());
         let points = self.point_stride(group);
         shared.reserve(TILE_POINTS * points);
         for first in (0..self.tiles()).step_by(group) {
@@ -756,14 +803,15 @@ impl<F: Finish> Task for PixelTask<'_, F> {
     }
 }
 
-/// A row of a convolution of few channels. The row exists and is the task's alone; `windows` holds its windows, their
-/// number rounded up to a multiple of 8, `products` the outputs of 8.
+/// A row of a convolution of few input channels. The row exists and is the task's alone; `windows` holds its windows, their
+/// number rounded up to a multiple of 8, `line` a row with what lies beyond its ends, `products` the outputs of 8.
 struct RowTask<'a, F> {
     convolution: &'a Convolution<'a>,
     finish: &'a F,
     sample: usize,
     y: usize,
     windows: &'a mut [f32],
+    line: &'a mut [f32],
     products: &'a mut [f32],
 }
 
@@ -772,17 +820,25 @@ impl<F: Finish> RowTask<'_, F> {
     #[inline(always)]
     fn gather(&mut self) {
         let Convolution { input, layout, weights, .. } = self.convolution;
-        let (lanes, inputs) = (layout.lanes(), weights.inputs);
-        for tap_row in 0..3 {
-            // The window begins one pixel up and left of its output.
-            let start = layout.at(self.sample, self.y, 0) + tap_row * layout.columns() * lanes;
-            let source = &input[start - (layout.columns() + 1) * lanes..][..(layout.width + 2) * lanes];
-            for (x, window) in self.windows.chunks_exact_mut(9 * inputs).take(layout.width).enumerate() {
-                for tap_column in 0..3 {
-                    let target = &mut window[(tap_row * 3 + tap_column) * inputs..][..inputs];
-                    let source = &source[(x + tap_column) * lanes..][..inputs];
-                    target.iter_mut().zip(source).for_each(|(target, &source)| *target = source);
+        let Prepared { size, inputs, .. } = **weights;
+        let (lanes, reach) = (layout.lanes(), size / 2);
+        self.line.fill(0.0);
+        for tap_row in 0..size {
+            let pixels = &mut self.line[reach * inputs..][..layout.width * inputs];
+            match row_at(layout, self.y, tap_row, size) {
+                Some(y) => {
+                    let source = input[layout.at(self.sample, y, 0)..].chunks_exact(lanes);
+                    for (target, source) in pixels.chunks_exact_mut(inputs).zip(source) {
+                        target.iter_mut().zip(source).for_each(|(target, &source)| *target = source);
+                    }
                 }
+                None => pixels.fill(0.0),
+            }
+            let windows = self.windows.chunks_exact_mut(size * size * inputs).take(layout.width);
+            for (x, window) in windows.enumerate() {
+                let target = &mut window[tap_row * size * inputs..][..size * inputs];
+                let source = &self.line[x * inputs..][..size * inputs];
+                target.iter_mut().zip(source).for_each(|(target, &source)| *target = source);
             }
         }
     }
@@ -793,7 +849,7 @@ impl<F: Finish> RowTask<'_, F> {
     unsafe fn multiply<L: Lanes, const VECTORS: usize>(&mut self, block: usize) {
         let Convolution { layout, weights, .. } = self.convolution;
         let (finish, width) = (*self.finish, layout.width);
-        let depth = 9 * weights.inputs;
+        let depth = weights.size * weights.size * weights.inputs;
         let taps = weights.block(block)[..depth * VECTORS * LANES].as_ptr();
         for x in (0..width).step_by(8) {
             let windows = self.windows[x * depth..][..8 * depth].as_ptr();
@@ -816,6 +872,78 @@ impl<F: Finish> Task for RowTask<'_, F> {
                 } else {
                     self.multiply::<L, 1>(block);
                 }
+            }
+        }
+        L::fence();
+    }
+}
+
+/// The row that tap row `tap` of a kernel of `size` rows reads for output row `y`, if it lies inside the image.
+#[inline(always)]
+fn row_at(layout: &Layout, y: usize, tap: usize, size: usize) -> Option<usize> {
+    (y + tap).checked_sub(size / 2).filter(|&row| row < layout.height)
+}
+
+/// A row of a convolution to few channels. The row exists and is the task's alone; `sums` holds 32 numbers for each of its
+/// pixels, their number rounded up to a multiple of 8.
+struct SpreadTask<'a, F> {
+    convolution: &'a Convolution<'a>,
+    finish: &'a F,
+    sample: usize,
+    y: usize,
+    sums: &'a mut [f32],
+}
+
+impl<F: Finish> SpreadTask<'_, F> {
+    /// # Safety
+    /// As [`Task::run`]; a row of taps has `VECTORS` vectors.
+    #[inline(always)]
+    unsafe fn multiply<L: Lanes, const VECTORS: usize>(&mut self) {
+        let Convolution { input, layout, weights, .. } = self.convolution;
+        let Prepared { size, inputs, outputs, .. } = **weights;
+        let (finish, width, lanes) = (*self.finish, layout.width, layout.lanes());
+        let mut is_first = true;
+        for tap_row in 0..size {
+            let Some(y) = row_at(layout, self.y, tap_row, size) else { continue };
+            let taps = weights.data[tap_row * inputs * VECTORS * LANES..][..inputs * VECTORS * LANES].as_ptr();
+            for x in (0..width).step_by(8) {
+                // Pixels past the row's end are read and left out: a column and a row of at least 6 lie behind the last.
+                let pixels = input[layout.at(self.sample, y, x)..][..8 * lanes].as_ptr();
+                let sums = self.sums[x * VECTORS * LANES..][..8 * VECTORS * LANES].as_mut_ptr();
+                // SAFETY: the slices hold what is read and written.
+                unsafe {
+                    if is_first {
+                        L::product::<8, VECTORS, false>(inputs, pixels, lanes, taps, sums);
+                    } else {
+                        L::product::<8, VECTORS, true>(inputs, pixels, lanes, taps, sums);
+                    }
+                }
+            }
+            is_first = false;
+        }
+        for x in 0..width {
+            let mut pixel = [0.0_f32; LANES];
+            for tap in 0..size {
+                let Some(from) = (x + tap).checked_sub(size / 2).filter(|&from| from < width) else { continue };
+                let sums = &self.sums[from * VECTORS * LANES + tap * outputs..][..outputs];
+                pixel.iter_mut().zip(sums).for_each(|(pixel, sum)| *pixel += sum);
+            }
+            // SAFETY: the array is a vector; the pixel is one of this task's row.
+            unsafe { finish.put(L::load(pixel.as_ptr()), self.sample, self.y, x, 0) };
+        }
+    }
+}
+
+impl<F: Finish> Task for SpreadTask<'_, F> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(mut self) {
+        let Prepared { size, outputs, .. } = *self.convolution.weights;
+        // SAFETY: the caller's word.
+        unsafe {
+            if size * outputs > LANES {
+                self.multiply::<L, 2>();
+            } else {
+                self.multiply::<L, 1>();
             }
         }
         L::fence();

@@ -43,9 +43,8 @@ impl StridedWeights {
         StridedWeights { outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() }
     }
 
-    fn kernel(&self, output: usize, input: usize) -> [f32; 9] {
-        let start = (output * self.inputs + input) * 9;
-        std::array::from_fn(|tap| self.weight[start + tap])
+    fn tap(&self, output: usize, input: usize, tap: usize) -> f32 {
+        self.weight[(output * self.inputs + input) * 9 + tap]
     }
 
     /// The convolution of `input`, laid out as `from` in [`input_len`] elements, its border zero. Hands every output of
@@ -58,7 +57,7 @@ impl StridedWeights {
         to: Layout,
         finish: &impl Finish,
     ) {
-        let prepare = || Prepared::direct(self.outputs, self.inputs, |output, input| self.kernel(output, input));
+        let prepare = || Prepared::direct(self.outputs, self.inputs, |output, input, tap| self.tap(output, input, tap));
         let weights = self.forward.get_or_init(prepare);
         let phase = Phase { at: [0, 0], taps: (0..9).map(|tap| (tap, [tap / 3, tap % 3])).collect() };
         Strided { input, from, to, weights, grid: to, step: 2, spread: 1, phases: vec![phase] }
@@ -75,7 +74,7 @@ impl StridedWeights {
         to: Layout,
         finish: &impl Finish,
     ) {
-        let prepare = || Prepared::direct(self.inputs, self.outputs, |input, output| self.kernel(output, input));
+        let prepare = || Prepared::direct(self.inputs, self.outputs, |input, output, tap| self.tap(output, input, tap));
         let weights = self.backward.get_or_init(prepare);
         // Along an axis: an even pixel is the middle of one window; an odd one the end of one and the beginning of the
         // next. A tap, and how far down or right of the border its pixel lies.
