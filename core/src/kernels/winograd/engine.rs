@@ -377,43 +377,38 @@ impl<'a> Convolution<'a> {
         tiles.next_multiple_of(8) * self.layout.lanes() + SKEW
     }
 
+    /// Runs `work` on every row, its sample and place in that, with `len` elements of scratch.
+    fn each_row(&self, len: usize, work: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        let height = self.layout.height;
+        (0..self.layout.batch * height).into_par_iter().with_min_len(2).for_each(|row| {
+            with_scratch(len, |scratch| work(row / height, row % height, scratch));
+        });
+    }
+
     fn run_rows(&self, finish: &impl Finish) {
         let Prepared { size, inputs, .. } = *self.weights;
         let windows = self.layout.width.next_multiple_of(8) * size * size * inputs;
         let line = (self.layout.width + size - 1) * inputs;
-        let rows = self.layout.batch * self.layout.height;
-        (0..rows).into_par_iter().with_min_len(4).for_each(|row| {
-            with_scratch(windows + line + 8 * BLOCK, |scratch| {
-                let (windows, scratch) = scratch.split_at_mut(windows);
-                let (line, products) = scratch.split_at_mut(line);
-                let (sample, y) = (row / self.layout.height, row % self.layout.height);
-                let task = RowTask { convolution: self, finish, sample, y, windows, line, products };
-                // SAFETY: the row exists and is this task's alone.
-                unsafe { self.instructions.run(task) };
-            });
+        self.each_row(windows + line + 8 * BLOCK, |sample, y, scratch| {
+            let (windows, scratch) = scratch.split_at_mut(windows);
+            let (line, products) = scratch.split_at_mut(line);
+            let task = RowTask { convolution: self, finish, sample, y, windows, line, products };
+            // SAFETY: the row exists and is this task's alone.
+            unsafe { self.instructions.run(task) };
         });
     }
 
     fn run_spread(&self, finish: &impl Finish) {
-        let sums = self.layout.width.next_multiple_of(8) * BLOCK;
-        let rows = self.layout.batch * self.layout.height;
-        (0..rows).into_par_iter().with_min_len(4).for_each(|row| {
-            with_scratch(sums, |sums| {
-                let (sample, y) = (row / self.layout.height, row % self.layout.height);
-                // SAFETY: the row exists and is this task's alone.
-                unsafe { self.instructions.run(SpreadTask { convolution: self, finish, sample, y, sums }) };
-            });
+        self.each_row(self.layout.width.next_multiple_of(8) * BLOCK, |sample, y, sums| {
+            // SAFETY: the row exists and is this task's alone.
+            unsafe { self.instructions.run(SpreadTask { convolution: self, finish, sample, y, sums }) };
         });
     }
 
     fn run_pixels(&self, finish: &impl Finish) {
-        let rows = self.layout.batch * self.layout.height;
-        (0..rows).into_par_iter().with_min_len(2).for_each(|row| {
-            with_scratch(8 * BLOCK, |products| {
-                let (sample, y) = (row / self.layout.height, row % self.layout.height);
-                // SAFETY: the row exists and is this task's alone.
-                unsafe { self.instructions.run(PixelTask { convolution: self, finish, sample, y, products }) };
-            });
+        self.each_row(8 * BLOCK, |sample, y, products| {
+            // SAFETY: the row exists and is this task's alone.
+            unsafe { self.instructions.run(PixelTask { convolution: self, finish, sample, y, products }) };
         });
     }
 
@@ -825,7 +820,7 @@ impl<F: Finish> RowTask<'_, F> {
         self.line.fill(0.0);
         for tap_row in 0..size {
             let pixels = &mut self.line[reach * inputs..][..layout.width * inputs];
-            match row_at(layout, self.y, tap_row, size) {
+            match read_by(self.y, tap_row, size, layout.height) {
                 Some(y) => {
                     let source = input[layout.at(self.sample, y, 0)..].chunks_exact(lanes);
                     for (target, source) in pixels.chunks_exact_mut(inputs).zip(source) {
@@ -878,10 +873,10 @@ impl<F: Finish> Task for RowTask<'_, F> {
     }
 }
 
-/// The row that tap row `tap` of a kernel of `size` rows reads for output row `y`, if it lies inside the image.
+/// Along an axis, the input that tap `tap` of `size` reads for output `at`, if it is one of the image's `extent`.
 #[inline(always)]
-fn row_at(layout: &Layout, y: usize, tap: usize, size: usize) -> Option<usize> {
-    (y + tap).checked_sub(size / 2).filter(|&row| row < layout.height)
+fn read_by(at: usize, tap: usize, size: usize, extent: usize) -> Option<usize> {
+    (at + tap).checked_sub(size / 2).filter(|&from| from < extent)
 }
 
 /// A row of a convolution to few channels. The row exists and is the task's alone; `sums` holds 32 numbers for each of its
@@ -904,7 +899,7 @@ impl<F: Finish> SpreadTask<'_, F> {
         let (finish, width, lanes) = (*self.finish, layout.width, layout.lanes());
         let mut is_first = true;
         for tap_row in 0..size {
-            let Some(y) = row_at(layout, self.y, tap_row, size) else { continue };
+            let Some(y) = read_by(self.y, tap_row, size, layout.height) else { continue };
             let taps = weights.data[tap_row * inputs * VECTORS * LANES..][..inputs * VECTORS * LANES].as_ptr();
             for x in (0..width).step_by(8) {
                 // Pixels past the row's end are read and left out: a column and a row of at least 6 lie behind the last.
@@ -924,7 +919,7 @@ impl<F: Finish> SpreadTask<'_, F> {
         for x in 0..width {
             let mut pixel = [0.0_f32; LANES];
             for tap in 0..size {
-                let Some(from) = (x + tap).checked_sub(size / 2).filter(|&from| from < width) else { continue };
+                let Some(from) = read_by(x, tap, size, width) else { continue };
                 let sums = &self.sums[from * VECTORS * LANES + tap * outputs..][..outputs];
                 pixel.iter_mut().zip(sums).for_each(|(pixel, sum)| *pixel += sum);
             }
@@ -940,7 +935,7 @@ impl<F: Finish> Task for SpreadTask<'_, F> {
         let Prepared { size, outputs, .. } = *self.convolution.weights;
         // SAFETY: the caller's word.
         unsafe {
-            if size * outputs > LANES {
+            if vectors(size * outputs, 0) == 2 {
                 self.multiply::<L, 2>();
             } else {
                 self.multiply::<L, 1>();
