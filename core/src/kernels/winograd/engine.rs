@@ -19,14 +19,15 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::lanes::{Instructions, LANES, Lanes, Task};
+use super::lanes::{ADDED, Ahead, CONTINUED, FRESH, Instructions, LANES, Lanes, Task};
 use super::layout::{Buffer, Layout};
 use super::transform::{OUTPUTS, TILE_POINTS, Transform, taps_exact};
 use crate::kernels::matmul::SharedMut;
 
 /// Output channels that share a block of weights.
 pub(super) const BLOCK: usize = 2 * LANES;
-/// Input channels whose weights are transformed at a time; a multiple of what a product sums at a time.
+/// Input channels that are multiplied at a time: their weights stay in the first-level cache while all tiles go by. A
+/// multiple of what a product sums at a time.
 const CHUNK: usize = 64;
 /// Pairs of channels from which on weights are transformed on the way.
 const LARGE: usize = 256 * 512;
@@ -181,6 +182,41 @@ impl Prepared {
 /// Vectors of a block of output channels.
 pub(super) fn vectors(outputs: usize, block: usize) -> usize {
     (outputs - block * BLOCK).div_ceil(LANES).min(2)
+}
+
+/// Where the points of some tiles lie: for each point, each [`CHUNK`] of input channels, one tile after the other, so that
+/// what is multiplied at a time lies in one piece. Rows that are many channels apart the processor does not see coming.
+#[derive(Clone, Copy)]
+struct Room {
+    /// Tiles that there is room for, a multiple of 8.
+    tiles: usize,
+    /// Input channels, in whole vectors.
+    lanes: usize,
+}
+
+impl Room {
+    fn new(tiles: usize, layout: &Layout) -> Self {
+        Room { tiles: tiles.next_multiple_of(8), lanes: layout.lanes() }
+    }
+
+    /// Elements from a point to the next.
+    fn stride(self) -> usize {
+        self.tiles * self.lanes + SKEW
+    }
+
+    /// Where the chunk of channels from `start` begins in a point, and how far apart its tiles are.
+    #[inline(always)]
+    fn chunk(self, start: usize) -> (usize, usize) {
+        (start * self.tiles, CHUNK.min(self.lanes - start))
+    }
+
+    /// Where a channel of a tile lies in a point.
+    #[inline(always)]
+    fn at(self, tile: usize, channel: usize) -> usize {
+        let start = channel / CHUNK * CHUNK;
+        let (begin, row) = self.chunk(start);
+        begin + tile * row + channel - start
+    }
 }
 
 /// What becomes of a finished output.
@@ -372,11 +408,6 @@ impl<'a> Convolution<'a> {
         (row / self.tiles_down(), row % self.tiles_down() * OUTPUTS, column * OUTPUTS)
     }
 
-    /// Elements between a tile's points, for `tiles` tiles.
-    fn point_stride(&self, tiles: usize) -> usize {
-        tiles.next_multiple_of(8) * self.layout.lanes() + SKEW
-    }
-
     /// Runs `work` on every row, its sample and place in that, with `len` elements of scratch.
     fn each_row(&self, len: usize, work: impl Fn(usize, usize, &mut [f32]) + Sync) {
         let height = self.layout.height;
@@ -414,7 +445,8 @@ impl<'a> Convolution<'a> {
 
     fn run_blocks(&self, finish: &impl Finish) {
         let block = TILES;
-        let [points, products] = [self.point_stride(block), block * BLOCK + LANES];
+        let room = Room::new(block, &self.layout);
+        let [points, products] = [room.stride(), block * BLOCK + LANES];
         (0..self.tiles().div_ceil(block)).into_par_iter().for_each(|index| {
             with_scratch(TILE_POINTS * (points + products), |scratch| {
                 let (points_at, products_at) = scratch.split_at_mut(TILE_POINTS * points);
@@ -424,7 +456,7 @@ impl<'a> Convolution<'a> {
                     first: index * block,
                     tiles: block.min(self.tiles() - index * block),
                     points: points_at.as_mut_ptr(),
-                    point_stride: points,
+                    room,
                     products: products_at.as_mut_ptr(),
                     product_stride: products,
                 };
@@ -438,18 +470,18 @@ impl<'a> Convolution<'a> {
         // Groups of the same size: the weights are transformed for each.
         let groups = self.tiles().div_ceil(GROUP);
         let group = self.tiles().div_ceil(groups).next_multiple_of(8).min(self.tiles());
-        let points = self.point_stride(group);
-        shared.reserve(TILE_POINTS * points);
+        let room = Room::new(group, &self.layout);
+        shared.reserve(TILE_POINTS * room.stride());
         for first in (0..self.tiles()).step_by(group) {
             let tiles = group.min(self.tiles() - first);
-            let target = SharedMut::new(&mut *shared);
+            let points = SharedMut::new(&mut *shared);
             (0..tiles.div_ceil(8)).into_par_iter().for_each(|part| {
                 let task = InputTask {
                     convolution: self,
-                    first: first + part * 8,
-                    tiles: 8.min(tiles - part * 8),
-                    points: target.at(part * 8 * self.layout.lanes()),
-                    point_stride: points,
+                    first,
+                    part: [part * 8, tiles.min(part * 8 + 8)],
+                    points: points.at(0),
+                    room,
                 };
                 // SAFETY: `shared` holds the points of a group, and these tiles' points are this task's alone.
                 unsafe { self.instructions.run(task) };
@@ -467,7 +499,7 @@ impl<'a> Convolution<'a> {
                         tiles,
                         block,
                         points: shared.as_ptr(),
-                        point_stride: points,
+                        room,
                         products: products_at.as_mut_ptr(),
                         product_stride: products,
                         weights: weights_at.as_mut_ptr(),
@@ -481,16 +513,16 @@ impl<'a> Convolution<'a> {
         }
     }
 
-    /// The points of `tiles` tiles from `first`, a tile's channels contiguous, a point's tiles one after the other.
+    /// The points of the tiles `part[0]..part[1]` behind `first`, which is the first that `points` has room for.
     ///
     /// # Safety
     /// The tiles exist, and their points can be written.
     #[inline(always)]
-    unsafe fn transform_input<L: Lanes>(&self, first: usize, tiles: usize, points: *mut f32, point_stride: usize) {
+    unsafe fn transform_input<L: Lanes>(&self, first: usize, part: [usize; 2], points: *mut f32, room: Room) {
         let lanes = self.layout.lanes();
         // SAFETY: the caller's task runs with the instructions of `L`.
         let transform = unsafe { Transform::<L>::new() };
-        for index in 0..tiles {
+        for index in part[0]..part[1] {
             let (sample, y, x) = self.tile(first + index);
             // The tile begins one pixel up and left of its outputs.
             let start = self.layout.at(sample, y, x) - (self.layout.columns() + 1) * lanes;
@@ -498,8 +530,8 @@ impl<'a> Convolution<'a> {
                 // SAFETY: whole tiles and their border lie inside the layout, which the input holds (checked by `new`).
                 unsafe {
                     let source = self.input.as_ptr().add(start + channel);
-                    let target = points.add(index * lanes + channel);
-                    transform.input(source, self.layout.columns() * lanes, lanes, target, point_stride);
+                    let target = points.add(room.at(index, channel));
+                    transform.input(source, self.layout.columns() * lanes, lanes, target, room.stride());
                 }
             }
         }
@@ -562,24 +594,24 @@ pub(super) fn with_scratch(len: usize, work: impl FnOnce(&mut [f32])) {
     });
 }
 
-/// The products of one point: `tiles` rows of `depth` channels, `stride` apart, with `depth` rows of weights.
+/// The products of a chunk of one point: `tiles` rows of `depth` channels, `stride` apart, with `depth` rows of weights.
 ///
 /// # Safety
 /// The rows, rounded up to a multiple of 4, can be read, and as many rows of products written.
 #[inline(always)]
-unsafe fn multiply_point<L: Lanes, const VECTORS: usize, const ADD: bool>(
-    tiles: usize,
-    depth: usize,
+unsafe fn multiply_chunk<L: Lanes, const VECTORS: usize, const ONTO: u8>(
+    [tiles, depth]: [usize; 2],
     points: *const f32,
     stride: usize,
     weights: *const f32,
     products: *mut f32,
+    mut ahead: Ahead,
 ) {
     for tile in (0..tiles).step_by(4) {
         // SAFETY: rows of the caller's arrays, at most three past the last tile.
         unsafe {
             let (a, c) = (points.add(tile * stride), products.add(tile * VECTORS * LANES));
-            L::product::<4, VECTORS, ADD>(depth, a, stride, weights, c);
+            L::product::<4, VECTORS, ONTO>(depth, a, stride, weights, c, &mut ahead);
         }
     }
 }
@@ -592,30 +624,53 @@ struct BlockTask<'a, F> {
     first: usize,
     tiles: usize,
     points: *mut f32,
-    point_stride: usize,
+    room: Room,
     products: *mut f32,
     product_stride: usize,
+}
+
+impl<F: Finish> BlockTask<'_, F> {
+    /// # Safety
+    /// As [`Task::run`]; the block has `VECTORS` vectors.
+    #[inline(always)]
+    unsafe fn multiply<L: Lanes, const VECTORS: usize>(&self, block: usize) {
+        let weights = self.convolution.weights;
+        let width = VECTORS * LANES;
+        for point in 0..TILE_POINTS {
+            let of_point = &weights.block(block)[point * weights.inputs * width..][..weights.inputs * width];
+            for start in (0..weights.inputs).step_by(CHUNK) {
+                let depth = CHUNK.min(weights.inputs - start);
+                let (begin, stride) = self.room.chunk(start);
+                // SAFETY: the fields' pointers hold the points and products of the tiles.
+                unsafe {
+                    let a = self.points.add(point * self.room.stride() + begin);
+                    let b = of_point[start * width..][..depth * width].as_ptr();
+                    let c = self.products.add(point * self.product_stride);
+                    // The next point's weights come from afar.
+                    let ahead = Ahead::new(b.wrapping_add(of_point.len()), depth * width);
+                    if start == 0 {
+                        multiply_chunk::<L, VECTORS, FRESH>([self.tiles, depth], a, stride, b, c, ahead);
+                    } else {
+                        multiply_chunk::<L, VECTORS, CONTINUED>([self.tiles, depth], a, stride, b, c, ahead);
+                    }
+                }
+            }
+        }
+    }
 }
 
 impl<F: Finish> Task for BlockTask<'_, F> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
-        let Convolution { weights, layout, .. } = self.convolution;
+        let weights = self.convolution.weights;
         // SAFETY: the fields' pointers hold what the methods need.
         unsafe {
-            self.convolution.transform_input::<L>(self.first, self.tiles, self.points, self.point_stride);
+            self.convolution.transform_input::<L>(self.first, [0, self.tiles], self.points, self.room);
             for block in 0..weights.blocks() {
-                let vectors = vectors(weights.outputs, block);
-                for point in 0..TILE_POINTS {
-                    let a = self.points.add(point * self.point_stride);
-                    let b = weights.block(block)[point * weights.inputs * vectors * LANES..].as_ptr();
-                    let c = self.products.add(point * self.product_stride);
-                    let (tiles, depth, stride) = (self.tiles, weights.inputs, layout.lanes());
-                    if vectors == 2 {
-                        multiply_point::<L, 2, false>(tiles, depth, a, stride, b, c);
-                    } else {
-                        multiply_point::<L, 1, false>(tiles, depth, a, stride, b, c);
-                    }
+                if vectors(weights.outputs, block) == 2 {
+                    self.multiply::<L, 2>(block);
+                } else {
+                    self.multiply::<L, 1>(block);
                 }
                 let (first, tiles) = (self.first, self.tiles);
                 let (products, stride) = (self.products, self.product_stride);
@@ -626,21 +681,20 @@ impl<F: Finish> Task for BlockTask<'_, F> {
     }
 }
 
-/// The first step for some tiles of a group. The pointer leads to room for their points, as
-/// [`Convolution::transform_input`] demands.
+/// The first step for a part of a group, which begins with tile `first`. The pointer leads to room for the group's points.
 struct InputTask<'a> {
     convolution: &'a Convolution<'a>,
     first: usize,
-    tiles: usize,
+    part: [usize; 2],
     points: *mut f32,
-    point_stride: usize,
+    room: Room,
 }
 
 impl Task for InputTask<'_> {
     #[inline(always)]
     unsafe fn run<L: Lanes>(self) {
         // SAFETY: the fields' pointer holds the tiles' points.
-        unsafe { self.convolution.transform_input::<L>(self.first, self.tiles, self.points, self.point_stride) };
+        unsafe { self.convolution.transform_input::<L>(self.first, self.part, self.points, self.room) };
     }
 }
 
@@ -652,7 +706,7 @@ struct OutputTask<'a, F> {
     tiles: usize,
     block: usize,
     points: *const f32,
-    point_stride: usize,
+    room: Room,
     products: *mut f32,
     product_stride: usize,
     weights: *mut f32,
@@ -664,14 +718,14 @@ impl<F: Finish> OutputTask<'_, F> {
     /// As [`Task::run`]; the block has `VECTORS` vectors.
     #[inline(always)]
     unsafe fn multiply<L: Lanes, const VECTORS: usize>(&self) {
-        let Convolution { weights, layout, .. } = self.convolution;
+        let weights = self.convolution.weights;
         let source = weights.block(self.block).as_ptr();
-        let stride = layout.lanes();
         // SAFETY: the task runs with the instructions of `L`.
         let transform = unsafe { Transform::<L>::new() };
         for start in (0..weights.inputs).step_by(CHUNK) {
             let depth = CHUNK.min(weights.inputs - start);
             let width = VECTORS * LANES;
+            let (begin, stride) = self.room.chunk(start);
             if weights.form == Form::Taps {
                 for pair in 0..depth * VECTORS {
                     let (input, vector) = (pair / VECTORS, pair % VECTORS);
@@ -686,17 +740,21 @@ impl<F: Finish> OutputTask<'_, F> {
             for point in 0..TILE_POINTS {
                 // SAFETY: the fields' pointers hold the group's points and products and this part of the weights.
                 unsafe {
-                    let a = self.points.add(point * self.point_stride + start);
-                    let b = if weights.form == Form::Points {
-                        source.add((point * weights.inputs + start) * width)
+                    let a = self.points.add(point * self.room.stride() + begin);
+                    let (b, ahead) = if weights.form == Form::Points {
+                        let b = source.add((point * weights.inputs + start) * width);
+                        (b, Ahead::new(b.wrapping_add(weights.inputs * width), depth * width))
                     } else {
-                        self.weights.add(point * self.weight_stride)
+                        // While this chunk is multiplied the next one's taps arrive, a part with each point.
+                        let part = 9 * depth * width / TILE_POINTS;
+                        let ahead = source.wrapping_add(9 * (start + depth) * width + point * part);
+                        (self.weights.add(point * self.weight_stride).cast_const(), Ahead::new(ahead, part))
                     };
                     let c = self.products.add(point * self.product_stride);
                     if start > 0 {
-                        multiply_point::<L, VECTORS, true>(self.tiles, depth, a, stride, b, c);
+                        multiply_chunk::<L, VECTORS, ADDED>([self.tiles, depth], a, stride, b, c, ahead);
                     } else {
-                        multiply_point::<L, VECTORS, false>(self.tiles, depth, a, stride, b, c);
+                        multiply_chunk::<L, VECTORS, FRESH>([self.tiles, depth], a, stride, b, c, ahead);
                     }
                 }
             }
@@ -742,7 +800,7 @@ unsafe fn put_products<L: Lanes, const VECTORS: usize>(
     let products = products[..8 * VECTORS * LANES].as_mut_ptr();
     // SAFETY: the slice holds the products of 8 rows; the caller vouches for the rest.
     unsafe {
-        L::product::<8, VECTORS, false>(depth, rows, stride, taps, products);
+        L::product::<8, VECTORS, FRESH>(depth, rows, stride, taps, products, &mut Ahead::nothing());
         for index in 0..count {
             for vector in 0..VECTORS {
                 let value = L::load(products.add((index * VECTORS + vector) * LANES));
@@ -905,12 +963,13 @@ impl<F: Finish> SpreadTask<'_, F> {
                 // Pixels past the row's end are read and left out: a column and a row of at least 6 lie behind the last.
                 let pixels = input[layout.at(self.sample, y, x)..][..8 * lanes].as_ptr();
                 let sums = self.sums[x * VECTORS * LANES..][..8 * VECTORS * LANES].as_mut_ptr();
+                let ahead = &mut Ahead::nothing();
                 // SAFETY: the slices hold what is read and written.
                 unsafe {
                     if is_first {
-                        L::product::<8, VECTORS, false>(inputs, pixels, lanes, taps, sums);
+                        L::product::<8, VECTORS, FRESH>(inputs, pixels, lanes, taps, sums, ahead);
                     } else {
-                        L::product::<8, VECTORS, true>(inputs, pixels, lanes, taps, sums);
+                        L::product::<8, VECTORS, ADDED>(inputs, pixels, lanes, taps, sums, ahead);
                     }
                 }
             }

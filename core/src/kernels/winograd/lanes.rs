@@ -54,19 +54,23 @@ pub(crate) trait Lanes: Copy {
     fn equal(self, other: Self) -> u16;
     /// Zero in each lane whose bit is clear.
     fn keep(self, mask: u16) -> Self;
+    /// Asks the caches for the line at `address`, which may be any.
+    #[inline(always)]
+    fn prefetch(_address: *const f32) {}
     /// `c (+)= a b` for a small block: `ROWS` (a multiple of 4) rows of `a`, `a_stride` apart and `depth` long; `b` has
-    /// `depth` rows of `16 * VECTORS`, one after the other; so has `c`, `ROWS` of them. With `ADD` the product is
-    /// added to `c`. Sums [`DEPTH`] terms at a time, these sums in order, and adds them to `c` at last, on every instruction
-    /// set alike.
+    /// `depth` rows of `16 * VECTORS`, one after the other; so has `c`, `ROWS` of them. `ONTO` says what becomes of what `c`
+    /// holds: [`FRESH`], [`ADDED`] or [`CONTINUED`]. Sums [`DEPTH`] terms at a time and adds these sums in order, on every
+    /// instruction set alike. On the way it asks for what is `ahead`.
     ///
     /// # Safety
     /// The processor has the type's instruction set; the blocks can be read and `c` written.
-    unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+    unsafe fn product<const ROWS: usize, const VECTORS: usize, const ONTO: u8>(
         depth: usize,
         a: *const f32,
         a_stride: usize,
         b: *const f32,
         c: *mut f32,
+        ahead: &mut Ahead,
     );
 
     /// Itself where `mask` has a bit, `slope` times itself elsewhere.
@@ -87,6 +91,46 @@ pub(crate) trait Lanes: Copy {
 /// Terms of a product that are summed before they are added to the rest: one long sum would lose more to rounding than a
 /// direct convolution does.
 pub(crate) const DEPTH: usize = 16;
+
+/// A product overwrites what was there.
+pub(crate) const FRESH: u8 = 0;
+/// A product is added to what was there once it is summed.
+pub(crate) const ADDED: u8 = 1;
+/// A product's sums are added, one by one, to what was there: the bits are those of one product of both depths.
+pub(crate) const CONTINUED: u8 = 2;
+
+/// Memory that is read soon. A product asks for a few lines of it with each [`DEPTH`] terms: all at once they would wait
+/// for each other, and the product for them.
+pub(crate) struct Ahead {
+    next: *const f32,
+    lines: usize,
+}
+
+impl Ahead {
+    /// `len` elements from `start`, as far as the products get. Any address will do: nothing is read.
+    #[inline(always)]
+    pub(crate) fn new(start: *const f32, len: usize) -> Self {
+        Ahead { next: start, lines: len / LANES }
+    }
+
+    /// Nothing to ask for.
+    #[inline(always)]
+    pub(crate) fn nothing() -> Self {
+        Ahead::new(std::ptr::null(), 0)
+    }
+
+    /// Asks for some lines. A quarter of what is read of `b` meanwhile makes as much as all of `b`, by four products with it.
+    #[inline(always)]
+    fn ask<L: Lanes>(&mut self, lines: usize) {
+        if self.lines >= lines {
+            for line in 0..lines {
+                L::prefetch(self.next.wrapping_add(line * LANES));
+            }
+            self.next = self.next.wrapping_add(lines * LANES);
+            self.lines -= lines;
+        }
+    }
+}
 
 /// A piece of work over [`Lanes`]; implement `run` with `#[inline(always)]`.
 pub(crate) trait Task {
@@ -282,17 +326,24 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+    unsafe fn product<const ROWS: usize, const VECTORS: usize, const ONTO: u8>(
         depth: usize,
         a: *const f32,
         a_stride: usize,
         b: *const f32,
         c: *mut f32,
+        _ahead: &mut Ahead,
     ) {
         // Two rows at a time: eight registers of four.
         for row in (0..ROWS).step_by(2) {
             for vector in 0..VECTORS {
                 let mut whole = [Portable([0.0; LANES]); 2];
+                if ONTO == CONTINUED {
+                    for index in 0..2 {
+                        // SAFETY: row and vector lie inside the caller's `c`.
+                        whole[index] = unsafe { Portable::load(c.add(((row + index) * VECTORS + vector) * LANES)) };
+                    }
+                }
                 for start in (0..depth).step_by(DEPTH) {
                     let mut sums = [[0.0_f32; LANES]; 2];
                     for step in start..depth.min(start + DEPTH) {
@@ -313,7 +364,7 @@ impl Lanes for Portable {
                     // SAFETY: row and vector lie inside the caller's `c`.
                     unsafe {
                         let target = c.add(((row + index) * VECTORS + vector) * LANES);
-                        if ADD { sums.add(Portable::load(target)) } else { sums }.store(target);
+                        if ONTO == ADDED { sums.add(Portable::load(target)) } else { sums }.store(target);
                     }
                 }
             }
@@ -325,13 +376,29 @@ impl Lanes for Portable {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{DEPTH, Lanes};
+    use super::{ADDED, Ahead, CONTINUED, DEPTH, Lanes};
+
+    /// [`Lanes::prefetch`] into the second-level cache: what lies ahead is more than the first holds.
+    macro_rules! asks_ahead {
+        () => {
+            #[inline(always)]
+            fn prefetch(address: *const f32) {
+                // SAFETY: a hint, which no address makes fail and every x86-64 processor has.
+                #[allow(unused_unsafe)]
+                unsafe {
+                    _mm_prefetch::<_MM_HINT_T1>(address.cast())
+                }
+            }
+        };
+    }
 
     /// One register of sixteen.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512(__m512);
 
     impl Lanes for Avx512 {
+        asks_ahead!();
+
         #[inline(always)]
         unsafe fn load(source: *const f32) -> Self {
             // SAFETY: the caller vouches for the processor and 16 elements.
@@ -426,12 +493,13 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+        unsafe fn product<const ROWS: usize, const VECTORS: usize, const ONTO: u8>(
             depth: usize,
             a: *const f32,
             a_stride: usize,
             b: *const f32,
             c: *mut f32,
+            ahead: &mut Ahead,
         ) {
             // Four rows at a time: with two vectors eight sums of a part, eight of the whole.
             let mut row = 0;
@@ -440,7 +508,15 @@ mod x86 {
                 unsafe {
                     let (mut a, mut b) = (a.add(row * a_stride), b);
                     let mut whole = [[_mm512_setzero_ps(); VECTORS]; 4];
+                    if ONTO == CONTINUED {
+                        for index in 0..4 {
+                            for vector in 0..VECTORS {
+                                whole[index][vector] = _mm512_loadu_ps(c.add(16 * ((row + index) * VECTORS + vector)));
+                            }
+                        }
+                    }
                     for _ in 0..depth / DEPTH {
+                        ahead.ask::<Self>(DEPTH * VECTORS / 4);
                         let part = avx512_part::<VECTORS>(DEPTH, a, a_stride, b);
                         add_to(&mut whole, part);
                         (a, b) = (a.add(DEPTH), b.add(16 * VECTORS * DEPTH));
@@ -453,7 +529,7 @@ mod x86 {
                         for vector in 0..VECTORS {
                             let target = c.add(16 * ((row + index) * VECTORS + vector));
                             let sum = whole[index][vector];
-                            let sum = if ADD { _mm512_add_ps(sum, _mm512_loadu_ps(target)) } else { sum };
+                            let sum = if ONTO == ADDED { _mm512_add_ps(sum, _mm512_loadu_ps(target)) } else { sum };
                             _mm512_storeu_ps(target, sum);
                         }
                     }
@@ -513,6 +589,8 @@ mod x86 {
     pub(crate) struct Avx2(__m256, __m256);
 
     impl Lanes for Avx2 {
+        asks_ahead!();
+
         #[inline(always)]
         unsafe fn load(source: *const f32) -> Self {
             // SAFETY: the caller vouches for the processor and 16 elements.
@@ -631,12 +709,13 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn product<const ROWS: usize, const VECTORS: usize, const ADD: bool>(
+        unsafe fn product<const ROWS: usize, const VECTORS: usize, const ONTO: u8>(
             depth: usize,
             a: *const f32,
             a_stride: usize,
             b: *const f32,
             c: *mut f32,
+            ahead: &mut Ahead,
         ) {
             // Four rows of sixteen at a time: eight sums.
             for block in 0..ROWS / 4 * VECTORS {
@@ -645,8 +724,14 @@ mod x86 {
                 unsafe {
                     let a = a.add(row * a_stride);
                     let mut whole = [Avx2(_mm256_setzero_ps(), _mm256_setzero_ps()); 4];
+                    if ONTO == CONTINUED {
+                        for index in 0..4 {
+                            whole[index] = Avx2::load(c.add(16 * ((row + index) * VECTORS + vector)));
+                        }
+                    }
                     let mut start = 0;
                     while start < depth {
+                        ahead.ask::<Self>(DEPTH / 4);
                         let mut sums = [[_mm256_setzero_ps(); 2]; 4];
                         for step in start..depth.min(start + DEPTH) {
                             let b = b.add(16 * (step * VECTORS + vector));
@@ -666,7 +751,7 @@ mod x86 {
                     for index in 0..4 {
                         let target = c.add(16 * ((row + index) * VECTORS + vector));
                         let sums = whole[index];
-                        if ADD { sums.add(Avx2::load(target)) } else { sums }.store(target);
+                        if ONTO == ADDED { sums.add(Avx2::load(target)) } else { sums }.store(target);
                     }
                 }
             }
@@ -678,7 +763,8 @@ mod x86 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{LANES, mul_add};
+    use super::*;
+    use crate::kernels::matmul::test_support::values;
 
     /// Any bits, and numbers whose products and sums meet: those that lie between two singles, and their neighbours.
     fn numbers() -> impl Strategy<Value = f32> {
@@ -695,6 +781,48 @@ mod tests {
         fn a_fused_multiplication_and_addition_rounds_once(a in numbers(), b in numbers(), c in numbers()) {
             let (got, expected) = (mul_add([a; LANES], [b; LANES], [c; LANES])[3], a.mul_add(b, c));
             prop_assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{got} {expected}");
+        }
+    }
+
+    /// `c` after products of the channels up to `middle` and of those behind it.
+    struct Parts<'a> {
+        middle: usize,
+        a: &'a [f32],
+        b: &'a [f32],
+        c: &'a mut [f32],
+    }
+
+    impl Task for Parts<'_> {
+        #[inline(always)]
+        unsafe fn run<L: Lanes>(self) {
+            let Parts { middle, a, b, c } = self;
+            let (depth, ahead) = (a.len() / 4, &mut Ahead::nothing());
+            let rest = b[middle * 2 * LANES..].as_ptr();
+            // SAFETY: `a` has 4 rows of `depth`, `b` `depth` rows and `c` 4 rows of two vectors.
+            unsafe {
+                L::product::<4, 2, FRESH>(middle, a.as_ptr(), depth, b.as_ptr(), c.as_mut_ptr(), ahead);
+                L::product::<4, 2, CONTINUED>(depth - middle, a[middle..].as_ptr(), depth, rest, c.as_mut_ptr(), ahead);
+            }
+        }
+    }
+
+    #[test]
+    fn a_continued_product_has_the_bits_of_one_product() {
+        for depth in [70, 128, 150] {
+            let (a, b) = (values::<f32>(4 * depth, 1), values::<f32>(depth * 2 * LANES, 2));
+            let product = |isa, middle| {
+                let mut c = vec![f32::NAN; 8 * LANES];
+                // SAFETY: the slices have the lengths that the task names.
+                unsafe { Instructions::of(isa).run(Parts { middle, a: &a, b: &b, c: &mut c }) };
+                c
+            };
+            let whole = product(Isa::Portable, depth);
+            assert!(whole.iter().all(|value| value.is_finite()), "{depth}");
+            for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+                for middle in [16, 64, depth] {
+                    assert_eq!(whole, product(isa, middle), "{isa:?}: {middle} of {depth}");
+                }
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use super::engine::{BLOCK, Finish, Prepared, vectors, with_scratch};
-use super::lanes::{Instructions, LANES, Lanes, Task};
+use super::lanes::{ADDED, Ahead, FRESH, Instructions, LANES, Lanes, Task};
 use super::layout::Layout;
 
 /// Pixels whose products are formed at a time.
@@ -160,13 +160,13 @@ impl<F: Finish> RowsTask<'_, F> {
                         let start = corner + (down * from.columns() + right) * lanes;
                         let pixels = input[start..][..(PIXELS - 1) * step * lanes + depth].as_ptr();
                         let taps = block[tap * depth * VECTORS * LANES..].as_ptr();
-                        let stride = step * lanes;
+                        let (stride, ahead) = (step * lanes, &mut Ahead::nothing());
                         // SAFETY: the slices hold the pixels, the tap's weights and the products.
                         unsafe {
                             if index == 0 {
-                                L::product::<PIXELS, VECTORS, false>(depth, pixels, stride, taps, products);
+                                L::product::<PIXELS, VECTORS, FRESH>(depth, pixels, stride, taps, products, ahead);
                             } else {
-                                L::product::<PIXELS, VECTORS, true>(depth, pixels, stride, taps, products);
+                                L::product::<PIXELS, VECTORS, ADDED>(depth, pixels, stride, taps, products, ahead);
                             }
                         }
                     }

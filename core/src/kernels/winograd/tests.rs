@@ -5,7 +5,7 @@ use crate::kernels::conv::{conv2d, conv2d_input_gradient};
 use crate::kernels::isa::Isa;
 
 /// Taps along an axis; batch, input channels, output channels, height, width.
-const CASES: [(usize, [usize; 5]); 20] = [
+const CASES: [(usize, [usize; 5]); 21] = [
     (3, [1, 1, 1, 1, 1]),
     (3, [1, 3, 64, 17, 23]),
     (3, [2, 5, 7, 4, 9]),
@@ -15,6 +15,7 @@ const CASES: [(usize, [usize; 5]); 20] = [
     (3, [1, 130, 48, 9, 5]),
     (3, [2, 16, 33, 2, 50]),
     (3, [1, 64, 80, 40, 41]),
+    (3, [1, 150, 40, 33, 32]),
     (3, [1, 256, 512, 6, 7]),
     (3, [1, 520, 270, 5, 3]),
     (3, [5, 20, 17, 3, 3]),
