@@ -5,6 +5,9 @@
 //! cache. Where they are large, all tiles of a *group* are transformed first, and a task owns 32 output channels, whose
 //! weights it transforms on the way: reading 36 points for each kernel of 9 taps from memory would take longer.
 //!
+//! Products run over 64 input channels at a time, of all the tiles, whose points lie side by side ([`Room`]): these weights
+//! stay in the first-level cache, and what the next ones come from is asked for meanwhile ([`Ahead`]).
+//!
 //! Where either side has at most [`FEW`] channels there is little to save, and direct ways are as fast, round less and
 //! take kernels of any odd size: of few input channels the windows of a row are gathered, and multiplied with the taps; of
 //! few outputs each pixel is multiplied with all taps of a row at once, and what these give is spread over its neighbours.
