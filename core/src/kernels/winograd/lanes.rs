@@ -54,9 +54,6 @@ pub(crate) trait Lanes: Copy {
     fn equal(self, other: Self) -> u16;
     /// Zero in each lane whose bit is clear.
     fn keep(self, mask: u16) -> Self;
-    /// Asks the caches for the line at `address`, which may be any.
-    #[inline(always)]
-    fn prefetch(_address: *const f32) {}
     /// `c (+)= a b` for a small block: `ROWS` (a multiple of 4) rows of `a`, `a_stride` apart and `depth` long; `b` has
     /// `depth` rows of `16 * VECTORS`, one after the other; so has `c`, `ROWS` of them. `ONTO` says what becomes of what `c`
     /// holds: [`FRESH`], [`ADDED`] or [`CONTINUED`]. Sums [`DEPTH`] terms at a time and adds these sums in order, on every
@@ -121,15 +118,27 @@ impl Ahead {
 
     /// Asks for some lines. A quarter of what is read of `b` meanwhile makes as much as all of `b`, by four products with it.
     #[inline(always)]
-    fn ask<L: Lanes>(&mut self, lines: usize) {
+    fn ask(&mut self, lines: usize) {
         if self.lines >= lines {
             for line in 0..lines {
-                L::prefetch(self.next.wrapping_add(line * LANES));
+                prefetch(self.next.wrapping_add(line * LANES));
             }
             self.next = self.next.wrapping_add(lines * LANES);
             self.lines -= lines;
         }
     }
+}
+
+/// Asks the second-level cache for the line at `address`, which may be any. The first level is for what is in use.
+#[inline(always)]
+fn prefetch(address: *const f32) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint, which every x86-64 processor has and no address makes fail.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(address.cast());
+    }
+    let _ = address;
 }
 
 /// A piece of work over [`Lanes`]; implement `run` with `#[inline(always)]`.
@@ -378,27 +387,11 @@ mod x86 {
 
     use super::{ADDED, Ahead, CONTINUED, DEPTH, Lanes};
 
-    /// [`Lanes::prefetch`] into the second-level cache: what lies ahead is more than the first holds.
-    macro_rules! asks_ahead {
-        () => {
-            #[inline(always)]
-            fn prefetch(address: *const f32) {
-                // SAFETY: a hint, which no address makes fail and every x86-64 processor has.
-                #[allow(unused_unsafe)]
-                unsafe {
-                    _mm_prefetch::<_MM_HINT_T1>(address.cast())
-                }
-            }
-        };
-    }
-
     /// One register of sixteen.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx512(__m512);
 
     impl Lanes for Avx512 {
-        asks_ahead!();
-
         #[inline(always)]
         unsafe fn load(source: *const f32) -> Self {
             // SAFETY: the caller vouches for the processor and 16 elements.
@@ -516,7 +509,7 @@ mod x86 {
                         }
                     }
                     for _ in 0..depth / DEPTH {
-                        ahead.ask::<Self>(DEPTH * VECTORS / 4);
+                        ahead.ask(DEPTH * VECTORS / 4);
                         let part = avx512_part::<VECTORS>(DEPTH, a, a_stride, b);
                         add_to(&mut whole, part);
                         (a, b) = (a.add(DEPTH), b.add(16 * VECTORS * DEPTH));
@@ -589,8 +582,6 @@ mod x86 {
     pub(crate) struct Avx2(__m256, __m256);
 
     impl Lanes for Avx2 {
-        asks_ahead!();
-
         #[inline(always)]
         unsafe fn load(source: *const f32) -> Self {
             // SAFETY: the caller vouches for the processor and 16 elements.
@@ -731,7 +722,7 @@ mod x86 {
                     }
                     let mut start = 0;
                     while start < depth {
-                        ahead.ask::<Self>(DEPTH / 4);
+                        ahead.ask(DEPTH / 4);
                         let mut sums = [[_mm256_setzero_ps(); 2]; 4];
                         for step in start..depth.min(start + DEPTH) {
                             let b = b.add(16 * (step * VECTORS + vector));
