@@ -2,6 +2,7 @@
 //!
 //! Run by `scripts/test-mpi.sh` under `mpirun -n 2`; alone it is one process. Ends with a line `N passed, N failed`.
 
+#[path = "it/support/mod.rs"]
 mod support;
 
 use image_losses_penalties::{Communicator, MpiCommunicator, mpi};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use image_losses_core::Error;
+use image_losses_laws::drawn;
 use image_losses_perceptual::checkpoint::Checkpoint;
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
@@ -488,10 +489,10 @@ fn tar_files() {
 // --- damage at random ------------------------------------------------------------------------------------------------
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(drawn(2000))]
 
     #[test]
-    fn damaged_files_never_panic(
+    fn drawn_damaged_files_never_panic(
         which in 0..FILES.len(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
@@ -509,7 +510,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_pickles_never_panic(
+    fn drawn_damaged_pickles_never_panic(
         which in 0..FILES.len(),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         insert in prop::option::of((any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..8))),

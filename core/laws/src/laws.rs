@@ -6,11 +6,15 @@ use image_losses_core::gradcheck::{check_curvature, check_gradient, check_second
 use image_losses_core::kernels::{Array, count};
 use image_losses_core::{DType, Error, PointwiseLoss, Reduction, Result, Scalar};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
 use crate::case::{Case, cases, per_pixel};
-use crate::{Configured, Cpu, Engine, Hand, Lawful, Network, Rank, Takes, Weight};
+use crate::{Configured, Cpu, Engine, Hand, Lawful, Network, Rank, Takes, Weight, drawn};
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
 
 /// Cases drawn per law.
 const CASES: u32 = 64;
@@ -39,8 +43,7 @@ fn law<L: Debug, const K: usize>(
     law: impl Fn(&L, &Case<K>) -> Result<()>,
 ) {
     let cases_per_law = takes.network.map_or(cases_per_law.max(4), |network| network.cases);
-    let config = Config { cases: cases_per_law, failure_persistence: None, ..Config::default() };
-    let outcome = TestRunner::new(config).run(&(losses, cases(takes)), |(loss, case)| {
+    let outcome = TestRunner::new(drawn(cases_per_law)).run(&(losses, cases(takes)), |(loss, case)| {
         law(&loss, &case).expect("a loss refuses nothing that fits");
         Ok(())
     });

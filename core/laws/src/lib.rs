@@ -24,11 +24,10 @@
 
 mod bits;
 mod case;
+mod draw;
 mod engine;
 mod laws;
 mod plain;
-#[cfg(test)]
-mod tests;
 
 use std::fmt::Debug;
 
@@ -38,6 +37,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use case::Case;
+pub use draw::drawn;
 pub use engine::{Cpu, Derived, Engine, derive};
 pub use plain::Plain;
 

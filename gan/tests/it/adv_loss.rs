@@ -1,6 +1,7 @@
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::{Differentiable, Result, Tensor, Unary};
 use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvState, ImagePool, Sample, Step};
+use image_losses_laws::drawn;
 use proptest::prelude::*;
 
 use crate::tools::{Values, check_derivatives, close, differentiate, mean, scores, softplus, variant};
@@ -49,10 +50,10 @@ fn images() -> impl Strategy<Value = [Values; 2]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(drawn(64))]
 
     #[test]
-    fn values_are_the_formulas(
+    fn drawn_values_are_the_formulas(
         kind in prop::sample::select(TYPES.to_vec()),
         step in prop::sample::select(vec![Step::Discriminator, Step::Generator]),
         [fake, real] in images(),
@@ -88,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn derivatives_are_those_of_the_value(
+    fn drawn_derivatives_are_those_of_the_value(
         kind in prop::sample::select(TYPES.to_vec()),
         [fake, real] in images(),
         past in prop::collection::vec(-1.0f64..1.0, 1..4),
@@ -107,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn the_critics_gradient_is_that_of_its_value(
+    fn drawn_the_critics_gradient_is_that_of_its_value(
         kind in prop::sample::select(vec![AdvLossType::Gan, AdvLossType::WganGp]),
         [fake, real] in images(),
         slope in 0.5f64..2.0,

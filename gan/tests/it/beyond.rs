@@ -6,6 +6,7 @@ use image_losses_gan::{
     RelativisticAverageHingeLoss, RelativisticAverageHingeOptions, RelativisticPairingLoss, RelativisticPairingOptions,
     Step,
 };
+use image_losses_laws::drawn;
 use proptest::prelude::*;
 
 use crate::tools::{
@@ -26,10 +27,10 @@ fn batches() -> impl Strategy<Value = [Values; 2]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(drawn(64))]
 
     #[test]
-    fn pairing_is_r3gans_formula([fake, real] in pairs(), step in steps(), loss_weight in -2.0f64..2.0) {
+    fn drawn_pairing_is_r3gans_formula([fake, real] in pairs(), step in steps(), loss_weight in -2.0f64..2.0) {
         let loss = RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight })?;
         // L(θ, ψ) = E f(D(G(z)) − D(x)) with f(t) = −ln(1 + e⁻ᵗ): the generator minimises it with the roles of the two
         // swapped, in its non-saturating form; both are the softplus of a negated difference.
@@ -43,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn average_hinge_is_the_papers_formula([fake, real] in batches(), step in steps(), loss_weight in -2.0f64..2.0) {
+    fn drawn_average_hinge_is_the_papers_formula([fake, real] in batches(), step in steps(), loss_weight in -2.0f64..2.0) {
         let loss = RelativisticAverageHingeLoss::new(RelativisticAverageHingeOptions { loss_weight })?;
         let (mean_fake, mean_real) = (mean(fake.0.clone()), mean(real.0.clone()));
         let (mut expected, mut kink) = (0.0, f64::INFINITY);
@@ -64,7 +65,7 @@ proptest! {
     }
 
     #[test]
-    fn lecam_is_the_papers_formula(
+    fn drawn_lecam_is_the_papers_formula(
         [fake, real] in batches(),
         (alpha_real, alpha_fake) in (quarter(), quarter()),
         loss_weight in -2.0f64..2.0,
@@ -80,7 +81,7 @@ proptest! {
     }
 
     #[test]
-    fn averages_move_as_the_paper_says(decay in 0.0f64..1.0, means in prop::collection::vec((-3.0f64..3.0, -3.0f64..3.0), 1..6)) {
+    fn drawn_averages_move_as_the_paper_says(decay in 0.0f64..1.0, means in prop::collection::vec((-3.0f64..3.0, -3.0f64..3.0), 1..6)) {
         let loss = LeCamLoss::new(LeCamOptions { decay, ..Default::default() })?;
         let mut averages = LeCamAverages::default();
         // In closed form: γᵗ·v₀ + (1 − γ) Σ γᵗ⁻ⁱ vᵢ.
@@ -101,7 +102,7 @@ proptest! {
     }
 
     #[test]
-    fn feature_matching_is_the_papers_formula(
+    fn drawn_feature_matching_is_the_papers_formula(
         layers in prop::collection::vec(pairs(), 1..4),
         mse: bool,
         loss_weight in -2.0f64..2.0,

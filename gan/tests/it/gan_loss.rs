@@ -1,5 +1,6 @@
 use image_losses_core::{Error, Loss};
 use image_losses_gan::{GanLoss, GanOptions, GanType, GaussianBlurOptions, Role};
+use image_losses_laws::drawn;
 use image_losses_ndarray::value_and_gradients;
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -104,10 +105,10 @@ fn flags_mean_the_roles_that_say_so() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(drawn(96))]
 
     #[test]
-    fn values_are_the_formulas(
+    fn drawn_values_are_the_formulas(
         options in options(),
         role in prop::sample::select(ROLES.to_vec()),
         (values, shape) in shapes().prop_flat_map(scores),
@@ -121,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn derivatives_are_those_of_the_value(
+    fn drawn_derivatives_are_those_of_the_value(
         options in options(),
         role in prop::sample::select(ROLES.to_vec()),
         input in shapes().prop_flat_map(scores),
@@ -131,7 +132,7 @@ proptest! {
     }
 
     #[test]
-    fn the_criterion_is_the_loss(
+    fn drawn_the_criterion_is_the_loss(
         options in options(),
         role in prop::sample::select(ROLES.to_vec()),
         (values, shape) in (1usize..4, 1usize..6).prop_flat_map(|(n, c)| scores(vec![n, c])),
@@ -151,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn scales_are_averaged(
+    fn drawn_scales_are_averaged(
         options in options(),
         role in prop::sample::select(ROLES.to_vec()),
         scales in prop::collection::vec(shapes().prop_flat_map(scores), 1..4),
@@ -165,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn smgan_derivatives_are_those_of_the_value(
+    fn drawn_smgan_derivatives_are_those_of_the_value(
         role in prop::sample::select(ROLES.to_vec()),
         (label, loss_weight, kernel) in (quarter(), -2.0f64..2.0, 0usize..3),
         (input, mask) in (1usize..3, 1usize..3, 1usize..4, 1usize..4, 1usize..5, 1usize..5).prop_flat_map(

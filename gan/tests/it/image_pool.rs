@@ -1,14 +1,15 @@
 use image_losses_core::Error;
 use image_losses_gan::{ImagePool, Sample};
+use image_losses_laws::drawn;
 use proptest::prelude::*;
 
 use crate::tools::variant;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(drawn(64))]
 
     #[test]
-    fn a_pool_holds_the_last_values(size in 0usize..8, batches in prop::collection::vec(0usize..6, 0..6)) {
+    fn drawn_a_pool_holds_the_last_values(size in 0usize..8, batches in prop::collection::vec(0usize..6, 0..6)) {
         let mut pool = ImagePool::new(size, 1);
         let mut all = Vec::new();
         for batch in batches {
@@ -23,7 +24,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sample_has_no_repetitions_and_follows_the_seed(seed: u64, size in 2usize..9, sample in 1usize..9) {
+    fn drawn_a_sample_has_no_repetitions_and_follows_the_seed(seed: u64, size in 2usize..9, sample in 1usize..9) {
         let filled = || {
             let mut pool = ImagePool::new(size, seed).with_sample_size(sample).unwrap();
             pool.add(0..size);

@@ -24,7 +24,7 @@
 //! `pytorch-reader` (0.22.1), given the files of `tests/checkpoint_hostile.rs`, panicked at none, but it keeps a call of
 //! `os.system` beside a tensor as an opaque value where this module has to refuse the file, takes 213 MB for a pickle of
 //! 862 bytes and 200 MB for an archive of 65 kB, reads an archive of which two entries overlap, and does
-//! not read TorchScript. `fuzz/` has a target per format, and `tests/checkpoint.rs` and `tests/formats.rs` compare with
+//! not read TorchScript. `fuzz/` has a target per format, and `tests/it/checkpoint.rs` and `tests/it/formats.rs` compare with
 //! files that PyTorch wrote.
 
 mod entry;

@@ -752,6 +752,7 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use image_losses_laws::drawn;
     use proptest::prelude::*;
 
     use super::*;
@@ -767,9 +768,9 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200_000))]
+        #![proptest_config(drawn(200_000))]
         #[test]
-        fn a_fused_multiplication_and_addition_rounds_once(a in numbers(), b in numbers(), c in numbers()) {
+        fn drawn_a_fused_multiplication_and_addition_rounds_once(a in numbers(), b in numbers(), c in numbers()) {
             let (got, expected) = (mul_add([a; LANES], [b; LANES], [c; LANES])[3], a.mul_add(b, c));
             prop_assert!(got.to_bits() == expected.to_bits() || got.is_nan() && expected.is_nan(), "{got} {expected}");
         }

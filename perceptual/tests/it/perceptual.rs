@@ -8,6 +8,7 @@ use image_losses_core::gradcheck::check_gradient;
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::frozen::Target;
 use image_losses_core::{Differentiable, Error, Result, Tensor};
+use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
 use image_losses_perceptual::networks::{Architecture, Vgg, VggType};
@@ -45,11 +46,11 @@ fn total<'g>(loss: &PerceptualLoss, inputs: &[AgTensor<'g, f64>]) -> Result<AgTe
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(drawn(12))]
 
     /// Against central differences, with options drawn too. The target has no gradient.
     #[test]
-    fn gradients(
+    fn drawn_gradients(
         kind in prop::sample::select(&VggType::ALL[..4]),
         criterion in prop::sample::select(&[Criterion::L1, Criterion::Mse][..]),
         (use_input_norm, norm_img) in any::<(bool, bool)>(),

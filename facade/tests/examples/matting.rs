@@ -1,11 +1,11 @@
 //! The example `matting` finds α: few steps on small photographs.
 
-#[path = "../examples/matting.rs"]
+#[path = "../../examples/matting.rs"]
 #[allow(unreachable_pub, reason = "public in the example, private here")]
-mod matting;
+mod example;
 
 use clap::Parser;
-use matting::{Arguments, run};
+use example::{Arguments, run};
 
 fn finds(engine: &str) {
     let out = std::env::temp_dir().join(format!("image-losses-{}-matting-{engine}", std::process::id()));

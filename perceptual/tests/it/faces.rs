@@ -1,9 +1,7 @@
 //! The losses of faces: LightCNN and ArcFace's networks.
 #![cfg(all(feature = "light-cnn", feature = "face-id"))]
 
-mod common;
-
-use common::{directional_error, elements, tensor, values};
+use crate::common::{directional_error, elements, tensor, values};
 use image_losses_core::{Error, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;

@@ -1,7 +1,5 @@
 //! Means over several processes: threads that exchange numbers stand for them.
 
-mod support;
-
 use std::sync::{Barrier, Mutex};
 
 use image_losses_autograd::run;
@@ -36,7 +34,9 @@ fn parts_of_a_batch_give_what_the_whole_gives() {
             let ranks: Vec<_> = (0..size)
                 .map(|rank| {
                     let (slots, barrier) = (&slots, &barrier);
-                    scope.spawn(move || support::processes::checks(rank, &Thread { rank, slots, barrier }).unwrap())
+                    scope.spawn(move || {
+                        crate::support::processes::checks(rank, &Thread { rank, slots, barrier }).unwrap()
+                    })
                 })
                 .collect();
             ranks.into_iter().map(|rank| rank.join().unwrap()).collect()

@@ -1,8 +1,9 @@
-//! Every loss of the family, held to the laws on the CPU engines.
+//! Tests of the composition losses: laws, options.
 
 use image_losses_laws::Cpu as Judged;
 
 /// The engine that is judged.
 const ENGINE: Judged = Judged;
 
-mod losses;
+mod laws;
+mod options;

@@ -1,15 +1,14 @@
 //! The penalties' gradients with respect to every network parameter against central differences, on autograd.
 
-mod support;
-
+use crate::support::{Engine, Penalty, Program, Values, critic, generator, second_derivative_error};
 use image_losses_autograd::differentiate;
 use image_losses_core::Result;
+use image_losses_laws::drawn;
 use image_losses_penalties::{
     GradientPenaltyLoss, GradientPenaltyOptions, Interpolation, NormMode, PathLengthOptions, PathLengthState,
     R1GradientPenalty, R1Options, R2GradientPenalty,
 };
 use proptest::prelude::*;
-use support::{Engine, Penalty, Program, Values, critic, generator, second_derivative_error};
 
 struct Autograd;
 const ENGINE: Autograd = Autograd;

@@ -1,7 +1,5 @@
 //! Values by hand, laws, refusals, states and intervals, on autograd.
 
-mod support;
-
 use std::cell::Cell;
 
 use image_losses_autograd::{AgTensor, differentiate, run};
@@ -425,10 +423,10 @@ fn intervals_skip_and_say_so() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(image_losses_laws::drawn(64))]
 
     #[test]
-    fn scaling_options_do_what_they_say(
+    fn drawn_scaling_options_do_what_they_say(
         values in prop::collection::vec(-2.0..2.0, 4), loss_weight in -3.0..3.0f64, interval in 1u64..20,
         loss_scale in 1e-3..1e5f64, hwc: bool, multiply_by_interval: bool, mean_path_length in 0.0..3.0f64,
     ) {
@@ -470,7 +468,7 @@ proptest! {
     }
 
     #[test]
-    fn disc_shift_is_a_mean_of_squares(
+    fn drawn_disc_shift_is_a_mean_of_squares(
         scores in prop::collection::vec(-5.0..5.0, 6), loss_weight in -2.0..2.0f64,
     ) {
         let squares: Vec<f64> = scores.iter().map(|s: &f64| loss_weight * s * s).collect();

@@ -1,10 +1,10 @@
 //! The example `wgan_gp` converges: with a fixed seed it finds every mode of the mixture.
 
-#[path = "../examples/wgan_gp.rs"]
+#[path = "../../examples/wgan_gp.rs"]
 #[allow(unreachable_pub, reason = "public in the example, private here")]
-mod wgan_gp;
+mod example;
 
-use wgan_gp::{Autograd, Engine, plot, train};
+use example::{Autograd, Engine, plot, train};
 
 /// The measure: modes with at least a quarter of their fair share of the samples within three standard deviations, and
 /// the fraction of samples within three standard deviations of some mode.
@@ -32,5 +32,5 @@ fn every_mode_is_found_on_autograd() {
 #[cfg(feature = "tch")]
 #[test]
 fn every_mode_is_found_on_tch() {
-    converges(&wgan_gp::Torch, "tch");
+    converges(&example::Torch, "tch");
 }

@@ -1,11 +1,11 @@
 //! The example `restore` restores: few steps of its own configuration on a small photograph.
 
-#[path = "../examples/restore.rs"]
+#[path = "../../examples/restore.rs"]
 #[allow(unreachable_pub, reason = "public in the example, private here")]
-mod restore;
+mod example;
 
 use clap::Parser;
-use restore::{Arguments, run};
+use example::{Arguments, run};
 
 fn restores(engine: &str) {
     let out = std::env::temp_dir().join(format!("image-losses-{}-restore-{engine}", std::process::id()));

@@ -1,11 +1,10 @@
 //! `TransferalPerceptualLoss`: gradients, both forms, errors.
 
-mod common;
-
-use common::{tensor, values};
+use crate::common::{tensor, values};
 use image_losses_autograd::differentiate;
 use image_losses_core::gradcheck::{STEP, check_gradient};
 use image_losses_core::{Error, Result, Tensor};
+use image_losses_laws::drawn;
 use image_losses_perceptual::{Criterion, TransferalForm, TransferalPerceptualLoss, TransferalPerceptualOptions};
 use proptest::prelude::*;
 
@@ -18,10 +17,10 @@ fn forward<T: Tensor>(loss: &TransferalPerceptualLoss, inputs: &[T]) -> Result<T
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(drawn(32))]
 
     #[test]
-    fn gradients_of_all_inputs(
+    fn drawn_gradients_of_all_inputs(
         eighths in -16..16i32,
         use_attention in any::<bool>(),
         criterion in prop::sample::select(&[Criterion::L1, Criterion::Mse][..]),

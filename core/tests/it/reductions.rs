@@ -10,6 +10,7 @@ use image_losses_core::{
     Differentiable, Element as Number, Error, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Reduction,
     Result, Scalar, Tensor, finite, not_negative, positive, weighted_mean,
 };
+use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
 use proptest::prelude::*;
 
@@ -216,10 +217,10 @@ fn weights() -> impl Strategy<Value = Weight> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(drawn(128))]
 
     #[test]
-    fn reductions_are_the_naive_ones(
+    fn drawn_reductions_are_the_naive_ones(
         shape in prop::collection::vec(1..5usize, 2..6),
         weight in weights(),
         reducer in reducers(),
@@ -231,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn a_sample_without_weight_is_left_out(
+    fn drawn_a_sample_without_weight_is_left_out(
         shape in prop::collection::vec(2..4usize, 2..6),
         weight in prop_oneof![Just(Weight::PerPixel), Just(Weight::PerElement)],
         reducer in reducers(),
@@ -248,7 +249,7 @@ proptest! {
     }
 
     #[test]
-    fn the_weight_has_a_gradient_too(
+    fn drawn_the_weight_has_a_gradient_too(
         shape in prop::collection::vec(1..4usize, 2..5),
         weight in prop_oneof![Just(Weight::PerPixel), Just(Weight::PerElement)],
         reducer in reducers(),
@@ -274,7 +275,7 @@ proptest! {
     }
 
     #[test]
-    fn an_empty_mask_is_exactly_nothing(
+    fn drawn_an_empty_mask_is_exactly_nothing(
         shape in prop::collection::vec(1..4usize, 2..6),
         per_pixel in any::<bool>(),
         reducer in reducers(),

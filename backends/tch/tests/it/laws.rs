@@ -6,20 +6,20 @@ use image_losses_tch::TchTensor;
 use tch::Kind;
 
 /// libtorch on the CPU.
-struct Tch;
-const ENGINE: Tch = Tch;
+pub(crate) struct Tch;
+pub(crate) const ENGINE: Tch = Tch;
 
-#[path = "../../../composition/tests/laws/losses.rs"]
+#[path = "../../../../composition/tests/it/laws.rs"]
 mod composition;
-#[path = "../../../gan/tests/laws/losses.rs"]
+#[path = "../../../../gan/tests/it/laws.rs"]
 mod gan;
-#[path = "../../../penalties/tests/laws/losses.rs"]
+#[path = "../../../../penalties/tests/it/laws.rs"]
 mod penalties;
-#[path = "../../../perceptual/tests/laws/losses.rs"]
+#[path = "../../../../perceptual/tests/it/laws/losses.rs"]
 mod perceptual;
-#[path = "../../../perceptual/tests/laws/networks.rs"]
+#[path = "../../../../perceptual/tests/it/laws/networks.rs"]
 mod perceptual_networks;
-#[path = "../../../pixelwise/tests/laws/losses.rs"]
+#[path = "../../../../pixelwise/tests/it/laws.rs"]
 mod pixelwise;
 
 impl Engine for Tch {

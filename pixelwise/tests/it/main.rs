@@ -1,8 +1,9 @@
-//! Every loss of the family, held to the laws on the CPU engines.
+//! Tests of the pixelwise losses: laws, hand values, options, errors.
 
 use image_losses_laws::Cpu as Judged;
 
 /// The engine that is judged.
 const ENGINE: Judged = Judged;
 
-mod losses;
+mod laws;
+mod values;

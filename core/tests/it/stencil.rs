@@ -3,6 +3,7 @@
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::gradcheck::{STEP, check_gradient, check_second_derivatives};
 use image_losses_core::{Along, Differentiable, Element, Error, Filter, Pointwise, Result, Stencil, Tensor};
+use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
 use ndarray::ArrayD;
 use proptest::prelude::*;
@@ -200,15 +201,15 @@ fn check_values(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(drawn(64))]
 
     #[test]
-    fn sums_are_those_of_loops(case in cases(1..7)) {
+    fn drawn_sums_are_those_of_loops(case in cases(1..7)) {
         check_values(&case);
     }
 
     #[test]
-    fn derivatives_are_those_of_differences(case in cases(2..5)) {
+    fn drawn_derivatives_are_those_of_differences(case in cases(2..5)) {
         let inputs = case.inputs();
         let value = |inputs: &[Vec<f64>]| Ok(case.on_autograd(inputs, |inputs| Ok(vec![case.total(inputs)?]))?[0][0]);
         let gradient = |inputs: &[Vec<f64>]| {

@@ -1,16 +1,17 @@
 //! The penalties on tch: second derivatives against central differences, agreement with autograd, half precision.
 
-#[path = "../../../penalties/tests/support/mod.rs"]
+#[path = "../../../../penalties/tests/it/support/mod.rs"]
 mod support;
 
+use self::support::{Engine, Penalty, Program, Values, critic, generator, second_derivative_error};
 use image_losses_core::{Error, Result, Tensor, Unary};
+use image_losses_laws::drawn;
 use image_losses_penalties::{
     Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltyOptions, Interpolation, Noise, NormMode,
     PathLengthOptions, PathLengthState, R1GradientPenalty, R1Options, R2GradientPenalty, gradient_penalty,
 };
 use image_losses_tch::{TchTensor, differentiate};
 use proptest::prelude::*;
-use support::{Engine, Penalty, Program, Values, critic, generator, second_derivative_error};
 use tch::{Device, Kind};
 
 struct Tch;
@@ -37,7 +38,7 @@ impl Engine for Tch {
     }
 }
 
-include!("../../../penalties/tests/support/second_derivatives.rs");
+include!("../../../../penalties/tests/it/support/second_derivatives.rs");
 
 /// The autograd engine's value and gradients are tch's.
 fn agree(penalty: &Penalty) {
@@ -52,10 +53,10 @@ fn agree(penalty: &Penalty) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(CASES))]
+    #![proptest_config(drawn(CASES))]
 
     #[test]
-    fn engines_agree_and_draw_the_same(critic in critic(), generator in generator(), hwc: bool, dragan: bool) {
+    fn drawn_engines_agree_and_draw_the_same(critic in critic(), generator in generator(), hwc: bool, dragan: bool) {
         let norm_mode = if hwc { NormMode::Hwc } else { NormMode::Pixel };
         let interpolation = if dragan { Interpolation::Dragan } else { Interpolation::RealFake };
         let options = GradientPenaltyOptions { norm_mode, interpolation, ..GradientPenaltyOptions::default() };

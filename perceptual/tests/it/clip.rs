@@ -1,9 +1,7 @@
 //! `CLIPLoss` on a small model: gradients, texts, sizes, errors.
 #![cfg(feature = "clip")]
 
-mod common;
-
-use common::{elements, tensor, values};
+use crate::common::{elements, tensor, values};
 use image_losses_autograd::{differentiate, run};
 use image_losses_core::gradcheck::check_gradient;
 use image_losses_core::{Differentiable, Error, Interpolation, Result, Tensor};

@@ -1,11 +1,11 @@
 //! The example `inpaint_gan` learns to fill in: few steps, under its own objective and with the other adversarial loss.
 
-#[path = "../examples/inpaint_gan.rs"]
+#[path = "../../examples/inpaint_gan.rs"]
 #[allow(unreachable_pub, reason = "public in the example, private here")]
-mod inpaint_gan;
+mod example;
 
 use clap::Parser;
-use inpaint_gan::{Arguments, run};
+use example::{Arguments, run};
 
 fn learns(name: &str, edited: Option<(&str, &str)>) {
     let out = std::env::temp_dir().join(format!("image-losses-{}-inpaint-{name}", std::process::id()));
@@ -14,7 +14,7 @@ fn learns(name: &str, edited: Option<(&str, &str)>) {
     words.extend(out.to_str());
     let file = out.join("objective.toml");
     if let Some((from, to)) = edited {
-        let document = include_str!("../examples/configurations/inpaint_gan.toml");
+        let document = include_str!("../../examples/configurations/inpaint_gan.toml");
         assert!(document.contains(from));
         std::fs::write(&file, document.replace(from, to)).unwrap();
         words.extend(["--config"].into_iter().chain(file.to_str()));

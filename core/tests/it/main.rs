@@ -1,0 +1,5 @@
+//! Tests of the reductions, the stencils and the gradient checker. `tests/tiny.rs` is what an interpreter finishes.
+
+mod gradcheck;
+mod reductions;
+mod stencil;

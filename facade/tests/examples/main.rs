@@ -1,0 +1,32 @@
+//! The examples reach what they are for, in few steps.
+#![allow(clippy::duplicate_mod, reason = "each example has its own copy of what they share")]
+
+#[cfg(all(
+    feature = "gan",
+    feature = "penalties",
+    feature = "pixelwise",
+    feature = "tch",
+    feature = "toml",
+    feature = "vgg"
+))]
+mod inpaint_gan;
+#[cfg(all(
+    feature = "autograd",
+    feature = "composition",
+    feature = "penalties",
+    feature = "pixelwise",
+    feature = "toml"
+))]
+mod matting;
+#[cfg(all(
+    feature = "autograd",
+    feature = "gan",
+    feature = "ndarray",
+    feature = "penalties",
+    feature = "pixelwise",
+    feature = "toml",
+    feature = "vgg"
+))]
+mod restore;
+#[cfg(all(feature = "autograd", feature = "gan", feature = "penalties"))]
+mod wgan_gp;

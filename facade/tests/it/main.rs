@@ -1,0 +1,5 @@
+//! Tests of the configuration: objectives, options, schema.
+
+mod config_objective;
+mod config_options;
+mod config_schema;
