@@ -1,7 +1,7 @@
 #!/bin/sh
 # The kernels in Miri, which sees undefined behaviour that no sanitizer does: on portable code, without the vector
-# instructions that it cannot run, on inputs small enough for an interpreter (core/tests/tiny.rs). Needs a nightly
-# toolchain with the components miri and rust-src.
+# instructions that it cannot run, on inputs small enough for an interpreter: right use (core/tests/tiny.rs) and misuse of
+# every public entry (core/tests/misuse.rs). Needs a nightly toolchain with the components miri and rust-src.
 #
 #   scripts/miri.sh [a filter of test names]
 set -eu
@@ -12,4 +12,4 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
 # tree borrows alone.
 export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance ${MIRIFLAGS:-}"
 export IMAGE_LOSSES_ISA=portable RAYON_NUM_THREADS=2
-cargo "+$toolchain" miri test --package image-losses-core --test tiny -- "$@"
+cargo "+$toolchain" miri test --package image-losses-core --test tiny --test misuse -- "$@"

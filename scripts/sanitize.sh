@@ -1,6 +1,8 @@
 #!/bin/sh
-# The kernels' tests under AddressSanitizer, on each instruction set: reads and writes out of bounds, use after free,
-# leaks. Needs a nightly toolchain (`rustup toolchain install nightly`); Miri cannot run these kernels' intrinsics.
+# The kernels' tests and the misuse of every public entry (core/tests/misuse.rs) under AddressSanitizer, on each
+# instruction set: reads and writes out of bounds, use after free, leaks. Without overflow checks and debug assertions, as
+# in users' builds. Needs a nightly toolchain (`rustup toolchain install nightly`); Miri cannot run these kernels'
+# intrinsics.
 #
 #   scripts/sanitize.sh [a filter of test names]
 #
@@ -11,6 +13,7 @@ toolchain=${SANITIZE_TOOLCHAIN:-nightly}
 target=x86_64-unknown-linux-gnu
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/sanitize}"
 export RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes"
+export CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false
 # Proptest's own number of cases is for a build that is not several times slower.
 export PROPTEST_CASES="${PROPTEST_CASES:-16}"
 for isa in portable avx2 avx512; do

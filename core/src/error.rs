@@ -105,6 +105,16 @@ pub enum Error {
         /// Why it is needed, starting with ": ", or empty.
         hint: String,
     },
+    /// Features or embeddings of a target were given to another network than the one that computed them.
+    #[error("{operation}: the target's features must be of {expected}, got those of {got}")]
+    OtherNetwork {
+        /// The loss or the network that refused.
+        operation: &'static str,
+        /// The network that it is.
+        expected: String,
+        /// The network that the features are of.
+        got: String,
+    },
     /// An operation was given too few or too many tensors.
     #[error("{operation}: expected {expected} inputs, got {got}")]
     InputCount {

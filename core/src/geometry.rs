@@ -1,5 +1,6 @@
 //! How windows slide: convolution and pooling geometry, and their output-size rules.
 
+use crate::kernels::checked_count;
 use crate::{Error, Result, Shape};
 
 /// Stride, padding, dilation and groups of a 2-D convolution, as `torch.nn.functional.conv2d` takes them.
@@ -48,7 +49,7 @@ impl Conv2d {
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for ranks other than 4, channels that do not match the groups, a zero stride or dilation,
-    /// or a kernel larger than the padded input.
+    /// a kernel larger than the padded input, or a result that memory cannot hold.
     pub fn output_shape(&self, input: &[usize], weight: &[usize]) -> Result<Shape> {
         let rule = |argument, expected: String, got: &[usize]| {
             Err(Error::ShapeRule { operation: "conv2d", argument, expected, got: got.to_vec() })
@@ -72,7 +73,10 @@ impl Conv2d {
             dilation: self.dilation[axis],
         };
         match (window(0).count(input[2], false), window(1).count(input[3], false)) {
-            (Some(h), Some(w)) => Ok(vec![input[0], weight[0], h, w]),
+            (Some(h), Some(w)) if checked_count(&[input[0], weight[0], h, w]).is_some() => {
+                Ok(vec![input[0], weight[0], h, w])
+            }
+            (Some(h), Some(w)) => rule("input", format!("room in memory for {h}×{w} windows"), input),
             _ => rule(
                 "input",
                 format!(
@@ -108,8 +112,8 @@ impl Pool2d {
     /// The shape of input (N, C, H, W) after pooling.
     ///
     /// # Errors
-    /// [`Error::ShapeRule`] for a rank other than 4, a zero window or stride, a padding over half the window, or a
-    /// window larger than the padded input.
+    /// [`Error::ShapeRule`] for a rank other than 4, no rows or columns, a zero window or stride, a padding over half the
+    /// window, a window larger than the padded input, or a result that memory cannot hold.
     pub fn output_shape(&self, input: &[usize]) -> Result<Shape> {
         let rule = |expected: String| {
             Err(Error::ShapeRule { operation: "pool2d", argument: "input", expected, got: input.to_vec() })
@@ -117,7 +121,10 @@ impl Pool2d {
         if input.len() != 4 {
             return rule("rank 4 (N, C, H, W)".into());
         }
-        if (0..2).any(|axis| self.padding[axis] * 2 > self.size[axis]) {
+        if input[2] == 0 || input[3] == 0 {
+            return rule("at least one row and column".into());
+        }
+        if (0..2).any(|axis| self.padding[axis] > self.size[axis] / 2) {
             return rule(format!("a padding {:?} of at most half the window {:?}", self.padding, self.size));
         }
         let count = |axis: usize| {
@@ -126,7 +133,10 @@ impl Pool2d {
             window.count(input[2 + axis], self.ceil_mode)
         };
         match (count(0), count(1)) {
-            (Some(h), Some(w)) => Ok(vec![input[0], input[1], h, w]),
+            (Some(h), Some(w)) if checked_count(&[input[0], input[1], h, w]).is_some() => {
+                Ok(vec![input[0], input[1], h, w])
+            }
+            (Some(h), Some(w)) => rule(format!("room in memory for {h}×{w} windows")),
             _ => rule(format!(
                 "at least the window {:?} after padding {:?}, with a positive stride",
                 self.size, self.padding
@@ -146,18 +156,22 @@ struct Window {
 impl Window {
     /// How many times it fits into `extent`; `None` where it never does.
     fn count(&self, extent: usize, ceil: bool) -> Option<usize> {
-        if self.size == 0 || self.stride == 0 || self.dilation == 0 {
+        if self.size == 0 || self.stride == 0 || self.dilation == 0 || self.stride > isize::MAX as usize {
             return None;
         }
         let reach = self.dilation.checked_mul(self.size - 1)?.checked_add(1)?;
-        let padded = extent.checked_add(self.padding.checked_mul(2)?)?;
+        // Kernels count pixels from the padding's edge on, with a sign.
+        let padded =
+            extent.checked_add(self.padding.checked_mul(2)?).filter(|&padded| padded <= isize::MAX as usize)?;
         let Some(room) = padded.checked_sub(reach) else {
             // Rounded up, even a first window may hang over the far edge.
             return (ceil && extent > 0 && padded.checked_add(self.stride - 1)? >= reach).then_some(1);
         };
         let steps = room / self.stride;
         // Rounded up, unless the extra window would start in the far padding (PyTorch's rule).
-        let extra = ceil && !room.is_multiple_of(self.stride) && (steps + 1) * self.stride < extent + self.padding;
+        let extra = ceil
+            && !room.is_multiple_of(self.stride)
+            && (steps + 1).saturating_mul(self.stride) < extent + self.padding;
         Some(steps + 1 + usize::from(extra))
     }
 }

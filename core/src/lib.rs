@@ -35,6 +35,18 @@
 //! assert_eq!((found.value.0, found.derivative.0), ([16.0], [32.0])); // d⁴ and 4d³
 //! ```
 //!
+//! # The same bits
+//! On one machine every result has the same bits on any number of threads, and with any instruction set that the
+//! environment variable `IMAGE_LOSSES_ISA` forces.
+//!
+//! Another processor, operating system or C library computes the same bits too, except for what the following take part
+//! in, of which the variable reaches neither:
+//! - logarithm and hyperbolic tangent, in double precision also the exponential and what is made of it (sigmoid,
+//!   softplus): these are the C library's. In single precision exponential, sigmoid and softplus are this crate's.
+//! - matrix products of tensors, convolutions in tensor operations with more than one channel in a group, and in the
+//!   frozen networks Gram matrices, attention and the convolutions that are not made for them (strided or dilated ones, and
+//!   large kernels of many channels): the crate `gemm` chooses the order of their sums by the processor.
+//!
 //! Names no loss and no engine. A wrong shape or option is an [`Error`] with what was expected and what came; only the
 //! kernels hold `unsafe` code.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -45,6 +57,8 @@ mod geometry;
 pub mod gradcheck;
 pub mod kernels;
 mod linear;
+#[doc(hidden)]
+pub mod once;
 mod pointwise;
 mod primitive;
 mod reduction;

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use crate::once::get_or_make;
 use crate::{Error, Interpolation, Result, Shape};
 
 /// A sparse matrix applied along one axis of a tensor: output i = Σ weight · input j over row i's entries.
@@ -156,7 +157,7 @@ impl LinearMap {
 
     /// The transpose, made once.
     pub fn transposed(self: &Arc<Self>) -> Arc<Self> {
-        Arc::clone(self.transposed.get_or_init(|| {
+        Arc::clone(get_or_make(&self.transposed, || {
             let mut rows = vec![Vec::new(); self.inputs];
             for i in 0..self.outputs() {
                 for &(j, weight) in self.row(i) {

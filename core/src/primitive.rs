@@ -785,6 +785,7 @@ pub(crate) fn check_length(operation: &'static str, got: usize, shape: &[usize])
 mod functions {
     use std::sync::OnceLock;
 
+    use crate::once::get_or_make;
     use crate::{Element, Function, Pointwise};
 
     #[derive(Clone, Copy, Debug)]
@@ -819,7 +820,7 @@ mod functions {
     /// A norm's derivative by its elements.
     pub(super) fn direction() -> &'static Function {
         static DIRECTION: OnceLock<Function> = OnceLock::new();
-        DIRECTION.get_or_init(|| Function::new(Direction))
+        get_or_make(&DIRECTION, || Function::new(Direction))
     }
 
     impl super::Selection {
@@ -828,8 +829,8 @@ mod functions {
             static NOT_POSITIVE: OnceLock<Function> = OnceLock::new();
             static ZERO: OnceLock<Function> = OnceLock::new();
             match self {
-                super::Selection::NotPositive => NOT_POSITIVE.get_or_init(|| Function::new(IfNotPositive)),
-                super::Selection::Zero => ZERO.get_or_init(|| Function::new(IfZero)),
+                super::Selection::NotPositive => get_or_make(&NOT_POSITIVE, || Function::new(IfNotPositive)),
+                super::Selection::Zero => get_or_make(&ZERO, || Function::new(IfZero)),
             }
         }
     }

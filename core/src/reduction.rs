@@ -1,11 +1,12 @@
 //! Weighting and reducing: the last step of every loss, in one place.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::map::Map;
 use crate::kernels::{Array, count};
+use crate::once::get_or_make;
 use crate::primitive::check_length;
 use crate::{Element, Error, Extent, Function, Pointwise, Result, Scalar, Tensor};
 
@@ -178,6 +179,9 @@ fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
 ) -> Result<R> {
     let shapes = inputs.map(|input| input.shape);
     let shape = check_inputs(L::NAME, &L::INPUTS, &shapes)?;
+    for array in inputs.iter().chain(&weight) {
+        check_length(L::NAME, array.data.len(), array.shape)?;
+    }
     if let Some(weight) = weight {
         check_weight(L::NAME, shape, weight.shape)?;
     }
@@ -281,14 +285,13 @@ pub fn weighted_mean<T: Tensor>(sum: &T, total: &T) -> Result<T> {
 
 /// 1 / (`total` + 1e-12), and exactly 0 where `total` is 0.
 fn reciprocal<T: Tensor>(total: &T) -> Result<T> {
-    T::pointwise(&GUARDED_RECIPROCAL, &[total])
+    static GUARDED_RECIPROCAL: OnceLock<Function> = OnceLock::new();
+    T::pointwise(get_or_make(&GUARDED_RECIPROCAL, || Function::new(GuardedReciprocal)), &[total])
 }
 
 /// 1/(x + 1e-12), 0 where x = 0.
 #[derive(Clone, Copy, Debug)]
 struct GuardedReciprocal;
-
-static GUARDED_RECIPROCAL: LazyLock<Function> = LazyLock::new(|| Function::new(GuardedReciprocal));
 
 impl Pointwise<1> for GuardedReciprocal {
     #[inline(always)]

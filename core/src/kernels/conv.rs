@@ -11,6 +11,7 @@
 use rayon::prelude::*;
 
 use super::matmul::{Matrix, SharedMut, multiply_into};
+use super::{assert_fills, checked_count, count};
 use crate::{Conv2d, Scalar};
 
 mod slide;
@@ -48,6 +49,10 @@ impl Plan {
         kernel: [usize; 2],
     ) -> Self {
         let groups = geometry.groups.max(1);
+        let padded = [0, 1].map(|axis| {
+            let extent: usize = [height, width][axis];
+            extent.saturating_add(geometry.padding[axis].saturating_mul(2)).max(1)
+        });
         Plan {
             batch,
             groups,
@@ -56,8 +61,9 @@ impl Plan {
             input: [height, width],
             kernel,
             output: [rows, columns],
-            stride: geometry.stride,
-            dilation: geometry.dilation,
+            // No window takes a step past the padded input, and no kernel of several taps reaches that far.
+            stride: [0, 1].map(|axis| geometry.stride[axis].min(padded[axis])),
+            dilation: [0, 1].map(|axis| geometry.dilation[axis].min(padded[axis])),
             lead: geometry.padding.map(|padding| padding as isize),
         }
     }
@@ -179,6 +185,9 @@ impl Plan {
 ///
 /// The result has the shape of [`Conv2d::output_shape`]; callers check the shapes with it first.
 ///
+/// # Panics
+/// If a slice does not fill its shape, or the shapes do not fit each other.
+///
 /// ```
 /// use image_losses_core::{Conv2d, kernels::conv::conv2d};
 /// let sums = conv2d(&Conv2d::default(), &[1.0, 2.0, 3.0, 4.0], [1, 1, 2, 2], &[1.0, 1.0], [1, 1, 1, 2]);
@@ -191,13 +200,9 @@ pub fn conv2d<F: Scalar>(
     weight: &[F],
     weight_shape: [usize; 4],
 ) -> Vec<F> {
-    debug_assert_eq!(input.len(), input_shape.iter().product::<usize>(), "conv2d: input");
-    debug_assert_eq!(weight.len(), weight_shape.iter().product::<usize>(), "conv2d: weight");
-    let Ok(output) = geometry.output_shape(&input_shape, &weight_shape) else {
-        debug_assert!(false, "conv2d: the caller checks {input_shape:?} and {weight_shape:?} against {geometry:?}");
-        return Vec::new();
-    };
-    let output = [output[0], output[1], output[2], output[3]];
+    assert_fills("conv2d: input", &input_shape, input.len());
+    assert_fills("conv2d: weight", &weight_shape, weight.len());
+    let output = output_shape(geometry, input_shape, weight_shape);
     convolve(&Plan::new(geometry, input_shape, output, [weight_shape[2], weight_shape[3]]), input, weight)
 }
 
@@ -205,6 +210,9 @@ pub fn conv2d<F: Scalar>(
 /// carried back through `weight` (O, C / groups, KH, KW). The result is (N, C, H, W).
 ///
 /// Callers check the shapes with [`Conv2d::output_shape`] first.
+///
+/// # Panics
+/// If a slice does not fill its shape, or the shapes do not fit each other.
 pub fn conv2d_input_gradient<F: Scalar>(
     geometry: &Conv2d,
     grad_output: &[F],
@@ -213,13 +221,15 @@ pub fn conv2d_input_gradient<F: Scalar>(
     weight_shape: [usize; 4],
     input_hw: [usize; 2],
 ) -> Vec<F> {
-    debug_assert_eq!(grad_output.len(), grad_shape.iter().product::<usize>(), "conv2d_input_gradient: grad_output");
-    debug_assert_eq!(weight.len(), weight_shape.iter().product::<usize>(), "conv2d_input_gradient: weight");
-    let input_shape = [grad_shape[0], weight_shape[1] * geometry.groups.max(1), input_hw[0], input_hw[1]];
-    debug_assert_eq!(geometry.output_shape(&input_shape, &weight_shape).as_deref(), Ok(&grad_shape[..]));
+    assert_fills("conv2d_input_gradient: grad_output", &grad_shape, grad_output.len());
+    assert_fills("conv2d_input_gradient: weight", &weight_shape, weight.len());
+    let channels = weight_shape[1].saturating_mul(geometry.groups);
+    let input_shape = [grad_shape[0], channels, input_hw[0], input_hw[1]];
+    assert!(checked_count(&input_shape).is_some(), "conv2d_input_gradient: an input of shape {input_shape:?}");
+    assert_eq!(output_shape(geometry, input_shape, weight_shape), grad_shape, "conv2d_input_gradient: grad_output");
     let plan = Plan::new(geometry, input_shape, grad_shape, [weight_shape[2], weight_shape[3]]);
-    if input_shape.iter().product::<usize>() == 0 || grad_output.is_empty() || weight.is_empty() {
-        return vec![F::ZERO; input_shape.iter().product()];
+    if count(&input_shape) == 0 || grad_output.is_empty() || weight.is_empty() {
+        return vec![F::ZERO; count(&input_shape)];
     }
     if !plan.is_depthwise() && plan.stride != [1, 1] {
         return scatter_gradient(&plan, grad_output, weight);
@@ -249,6 +259,9 @@ pub fn conv2d_input_gradient<F: Scalar>(
 /// and `grad_output` (N, O, OH, OW) correlate. The result is (O, C / groups, KH, KW).
 ///
 /// Callers check the shapes with [`Conv2d::output_shape`] first.
+///
+/// # Panics
+/// If a slice does not fill its shape, or the shapes do not fit each other.
 pub fn conv2d_weight_gradient<F: Scalar>(
     geometry: &Conv2d,
     input: &[F],
@@ -257,10 +270,13 @@ pub fn conv2d_weight_gradient<F: Scalar>(
     grad_shape: [usize; 4],
     kernel_hw: [usize; 2],
 ) -> Vec<F> {
-    debug_assert_eq!(input.len(), input_shape.iter().product::<usize>(), "conv2d_weight_gradient: input");
-    debug_assert_eq!(grad_output.len(), grad_shape.iter().product::<usize>(), "conv2d_weight_gradient: grad_output");
+    assert_fills("conv2d_weight_gradient: input", &input_shape, input.len());
+    assert_fills("conv2d_weight_gradient: grad_output", &grad_shape, grad_output.len());
+    let weight_shape = [grad_shape[1], input_shape[1] / geometry.groups.max(1), kernel_hw[0], kernel_hw[1]];
+    assert!(checked_count(&weight_shape).is_some(), "conv2d_weight_gradient: a weight of shape {weight_shape:?}");
+    assert_eq!(output_shape(geometry, input_shape, weight_shape), grad_shape, "conv2d_weight_gradient: grad_output");
     let plan = Plan::new(geometry, input_shape, grad_shape, kernel_hw);
-    let len = grad_shape[1] * plan.channels * plan.taps();
+    let len = count(&weight_shape);
     if input.is_empty() || grad_output.is_empty() || len == 0 {
         return vec![F::ZERO; len];
     }
@@ -268,6 +284,15 @@ pub fn conv2d_weight_gradient<F: Scalar>(
         slide_weight_gradient(&plan, input, grad_output)
     } else {
         gather_gradient(&plan, input, grad_output)
+    }
+}
+
+/// The output's shape, which callers have checked.
+#[track_caller]
+fn output_shape(geometry: &Conv2d, input_shape: [usize; 4], weight_shape: [usize; 4]) -> [usize; 4] {
+    match geometry.output_shape(&input_shape, &weight_shape) {
+        Ok(shape) => super::extents4(&shape),
+        Err(error) => panic!("{error}"),
     }
 }
 

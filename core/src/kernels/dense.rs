@@ -7,6 +7,7 @@
 
 use rayon::prelude::*;
 
+use super::count;
 use super::matmul::SharedMut;
 use super::winograd::lanes::{Instructions, LANES, Lanes, Task};
 use super::winograd::layout::Buffer;
@@ -78,8 +79,9 @@ pub(crate) fn multiply(
     if rows == 0 || panels == 0 {
         return;
     }
-    assert!(a.len() >= (rows - 1) * a_stride + depth && a_stride >= depth, "dense: the left factor is too short");
-    assert!(c.len() >= rows * b.row_len(), "dense: the result is too short");
+    let needed = (rows - 1).saturating_mul(a_stride).saturating_add(depth);
+    assert!(a.len() >= needed && a_stride >= depth, "dense: the left factor is too short");
+    assert!(c.len() >= count(&[rows, b.row_len()]), "dense: the result is too short");
     assert!(bias.is_empty() || bias.len() == b.row_len(), "dense: a bias of {} for {}", bias.len(), b.row_len());
     // Three panels at a time where there are 32 registers of 16 lanes; one of two registers each where there are 16.
     let (height, width) = match instructions {

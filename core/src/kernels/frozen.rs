@@ -13,7 +13,10 @@ use std::sync::OnceLock;
 
 use super::spare::Spare;
 use super::winograd::WinogradWeights;
+use super::winograd::lanes::Instructions;
 use super::winograd::layout::{Buffer, Layout};
+use crate::frozen_function::NetworkId;
+use crate::primitive::check_length;
 use crate::{Conv2d, Error, Result};
 
 pub(super) mod passes;
@@ -85,12 +88,13 @@ pub struct Term {
 pub enum Target<'a> {
     /// Images of the prediction's shape; their features are computed along with the prediction's.
     Images(&'a [f32]),
-    /// Features from [`FrozenNetwork::features`].
+    /// Features from [`FrozenNetwork::features`] of the same network.
     Features(&'a Features),
 }
 
 /// The features of some images at every tap, for use as a [`Target`] again and again.
 pub struct Features {
+    network: NetworkId,
     shape: [usize; 4],
     taps: Vec<TapFeatures>,
 }
@@ -106,7 +110,11 @@ struct TapFeatures {
 
 impl fmt::Debug for Features {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Features").field("shape", &self.shape).finish_non_exhaustive()
+        formatter
+            .debug_struct("Features")
+            .field("network", &self.network)
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,9 +166,11 @@ pub struct Comparison {
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 pub struct FrozenNetwork {
+    id: NetworkId,
     channels: usize,
     input: Vec<[f32; 2]>,
     steps: Vec<Step>,
+    instructions: Instructions,
     /// The last call's memory.
     workspace: Spare<Workspace>,
 }
@@ -170,6 +180,7 @@ impl fmt::Debug for FrozenNetwork {
         let taps: Vec<usize> = self.steps.iter().filter_map(|step| step.tap).collect();
         formatter
             .debug_struct("FrozenNetwork")
+            .field("id", &self.id)
             .field("channels", &self.channels)
             .field("steps", &self.steps.len())
             .field("taps", &taps)
@@ -294,7 +305,14 @@ impl FrozenNetwork {
         for step in &mut steps {
             step.operation.fill_vectors();
         }
-        Ok(FrozenNetwork { channels, input: vec![[1.0, 0.0]; channels], steps, workspace: Spare::default() })
+        Ok(FrozenNetwork {
+            id: NetworkId::unique(),
+            channels,
+            input: vec![[1.0, 0.0]; channels],
+            steps,
+            instructions: Instructions::detect(),
+            workspace: Spare::default(),
+        })
     }
 
     /// The same network on images whose channels are first multiplied by `scale` and increased by `shift`: input
@@ -308,6 +326,7 @@ impl FrozenNetwork {
             return Err(Error::option(OPERATION, "input", expected, format!("{} and {}", scale.len(), shift.len())));
         }
         self.input = scale.iter().zip(shift).map(|(&scale, &shift)| [scale, shift]).collect();
+        self.id = NetworkId::unique();
         Ok(self)
     }
 
@@ -328,7 +347,7 @@ impl FrozenNetwork {
             taps.push(TapFeatures { layer, layout, data: copy, grams: OnceLock::new() });
         });
         self.workspace.keep(workspace);
-        Ok(Features { shape, taps })
+        Ok(Features { network: self.id, shape, taps })
     }
 
     /// Compares `prediction` (N, C, H, W) with `target`, and with `with_gradient` carries the sum of the terms back to
@@ -336,7 +355,8 @@ impl FrozenNetwork {
     ///
     /// # Errors
     /// As [`FrozenNetwork::features`]; [`Error::InvalidOption`] for a term on a layer without tap,
-    /// [`Error::ShapeMismatch`] for features of other images.
+    /// [`Error::OtherNetwork`] for features of another network, [`Error::ShapeMismatch`] for features of images of
+    /// another shape.
     pub fn compare(
         &self,
         prediction: &[f32],
@@ -375,11 +395,12 @@ impl FrozenNetwork {
         match target {
             Target::Images(images) => {
                 self.check(images, shape)?;
+                // Two slices of so many samples are in memory.
                 both[0] *= 2;
             }
             Target::Features(features) => {
-                let taps = |tap: usize| features.taps.iter().any(|features| features.layer == tap);
-                if features.shape != shape || terms.iter().any(|term| !taps(term.tap)) {
+                self.id.check(OPERATION, features.network)?;
+                if features.shape != shape {
                     return Err(Error::ShapeMismatch {
                         operation: OPERATION,
                         argument: "target features",
@@ -400,7 +421,7 @@ impl FrozenNetwork {
         let ones = vec![1.0; terms.len()];
         self.forward(&layouts, &mut workspace, back, &mut |tap, data, layout, back| {
             let (factors, back) = (factors.unwrap_or(&ones), factors.map(|_| back));
-            run::compare_tap(tap, data, layout, samples, target, terms, factors, &mut values, back);
+            run::compare_tap(self.instructions, tap, data, layout, samples, target, terms, factors, &mut values, back);
         });
         let gradient = factors.map(|_| self.backward(&layouts, &mut workspace, samples));
         self.workspace.keep(workspace);
@@ -410,7 +431,8 @@ impl FrozenNetwork {
     /// Refuses a shape of images that the network cannot take.
     ///
     /// # Errors
-    /// [`Error::ShapeRule`] for another number of channels or images too small for the pools, [`Error::Empty`].
+    /// [`Error::ShapeRule`] for another number of channels or images too small for the pools or too large for memory,
+    /// [`Error::Empty`].
     pub fn check_shape(&self, shape: [usize; 4]) -> Result<()> {
         if shape[1] != self.channels {
             return Err(Error::ShapeRule {
@@ -447,7 +469,8 @@ impl FrozenNetwork {
         Ok(planes.collect())
     }
 
-    /// The features of images of the given shape from [`flat_features`](FrozenNetwork::flat_features).
+    /// The features of images of the given shape from [`flat_features`](FrozenNetwork::flat_features) of this network,
+    /// for which the caller vouches: numbers carry no [`NetworkId`].
     ///
     /// # Errors
     /// As [`check_shape`](FrozenNetwork::check_shape); [`Error::Length`] for another number of values.
@@ -467,21 +490,25 @@ impl FrozenNetwork {
             layout.fill_from_planes(planes, 0, |_| [1.0, 0.0], &mut data);
             taps.push(TapFeatures { layer, layout, data, grams: OnceLock::new() });
         }
-        Ok(Features { shape, taps })
+        Ok(Features { network: self.id, shape, taps })
     }
 
     fn check(&self, images: &[f32], shape: [usize; 4]) -> Result<()> {
         self.check_shape(shape)?;
-        let expected = shape.iter().product();
-        if images.len() != expected {
-            return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: images.len() });
-        }
-        Ok(())
+        check_length(OPERATION, images.len(), &shape).map(drop)
     }
 
     /// The layout before the first step and after each.
     fn layouts(&self, shape: [usize; 4]) -> Result<Vec<Layout>> {
-        let mut layouts = vec![Layout::new(shape)];
+        let layout = |[batch, channels, height, width]: [usize; 4]| {
+            Layout::checked([batch, channels, height, width]).ok_or_else(|| Error::ShapeRule {
+                operation: OPERATION,
+                argument: "images",
+                expected: format!("room in memory for {batch} features of {channels}×{height}×{width}"),
+                got: shape.to_vec(),
+            })
+        };
+        let mut layouts = vec![layout(shape)?];
         for step in &self.steps {
             let Layout { batch, height, width, channels, .. } = layouts[layouts.len() - 1];
             let (height, width) = match &step.operation {
@@ -501,7 +528,7 @@ impl FrozenNetwork {
                     got: shape.to_vec(),
                 });
             }
-            layouts.push(Layout::new([batch, step.channels, height, width]));
+            layouts.push(layout([batch, step.channels, height, width])?);
         }
         Ok(layouts)
     }
@@ -564,10 +591,7 @@ fn check_convolution(
     bias: &[f32],
     geometry: &Conv2d,
 ) -> Result<()> {
-    let expected = shape.iter().product();
-    if weight.len() != expected {
-        return Err(Error::Length { operation: OPERATION, shape: shape.to_vec(), expected, got: weight.len() });
-    }
+    check_length(OPERATION, weight.len(), &shape)?;
     if shape.contains(&0) {
         return Err(Error::ShapeRule {
             operation: OPERATION,
@@ -585,7 +609,7 @@ fn check_convolution(
         });
     }
     // Any extents that hold the kernel do: what is checked here are the channels.
-    let reach = |axis: usize| (shape[2 + axis] * geometry.dilation[axis]).max(1);
+    let reach = |axis: usize| shape[2 + axis].saturating_mul(geometry.dilation[axis]).max(1);
     geometry.output_shape(&[1, channels, reach(0), reach(1)], &shape)?;
     Ok(())
 }

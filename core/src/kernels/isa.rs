@@ -2,10 +2,13 @@
 //!
 //! A kernel is one generic function, compiled once per instruction set. Nothing is contracted or reordered by itself, so
 //! that every one of them computes the same bits: where a kernel says `mul_add` it is fused on each of them, by an
-//! instruction or, where there is none, by the library.
+//! instruction or, where there is none, by the library. What comes from the C library or from `gemm` is chosen by these
+//! themselves; the crate's documentation lists it.
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;
+
+use crate::once::get_or_make;
 
 /// An instruction set that kernels are compiled for.
 ///
@@ -23,7 +26,7 @@ pub enum Isa {
 /// The best instruction set of this machine, or the one the environment asks for if the machine has it.
 pub fn detect() -> Isa {
     static CHOICE: OnceLock<Isa> = OnceLock::new();
-    *CHOICE.get_or_init(|| {
+    *get_or_make(&CHOICE, || {
         let best = available();
         match std::env::var("IMAGE_LOSSES_ISA").as_deref() {
             Ok("portable") => Isa::Portable,
@@ -87,5 +90,5 @@ pub(crate) fn run(isa: Isa, kernel: impl Kernel) {
 #[cfg(target_arch = "x86_64")]
 pub(super) fn available_once() -> Isa {
     static BEST: OnceLock<Isa> = OnceLock::new();
-    *BEST.get_or_init(available)
+    *get_or_make(&BEST, available)
 }

@@ -10,7 +10,7 @@ use super::isa::{self, Isa, Kernel};
 use super::lanes::{self, Lanes};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
-use super::{Array, broadcast, count};
+use super::{Array, assert_fills, broadcast, checked_count, count};
 use crate::pointwise::Block;
 use crate::{Function, Scalar};
 
@@ -120,6 +120,9 @@ impl<'a, F: Scalar> Operand<'a, F> {
 
 impl<'a, F: Scalar> Map<'a, F> {
     /// Lays the operands out; their shapes broadcast to `shape` (the caller has checked).
+    ///
+    /// # Panics
+    /// If an operand has not as many elements as its shape, or the shape has more than memory can hold.
     pub fn new(
         function: &'a Function,
         inputs: &[Array<'a, F>],
@@ -127,6 +130,10 @@ impl<'a, F: Scalar> Map<'a, F> {
         shape: &'a [usize],
         scale: f64,
     ) -> Self {
+        for array in inputs.iter().chain(multipliers) {
+            assert_fills("a map's operand", array.shape, array.data.len());
+        }
+        assert!(checked_count(shape).is_some(), "a map of shape {shape:?}");
         let mut inputs: Vec<_> = inputs.iter().map(|&input| Operand::new(input, shape)).collect();
         let multipliers: Vec<_> = multipliers.iter().map(|&input| Operand::new(input, shape)).collect();
         // Inputs are read as slices: what is repeated more coarsely than a channel is expanded.
@@ -147,7 +154,7 @@ impl<'a, F: Scalar> Map<'a, F> {
         } else {
             (1, 1)
         };
-        let plane = count(shape).checked_div(samples * channels).unwrap_or(0);
+        let plane = count(shape).checked_div(count(&[samples, channels])).unwrap_or(0);
         Map {
             function,
             scale,
@@ -261,6 +268,14 @@ impl<'a, F: Scalar> Map<'a, F> {
 
     /// The sum; every element of every target is written.
     fn write_gradients(&self, targets: Vec<(usize, &mut [MaybeUninit<F>])>) -> f64 {
+        if count(self.shape) == 0 {
+            // No unit runs, while an input that is broadcast to a map without elements may have some.
+            for (input, target) in targets {
+                assert_eq!(target.len(), count(self.inputs[input].shape), "a gradient has its input's elements");
+                target.fill(MaybeUninit::new(F::ZERO));
+            }
+            return 0.0;
+        }
         // An input that was expanded has its gradient written in full, and summed back.
         let is_expanded = |input: usize| {
             let operand = &self.inputs[input];
@@ -285,6 +300,7 @@ impl<'a, F: Scalar> Map<'a, F> {
             }
         }
         let sum = self.run(Some(&[]), &outputs);
+        // An expanded gradient is not empty, since the map is not.
         for ((input, target), full) in expanded.into_iter().zip(full.iter().filter(|full| !full.is_empty())) {
             let small = broadcast::sum_to(Array { shape: self.shape, data: full }, self.inputs[input].shape);
             for (target, value) in target.iter_mut().zip(small) {

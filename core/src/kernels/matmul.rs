@@ -1,7 +1,8 @@
 //! Matrix products on row-major slices.
 //!
 //! The work is cut into tiles by the *shape* alone, never by the number of threads, and each tile is summed in one fixed
-//! order: a product has the same bits on one thread and on sixty-four.
+//! order: a product has the same bits on one thread and on sixty-four. The order inside a tile is that of the crate `gemm`
+//! for the processor.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -9,6 +10,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
+use super::{assert_fills, checked_count, count};
 use crate::Scalar;
 
 /// Multiply-adds one task should have at least, and about at most: some 100 microseconds of work.
@@ -114,7 +116,11 @@ impl<'a, F> Matrix<'a, F> {
 
     /// Whether `rows` × `columns` elements lie inside the slice.
     fn holds(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.data.len()
+        let last = |rows: usize, columns: usize| {
+            let (down, across) = (rows.checked_mul(self.row_stride)?, columns.checked_mul(self.column_stride)?);
+            down.checked_add(across)
+        };
+        rows == 0 || columns == 0 || last(rows - 1, columns - 1).is_some_and(|last| last < self.data.len())
     }
 }
 
@@ -184,7 +190,7 @@ pub(crate) fn multiply<F: Scalar>(
     b: Matrix<'_, F>,
     destination: &mut [F],
 ) {
-    assert_eq!(destination.len(), m * n, "matmul: the result needs {m} x {n} elements");
+    assert_eq!(destination.len(), count(&[m, n]), "matmul: the result needs {m} x {n} elements");
     if m == 0 || n == 0 {
         return;
     }
@@ -250,7 +256,7 @@ fn tile_sides(m: usize, k: usize, n: usize) -> [usize; 2] {
 /// `batch * m * n` elements and the same bits for any number of threads.
 ///
 /// # Panics
-/// If a slice is shorter than its shape; callers check shapes first.
+/// If a slice does not fill its shape; callers check shapes first.
 ///
 /// ```
 /// use image_losses_core::kernels::matmul::matmul;
@@ -268,10 +274,11 @@ pub fn matmul<F: Scalar>(
     b: &[F],
     transpose_b: bool,
 ) -> Vec<F> {
-    debug_assert_eq!(a.len(), batch * m * k, "matmul: left factor");
-    debug_assert_eq!(b.len(), batch * k * n, "matmul: right factor");
-    let mut result = vec![F::ZERO; batch * m * n];
-    if m * n == 0 {
+    assert_fills("matmul: left factor", &[batch, m, k], a.len());
+    assert_fills("matmul: right factor", &[batch, k, n], b.len());
+    assert!(checked_count(&[batch, m, n]).is_some(), "matmul: {batch} products of {m} x {n}");
+    let mut result = vec![F::ZERO; count(&[batch, m, n])];
+    if result.is_empty() {
         return result;
     }
     result.par_chunks_mut(m * n).enumerate().for_each(|(index, product)| {

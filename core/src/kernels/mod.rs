@@ -1,25 +1,39 @@
 //! Kernels on contiguous slices: what the CPU engines run.
+//!
+//! An engine needs [`evaluate`] and [`derivative_with_value`]. The modules with the kernels themselves are for the crates,
+//! tests and benches of this workspace, and hidden: their functions leave shapes to the caller, and stop with a panic where
+//! a slice does not fill its shape.
 
 pub(crate) mod broadcast;
+#[doc(hidden)]
 pub mod conv;
 pub(crate) mod dense;
 pub(crate) mod embedding;
+#[doc(hidden)]
 pub mod frozen;
+#[doc(hidden)]
 pub mod isa;
 pub(crate) mod lanes;
+#[doc(hidden)]
 pub mod map;
+#[doc(hidden)]
 pub mod matmul;
+#[doc(hidden)]
 pub mod pool;
+#[doc(hidden)]
 pub mod residual;
 pub(crate) mod spare;
 pub(crate) mod stencil;
 pub(crate) mod stream;
+#[doc(hidden)]
 pub mod vision_transformer;
+#[doc(hidden)]
 pub mod winograd;
 
 use crate::primitive::{Arithmetic, Primitive};
 use crate::{Extent, Scalar};
 
+#[doc(hidden)]
 pub use stream::stream;
 
 /// A tensor's shape and its elements, row-major.
@@ -31,9 +45,22 @@ pub struct Array<'a, F> {
     pub data: &'a [F],
 }
 
-/// The number of elements of a shape.
+/// The number of elements of a shape; `usize::MAX`, more than memory can hold, where that is too large for a `usize`.
 pub fn count(shape: &[usize]) -> usize {
-    shape.iter().product()
+    // Zeros first: the extents beside a zero may have any product.
+    if shape.contains(&0) { 0 } else { shape.iter().fold(1, |product, &extent| product.saturating_mul(extent)) }
+}
+
+/// [`count`], or `None` where so many elements of 16 bytes are more than memory can hold: what kernels add to a shape's
+/// elements is less.
+pub(crate) fn checked_count(shape: &[usize]) -> Option<usize> {
+    Some(count(shape)).filter(|&elements| elements <= isize::MAX as usize / 16)
+}
+
+/// Panics unless there are as many elements as the shape has.
+#[track_caller]
+pub(crate) fn assert_fills(what: &str, shape: &[usize], got: usize) {
+    assert_eq!(checked_count(shape), Some(got), "{what} of shape {shape:?}");
 }
 
 /// The sum of a slice, in double precision over fixed blocks.

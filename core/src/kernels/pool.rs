@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::{assert_fills, count};
 use crate::{Pool2d, Scalar};
 
 /// The index, into the whole input, of the largest element of each window of an (N, C, H, W) input.
@@ -9,20 +10,23 @@ use crate::{Pool2d, Scalar};
 /// As PyTorch has it: the first of equal elements wins, and a NaN beats everything (of several the last). Padding never
 /// wins. The result has the elements of [`Pool2d::output_shape`]; callers check the geometry with it first.
 ///
+/// # Panics
+/// If the input does not fill its shape, or the window does not fit it.
+///
 /// ```
 /// use image_losses_core::{Pool2d, kernels::pool::max_pool2d_indices};
 /// let winners = max_pool2d_indices(&Pool2d::square(2), &[1.0, 3.0, 3.0, 2.0], [1, 1, 2, 2]);
 /// assert_eq!(winners, [1]);
 /// ```
 pub fn max_pool2d_indices<F: Scalar>(pool: &Pool2d, input: &[F], shape: [usize; 4]) -> Vec<usize> {
-    let [batch, channels, height, width] = shape;
-    debug_assert_eq!(input.len(), batch * channels * height * width, "max_pool2d: input");
-    let Ok(output) = pool.output_shape(&shape) else {
-        debug_assert!(false, "max_pool2d: the caller checks {shape:?} against {pool:?}");
-        return Vec::new();
+    let [_, _, height, width] = shape;
+    assert_fills("max_pool2d: input", &shape, input.len());
+    let output = match pool.output_shape(&shape) {
+        Ok(output) => output,
+        Err(error) => panic!("{error}"),
     };
     let (rows, columns) = (output[2], output[3]);
-    let mut winners = vec![0; batch * channels * rows * columns];
+    let mut winners = vec![0; count(&output)];
     if winners.is_empty() {
         return winners;
     }
@@ -70,7 +74,7 @@ pub fn gather<F: Scalar>(values: &[F], indices: &[usize]) -> Vec<F> {
 /// # Panics
 /// If an index is past the end.
 pub fn scatter_add<F: Scalar>(gradient: &[F], indices: &[usize], len: usize) -> Vec<F> {
-    debug_assert_eq!(gradient.len(), indices.len(), "scatter_add: one index per gradient");
+    assert_eq!(gradient.len(), indices.len(), "scatter_add: one index per gradient");
     let mut result = vec![F::ZERO; len];
     for (&value, &index) in gradient.iter().zip(indices) {
         result[index] += value;

@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
+use super::count;
 use super::dense::{Onto, Packed, multiply};
 use super::embedding::Units;
 use super::frozen::passes::{Images, ImagesMut, pass_over};
@@ -24,6 +25,8 @@ use super::winograd::engine::{Activation, Backward, Convolution, Forward};
 use super::winograd::lanes::{Instructions, LANES};
 use super::winograd::layout::{Buffer, Layout};
 use super::winograd::strided::{StridedWeights, input_len};
+use crate::once::get_or_make;
+use crate::pointwise::math;
 use crate::primitive::check_length;
 use crate::{Error, Result};
 
@@ -212,7 +215,9 @@ fn filled(values: impl IntoIterator<Item = f32>) -> Vec<f32> {
     values
 }
 
-fn check(name: &str, got: usize, expected: usize) -> Result<()> {
+/// Refuses another number of elements than the product of `extents`.
+fn check(name: &str, got: usize, extents: &[usize]) -> Result<()> {
+    let expected = count(extents);
     if got == expected {
         return Ok(());
     }
@@ -221,8 +226,8 @@ fn check(name: &str, got: usize, expected: usize) -> Result<()> {
 
 impl Affine {
     fn check(&self, name: &str, expected: usize) -> Result<()> {
-        check(name, self.scale.len(), expected)?;
-        check(name, self.shift.len(), expected)
+        check(name, self.scale.len(), &[expected])?;
+        check(name, self.shift.len(), &[expected])
     }
 
     /// A convolution's weight times the factor of its output.
@@ -252,13 +257,13 @@ impl FrozenUnit {
             ));
         }
         unit.before.check("before", inputs)?;
-        check("first", unit.first.len(), outputs * inputs * 9)?;
-        check("second", unit.second.len(), outputs * outputs * 9)?;
+        check("first", unit.first.len(), &[outputs, inputs, 9])?;
+        check("second", unit.second.len(), &[outputs, outputs, 9])?;
         unit.after.check("after", outputs)?;
         let gate = unit.excitation.as_ref().map(|[squeeze, expand]| {
             let squeezed = squeeze.len() / outputs;
-            check("excitation", squeeze.len(), squeezed * outputs)?;
-            check("excitation", expand.len(), squeezed * outputs)?;
+            check("excitation", squeeze.len(), &[squeezed, outputs])?;
+            check("excitation", expand.len(), &[squeezed, outputs])?;
             Ok::<_, Error>(Gate {
                 squeeze: Arc::clone(squeeze),
                 expand: Arc::clone(expand),
@@ -268,7 +273,7 @@ impl FrozenUnit {
         });
         let shortcut = unit.shortcut.as_ref().map(|(weight, norm)| {
             norm.check("shortcut", outputs)?;
-            check("shortcut", weight.len(), outputs * inputs)?;
+            check("shortcut", weight.len(), &[outputs, inputs])?;
             Ok::<_, Error>((WinogradWeights::of_size(1, outputs, inputs, norm.fold(weight)), norm.filled_shift()))
         });
         let second = unit.after.fold(&unit.second);
@@ -305,13 +310,17 @@ impl Gate {
             let start = kept.len();
             kept.extend(squeeze.chunks_exact(*channels).map(|row| {
                 let products = row.iter().zip(sums).map(|(&weight, &sum)| f64::from(weight) * f64::from(sum));
-                (products.sum::<f64>() * per_pixel).max(0.0) as f32
+                let mean = products.sum::<f64>() * per_pixel;
+                // A NaN stays a NaN.
+                (if mean <= 0.0 { 0.0 } else { mean }) as f32
             }));
             let features = &kept[start..];
             values.extend((0..*channels).map(|channel| {
                 let row = &expand[channel * squeezed..][..*squeezed];
                 let sum: f64 = row.iter().zip(features).map(|(&w, &z)| f64::from(w) * f64::from(z)).sum();
-                (1.0 / (1.0 + (-sum).exp())) as f32
+                // Not the C library's exponential: the same bits everywhere.
+                let [gate] = math::sigmoid([sum as f32]);
+                gate
             }));
             values.resize(values.len().next_multiple_of(LANES), 0.0);
         }
@@ -334,7 +343,7 @@ impl Gate {
             }
             let mut means = vec![0.0_f64; *channels];
             for ((&back, &feature), row) in back.iter().zip(features).zip(squeeze.chunks_exact(*channels)) {
-                if feature > 0.0 {
+                if feature != 0.0 {
                     means.iter_mut().zip(row).for_each(|(mean, &weight)| *mean += back * f64::from(weight));
                 }
             }
@@ -347,8 +356,11 @@ impl Gate {
 impl Projection {
     fn new(parts: &Parts, channels: usize, pixels: usize) -> Result<Self> {
         let [weight, bias] = &parts.projection;
-        let (outputs, depth) = (bias.len(), channels * pixels);
-        check("projection", weight.len(), outputs * depth)?;
+        let (outputs, depth) = (bias.len(), count(&[channels, pixels]));
+        if outputs == 0 {
+            return Err(Error::option(OPERATION, "parts", "an embedding of at least one element", outputs));
+        }
+        check("projection", weight.len(), &[outputs, depth])?;
         parts.last_norm.check("last_norm", channels)?;
         parts.embedding_norm.check("embedding_norm", outputs)?;
         let Affine { scale, shift } = &parts.embedding_norm;
@@ -383,11 +395,11 @@ impl Projection {
     }
 
     fn forward(&self) -> &Packed {
-        self.forward.get_or_init(|| Packed::new(self.depth(), self.outputs, |input, output| self.at(input, output)))
+        get_or_make(&self.forward, || Packed::new(self.depth(), self.outputs, |input, output| self.at(input, output)))
     }
 
     fn backward(&self) -> &Packed {
-        self.backward.get_or_init(|| Packed::new(self.outputs, self.depth(), |output, input| self.at(input, output)))
+        get_or_make(&self.backward, || Packed::new(self.outputs, self.depth(), |output, input| self.at(input, output)))
     }
 }
 
@@ -398,10 +410,13 @@ impl ResidualNetwork {
     /// [`Error::InvalidOption`] for parameters that do not fit each other.
     pub fn new(parts: &Parts) -> Result<Self> {
         let channels = parts.first_slope.len();
-        check("first", parts.first.len(), channels * CHANNELS * 9)?;
+        check("first", parts.first.len(), &[channels, CHANNELS, 9])?;
         parts.first_norm.check("first_norm", channels)?;
         if parts.units.is_empty() || parts.size == 0 || channels == 0 {
             return Err(Error::option(OPERATION, "parts", "units, channels and pixels", 0));
+        }
+        if Layout::checked([1, channels, parts.size, parts.size]).is_none() {
+            return Err(Error::option(OPERATION, "size", "as many pixels as memory can hold", parts.size));
         }
         let mut units: Vec<FrozenUnit> = Vec::new();
         let (mut inputs, mut extent) = (channels, parts.size);
@@ -416,7 +431,7 @@ impl ResidualNetwork {
             first_bias: parts.first_norm.filled_shift(),
             first_slope: filled(parts.first_slope.iter().copied()),
             units,
-            projection: Projection::new(parts, inputs, extent * extent)?,
+            projection: Projection::new(parts, inputs, count(&[extent, extent]))?,
             instructions: Instructions::detect(),
             workspace: Spare::default(),
         })

@@ -17,6 +17,8 @@ use super::embedding::Units;
 use super::matmul::{Matrix, SharedMut, multiply_into};
 use super::spare::Spare;
 use super::winograd::lanes::Instructions;
+use super::{checked_count, count};
+use crate::once::get_or_make;
 use crate::primitive::check_length;
 use crate::{Error, Result};
 
@@ -128,8 +130,8 @@ struct Frozen {
 
 impl Frozen {
     fn new(name: &str, layer: &Layer, outputs: usize, inputs: usize) -> Result<Self> {
-        check(name, &layer.weight, outputs * inputs)?;
-        check(name, &layer.bias, outputs)?;
+        check(name, &layer.weight, &[outputs, inputs])?;
+        check(name, &layer.bias, &[outputs])?;
         Ok(Self::plain(&layer.weight, Arc::clone(&layer.bias), outputs, inputs, false))
     }
 
@@ -145,13 +147,13 @@ impl Frozen {
     /// x Wᵀ + b.
     fn forward(&self, instructions: Instructions, rows: usize, x: &[f32], onto: Onto, target: &mut [f32]) {
         let pack = || Packed::new(self.inputs, self.outputs, |input, output| self.at(output, input));
-        multiply(instructions, rows, x, self.inputs, self.forward.get_or_init(pack), &self.bias, onto, target);
+        multiply(instructions, rows, x, self.inputs, get_or_make(&self.forward, pack), &self.bias, onto, target);
     }
 
     /// g W, g's rows `stride` apart.
     fn backward(&self, instructions: Instructions, rows: usize, gradient: &[f32], stride: usize, target: &mut [f32]) {
         let pack = || Packed::new(self.outputs, self.inputs, |output, input| self.at(output, input));
-        multiply(instructions, rows, gradient, stride, self.backward.get_or_init(pack), &[], Onto::Zero, target);
+        multiply(instructions, rows, gradient, stride, get_or_make(&self.backward, pack), &[], Onto::Zero, target);
     }
 }
 
@@ -205,7 +207,9 @@ fn sized(vector: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut vector[..len]
 }
 
-fn check(name: &str, values: &[f32], expected: usize) -> Result<()> {
+/// Refuses another number of elements than the product of `extents`.
+fn check(name: &str, values: &[f32], extents: &[usize]) -> Result<()> {
+    let expected = count(extents);
     if values.len() == expected {
         return Ok(());
     }
@@ -233,20 +237,20 @@ impl VisionTransformer {
         if patch == 0 || *resolution == 0 || !resolution.is_multiple_of(patch) {
             return Err(Error::option(OPERATION, "resolution", format!("a multiple of {patch} pixels"), resolution));
         }
-        if heads == 0 || width == 0 || !width.is_multiple_of(16 * heads) {
+        if heads == 0 || width == 0 || !width.is_multiple_of(heads.saturating_mul(16)) {
             return Err(Error::option(OPERATION, "heads", format!("a divisor of {width} / 16"), heads));
         }
         if blocks.is_empty() {
             return Err(Error::option(OPERATION, "blocks", "at least one", 0));
         }
         let grid = resolution / patch;
-        let inputs = CHANNELS * patch * patch;
-        check("patches", patches, width * inputs)?;
-        check("places", places, (grid * grid + 1) * width)?;
-        check("projection", projection, projection.len() / width * width)?;
+        let inputs = count(&[CHANNELS, patch, patch]);
+        check("patches", patches, &[width, inputs])?;
+        check("places", places, &[count(&[grid, grid]).saturating_add(1), width])?;
+        check("projection", projection, &[(projection.len() / width).max(1), width])?;
         let norm = |name: &str, layer: &Layer| {
-            check(name, &layer.weight, width)?;
-            check(name, &layer.bias, width)?;
+            check(name, &layer.weight, &[width])?;
+            check(name, &layer.bias, &[width])?;
             Ok::<_, Error>(layer.clone())
         };
         let frozen = |block: &Block| {
@@ -348,6 +352,14 @@ impl VisionTransformer {
     }
 
     fn check_images(&self, images: &[f32], batch: usize) -> Result<()> {
+        let Sizes { tokens, width, heads, .. } = self.sizes(batch);
+        // What grows faster than the images: attention, and the second layer's inputs.
+        if [[heads, tokens, tokens], [4, tokens, width]]
+            .iter()
+            .any(|&[a, b, c]| checked_count(&[batch, a, b, c]).is_none())
+        {
+            return Err(Error::option(OPERATION, "batch", "as many images as memory can hold", batch));
+        }
         check_length(OPERATION, images.len(), &[batch, CHANNELS, self.resolution, self.resolution]).map(drop)
     }
 
@@ -623,6 +635,19 @@ mod tests {
         for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
             assert_eq!(one, on_threads(2, run(isa)), "{isa:?}");
             assert_eq!(one, on_threads(5, run(isa)), "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn nan_in_nan_out_on_every_instruction_set() {
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            let network = VisionTransformer { instructions: Instructions::of(isa), ..network() };
+            let (mut images, others) = (values::<f32>(2 * 432, 50), values::<f32>(20, 51));
+            images[432] = f32::NAN;
+            let (cosines, gradient) = network.compare(&images, 2, &others, Some(&[1.0; 2])).expect("inputs that fit");
+            let gradient = gradient.expect("a gradient");
+            assert!(!cosines[0].is_nan() && cosines[1].is_nan(), "{isa:?} {cosines:?}");
+            assert!(gradient[..432].iter().all(|slope| !slope.is_nan()) && gradient[432].is_nan(), "{isa:?}");
         }
     }
 }

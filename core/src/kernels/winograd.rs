@@ -21,6 +21,9 @@ use layout::{Buffer, Layout};
 
 use engine::{Activation, Backward, Convolution, Forward, Prepared};
 
+use super::assert_fills;
+use crate::once::get_or_make;
+
 pub(crate) mod engine;
 pub(crate) mod lanes;
 pub(crate) mod layout;
@@ -56,7 +59,7 @@ static IN_USE: OnceLock<(RandomState, Mutex<InUse>)> = OnceLock::new();
 impl Shared {
     /// The same weights as somebody has them already; else these, for others to find.
     fn in_use(self) -> Arc<Self> {
-        let (hasher, in_use) = IN_USE.get_or_init(Default::default);
+        let (hasher, in_use) = get_or_make(&IN_USE, Default::default);
         let mut hash = hasher.build_hasher();
         (self.size, self.outputs, self.inputs).hash(&mut hash);
         self.bits().for_each(|bits| hash.write_u32(bits));
@@ -109,8 +112,7 @@ impl WinogradWeights {
     /// # Panics
     /// If the weight has another number of elements, or its size is not one of those it [`takes`](Self::takes).
     pub(crate) fn of_size(size: usize, outputs: usize, inputs: usize, weight: Vec<f32>) -> Self {
-        let expected = outputs * inputs * size * size;
-        assert_eq!(weight.len(), expected, "a weight of shape ({outputs}, {inputs}, {size}, {size})");
+        assert_fills("a weight", &[outputs, inputs, size, size], weight.len());
         assert!(Self::takes(size, inputs), "kernels of {size} by {size} taps of {inputs} channels");
         let shared = Shared { size, outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() };
         WinogradWeights { shared: shared.in_use() }
@@ -136,7 +138,7 @@ impl WinogradWeights {
     pub(crate) fn forward(&self) -> &Prepared {
         let Shared { size, outputs, inputs, weight, forward, .. } = &*self.shared;
         let taps = size * size;
-        forward.get_or_init(|| {
+        get_or_make(forward, || {
             Prepared::new(*size, *outputs, *inputs, |output, input, tap| weight[(output * inputs + input) * taps + tap])
         })
     }
@@ -145,7 +147,7 @@ impl WinogradWeights {
     pub(crate) fn backward(&self) -> &Prepared {
         let Shared { size, outputs, inputs, weight, backward, .. } = &*self.shared;
         let taps = size * size;
-        backward.get_or_init(|| {
+        get_or_make(backward, || {
             Prepared::new(*size, *inputs, *outputs, |input, output, tap| {
                 weight[(output * inputs + input) * taps + taps - 1 - tap]
             })
@@ -157,7 +159,7 @@ impl WinogradWeights {
 /// (N, O, H, W).
 ///
 /// # Panics
-/// If the input or the bias is shorter than its shape; callers check shapes first.
+/// If the input or the bias does not fill its shape; callers check shapes first.
 ///
 /// ```
 /// use image_losses_core::kernels::winograd::{WinogradWeights, conv3x3};
@@ -172,7 +174,7 @@ pub fn conv3x3(
     bias: Option<&[f32]>,
     relu: bool,
 ) -> Vec<f32> {
-    debug_assert_eq!(input_shape[1], weights.shared.inputs, "conv3x3: input channels");
+    assert_eq!(input_shape[1], weights.shared.inputs, "conv3x3: input channels");
     conv3x3_with(Instructions::detect(), weights, input, input_shape, bias, relu)
 }
 
@@ -180,9 +182,9 @@ pub fn conv3x3(
 /// (N, I, H, W).
 ///
 /// # Panics
-/// If the gradient is shorter than its shape; callers check shapes first.
+/// If the gradient does not fill its shape; callers check shapes first.
 pub fn conv3x3_input_gradient(weights: &WinogradWeights, grad_output: &[f32], grad_shape: [usize; 4]) -> Vec<f32> {
-    debug_assert_eq!(grad_shape[1], weights.shared.outputs, "conv3x3_input_gradient: output channels");
+    assert_eq!(grad_shape[1], weights.shared.outputs, "conv3x3_input_gradient: output channels");
     conv3x3_input_gradient_with(Instructions::detect(), weights, grad_output, grad_shape)
 }
 
@@ -198,7 +200,7 @@ fn conv3x3_with(
     let source = laid_out(input, from);
     let mut padded_bias = vec![0.0; to.lanes()];
     if let Some(bias) = bias {
-        padded_bias[..to.channels].copy_from_slice(&bias[..to.channels]);
+        padded_bias[..to.channels].copy_from_slice(bias);
     }
     let mut target = Buffer::new(to.len());
     let activation = if relu { Activation::Relu } else { Activation::None };
@@ -226,9 +228,9 @@ fn layouts(shape: [usize; 4], channels: usize) -> (Layout, Layout) {
 }
 
 fn laid_out(planes: &[f32], layout: Layout) -> Buffer {
-    let len = layout.batch * layout.channels * layout.height * layout.width;
+    assert_fills("images", &[layout.batch, layout.channels, layout.height, layout.width], planes.len());
     let mut buffer = Buffer::new(layout.len());
-    layout.fill_from_planes(&planes[..len], 0, |_| [1.0, 0.0], &mut buffer);
+    layout.fill_from_planes(planes, 0, |_| [1.0, 0.0], &mut buffer);
     buffer
 }
 

@@ -9,6 +9,7 @@ use super::tower::Pool;
 use crate::kernels::isa::{self, Isa, Kernel};
 use crate::kernels::lanes::{self, Lanes};
 use crate::kernels::stream::Sink;
+use crate::once::get_or_make;
 use crate::{Error, Result, Scalar, Unary};
 
 /// Elements evaluated at a time.
@@ -112,7 +113,7 @@ impl Function {
                             }
                         }
                         static FUNCTION: OnceLock<Function> = OnceLock::new();
-                        FUNCTION.get_or_init(|| Function::new($variant)).clone()
+                        get_or_make(&FUNCTION, || Function::new($variant)).clone()
                     })*
                     Unary::LogSigmoid => Function::new(LogSigmoid),
                 }
@@ -179,7 +180,7 @@ impl<P: Pointwise<K>, const K: usize> Erased for Holder<P, K> {
         K
     }
     fn tape(&self) -> &Tape {
-        self.tape.get_or_init(|| Tape::record(K, |inputs| self.function.value(std::array::from_fn(|k| inputs[k]))))
+        get_or_make(&self.tape, || Tape::record(K, |inputs| self.function.value(std::array::from_fn(|k| inputs[k]))))
     }
     fn block_f32(&self, block: Block<'_, f32>) {
         evaluate(&self.function, block);

@@ -1,7 +1,7 @@
 //! Elementary functions without branches, so that the compiler turns a loop over them into vector code.
 //!
 //! Multiplications and additions are fused where `mul_add` says so and nowhere else: every instruction set then computes
-//! the same bits.
+//! the same bits. What is the standard library's calls the platform's C library: ln, tanh, and eˣ in double precision.
 
 use crate::Scalar;
 

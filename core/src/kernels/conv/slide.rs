@@ -1,6 +1,7 @@
 //! One kernel sliding over one plane.
 
 use crate::Scalar;
+use crate::kernels::isa::{self, Kernel};
 
 /// Output rows that share a strip of the input.
 pub(super) const ROWS: usize = 16;
@@ -48,18 +49,7 @@ impl Slide {
         let reach = (self.kernel[1] - 1) * self.dilation[1];
         let line = self.output[1].next_multiple_of(LANES) + reach / self.stride[1];
         self.fill(input, top, rows, line, strip);
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                // SAFETY: the processor has the feature.
-                return unsafe { self.sum_avx512::<F, LANES>(kernel, strip, line, output) };
-            }
-            if is_x86_feature_detected!("avx2") {
-                // SAFETY: the processor has the feature.
-                return unsafe { self.sum_avx2::<F, LANES>(kernel, strip, line, output) };
-            }
-        }
-        self.sum::<F, LANES>(kernel, strip, line, output);
+        isa::run(isa::detect(), Sum::<F, LANES> { slide: self, kernel, strip, line, output });
     }
 
     /// The input beneath `rows` output rows, zeros included: for each row and each column modulo the stride, a line.
@@ -97,30 +87,30 @@ impl Slide {
         let index = position / self.gap[axis];
         (position.is_multiple_of(self.gap[axis]) && index < self.input[axis]).then_some(index)
     }
+}
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    fn sum_avx512<F: Scalar, const LANES: usize>(&self, kernel: &[F], strip: &[F], line: usize, output: &mut [F]) {
-        self.sum::<F, LANES>(kernel, strip, line, output);
-    }
+/// The outputs of some rows: `LANES` neighbours at a time, one sum per kernel row and these added, which keeps rounding
+/// small for large kernels. Plain arithmetic in a fixed order: the same bits with any instruction set.
+struct Sum<'a, F, const LANES: usize> {
+    slide: &'a Slide,
+    kernel: &'a [F],
+    strip: &'a [F],
+    /// Columns of a line of the strip.
+    line: usize,
+    output: &'a mut [F],
+}
 
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn sum_avx2<F: Scalar, const LANES: usize>(&self, kernel: &[F], strip: &[F], line: usize, output: &mut [F]) {
-        self.sum::<F, LANES>(kernel, strip, line, output);
-    }
-
-    /// The sums themselves: `LANES` neighbouring outputs at a time, one sum per kernel row and these added, which keeps
-    /// rounding small for large kernels. Plain arithmetic in a fixed order: the same bits with any instruction set.
+impl<F: Scalar, const LANES: usize> Kernel for Sum<'_, F, LANES> {
     #[inline(always)]
-    fn sum<F: Scalar, const LANES: usize>(&self, kernel: &[F], strip: &[F], line: usize, output: &mut [F]) {
-        let step = self.stride[1];
-        for (row, output) in output.chunks_exact_mut(self.output[1]).enumerate() {
+    fn run(self) {
+        let Sum { slide, kernel, strip, line, output } = self;
+        let step = slide.stride[1];
+        for (row, output) in output.chunks_exact_mut(slide.output[1]).enumerate() {
             for (block, output) in output.chunks_mut(LANES).enumerate() {
                 let mut total = [F::ZERO; LANES];
-                for (tap_row, kernel) in kernel.chunks_exact(self.kernel[1]).enumerate() {
+                for (tap_row, kernel) in kernel.chunks_exact(slide.kernel[1]).enumerate() {
                     let lines =
-                        &strip[(row * self.stride[0] + tap_row * self.dilation[0]) * step * line..][..step * line];
+                        &strip[(row * slide.stride[0] + tap_row * slide.dilation[0]) * step * line..][..step * line];
                     let mut sum = [F::ZERO; LANES];
                     let (mut phase, mut column) = (0, block * LANES);
                     for &weight in kernel {
@@ -129,7 +119,7 @@ impl Slide {
                         for lane in 0..LANES {
                             sum[lane] += weight * operands[lane];
                         }
-                        phase += self.dilation[1];
+                        phase += slide.dilation[1];
                         column += phase / step;
                         phase %= step;
                     }

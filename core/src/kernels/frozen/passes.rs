@@ -181,8 +181,10 @@ impl Pass for Affine<'_> {
             if self.relu {
                 let zero = L::splat(0.0);
                 if let Some((mask, _)) = self.mask.filter(|&(_, samples)| sample < samples) {
-                    mask.set(sample, y, x, channel, value.greater(zero));
+                    // A NaN passes, so that its gradient is the one above, which is NaN.
+                    mask.set(sample, y, x, channel, value.passes(zero));
                 }
+                // In this order a NaN stays a NaN.
                 value = zero.max(value);
             }
             value.store(target);
@@ -219,17 +221,19 @@ impl Task for PoolTask<'_> {
                         let (row, column) = ((index / 2).min(rows - 1), (index % 2).min(columns - 1));
                         values[index] = self.input.load(self.sample, 2 * self.y + row, 2 * x + column, channel);
                     }
-                    let mut best = values[0].max(values[1]).max(values[2].max(values[3]));
+                    let (above, below) = (values[0].max_or_nan(values[1]), values[2].max_or_nan(values[3]));
+                    let mut best = above.max_or_nan(below);
                     if self.relu {
                         best = zero.max(best);
                     }
                     best.store(self.output.at(self.sample, self.y, x, channel));
                     if let Some(route) = self.route {
-                        let mut left = if self.relu { best.greater(zero) } else { u16::MAX };
+                        let mut left = if self.relu { best.passes(zero) } else { u16::MAX };
                         for index in 0..4 {
                             let (row, column) = (index / 2, index % 2);
                             if row < rows && column < columns {
-                                let taken = values[index].equal(best) & left;
+                                // The first that is the maximum, and every NaN.
+                                let taken = values[index].equal(best) & left | values[index].is_nan();
                                 left &= !taken;
                                 route.set(self.sample, 2 * self.y + row, 2 * x + column, channel, taken);
                             }
@@ -246,7 +250,7 @@ impl Task for PoolTask<'_> {
 pub(super) struct MaxFeature<'a> {
     pub(super) input: Images<'a>,
     pub(super) output: ImagesMut<'a>,
-    /// Where the first half was larger, in the first `samples` images.
+    /// Where the first half was larger or NaN, in the first `samples` images.
     pub(super) route: BitsMut<'a>,
     pub(super) samples: usize,
 }
@@ -259,9 +263,9 @@ impl Pass for MaxFeature<'_> {
             let first: L = self.input.load(sample, y, x, channel);
             let second: L = self.input.load(sample, y, x, self.output.layout.lanes() + channel);
             if sample < self.samples {
-                self.route.set(sample, y, x, channel, first.greater(second));
+                self.route.set(sample, y, x, channel, first.greater(second) | first.is_nan());
             }
-            first.max(second).store(self.output.at(sample, y, x, channel));
+            first.max_or_nan(second).store(self.output.at(sample, y, x, channel));
         }
     }
 }
@@ -311,9 +315,9 @@ pub(super) enum RowGradient<'a> {
     None,
     /// Their signs.
     Signs {
-        /// Where the prediction is larger.
+        /// Where the prediction is larger, or the difference NaN.
         positive: BitsMut<'a>,
-        /// Where the target is.
+        /// Where the target is larger, or the difference NaN.
         negative: BitsMut<'a>,
     },
     /// `sign` times the sign plus `linear` times the difference, in vectors without border.
@@ -346,13 +350,20 @@ impl Task for CompareTask<'_> {
                     match self.gradient {
                         RowGradient::None => {}
                         RowGradient::Signs { positive, negative } => {
-                            positive.set(self.sample, self.y, x, channel, difference.greater(zero));
-                            negative.set(self.sample, self.y, x, channel, zero.greater(difference));
+                            // Of a NaN both.
+                            positive.set(self.sample, self.y, x, channel, difference.passes(zero));
+                            negative.set(self.sample, self.y, x, channel, zero.passes(difference));
                         }
                         RowGradient::Dense { values, sign, linear } => {
                             let plus = L::splat(sign).keep(difference.greater(zero));
                             let minus = L::splat(sign).keep(zero.greater(difference));
-                            let value = difference.mul_add(L::splat(linear), plus.sub(minus));
+                            let mut value = plus.sub(minus);
+                            if linear != 0.0 {
+                                value = difference.mul_add(L::splat(linear), value);
+                            } else {
+                                // Zero times an infinite difference would be NaN; the sign of a NaN is.
+                                value = value.add(difference.keep(difference.is_nan()));
+                            }
                             let index = layout.vector(self.sample, self.y, x) * LANES + channel;
                             value.store(values.start().add(index));
                         }
@@ -411,8 +422,11 @@ impl Pass for Gather<'_> {
             };
             if let Some((positive, negative, factor)) = self.signs {
                 let factor = L::splat(factor);
-                let plus = factor.keep(positive.get(sample, y, x, channel));
-                value = value.add(plus).sub(factor.keep(negative.get(sample, y, x, channel)));
+                let (positive, negative) = (positive.get(sample, y, x, channel), negative.get(sample, y, x, channel));
+                value = value.add(factor.keep(positive)).sub(factor.keep(negative));
+                if positive & negative != 0 {
+                    value = value.add(L::splat(f32::NAN).keep(positive & negative));
+                }
             }
             if let Some(dense) = self.dense {
                 let index = self.gradient.layout.vector(sample, y, x) * LANES + channel;

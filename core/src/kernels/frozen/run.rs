@@ -13,6 +13,7 @@ use crate::kernels::matmul::{Matrix, SharedMut, multiply};
 use crate::kernels::winograd::engine::{Activation, Backward, Convolution, Forward};
 use crate::kernels::winograd::lanes::{Instructions, LANES};
 use crate::kernels::winograd::layout::{Buffer, Layout};
+use crate::once::get_or_make;
 
 /// A call's memory, kept for the next one.
 #[derive(Default)]
@@ -86,7 +87,7 @@ impl FrozenNetwork {
     /// From the loaded images to the last tap. `visit` sees each tap's layer, activations and room for its gradient. The
     /// ReLUs and pools of the first `samples` images leave their marks for the way back.
     pub(super) fn forward(&self, layouts: &[Layout], workspace: &mut Workspace, samples: usize, visit: &mut Visit<'_>) {
-        let instructions = Instructions::detect();
+        let instructions = self.instructions;
         let Workspace { buffers, points, masks, routes, taps } = workspace;
         let mut current = 0;
         for (index, step) in self.steps.iter().enumerate() {
@@ -148,7 +149,7 @@ impl FrozenNetwork {
 
     /// From the taps' gradients to that of the first `samples` images, as planes.
     pub(super) fn backward(&self, layouts: &[Layout], workspace: &mut Workspace, samples: usize) -> Vec<f32> {
-        let instructions = Instructions::detect();
+        let instructions = self.instructions;
         let layout = |index: usize| layouts[index].with_batch(samples);
         let Workspace { buffers, points, masks, routes, taps } = workspace;
         let mut current = 0;
@@ -282,6 +283,7 @@ fn affine(
 /// The terms on one tap: their values, and their gradient if `gradient` takes it.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn compare_tap(
+    instructions: Instructions,
     tap: usize,
     data: &[f32],
     layout: Layout,
@@ -319,11 +321,12 @@ pub(super) fn compare_tap(
         let count = (samples * layout.channels * layout.height * layout.width) as f64;
         // Signs take a sixteenth of the memory, but serve alone.
         let keep = wanted.then_some((weights.map(|weight| weight / count), grams.is_none()));
-        means[0] = compare_features(prediction, target, offset, samples, keep, gradient).map(|sum| sum / count);
+        means[0] =
+            compare_features(instructions, prediction, target, offset, samples, keep, gradient).map(|sum| sum / count);
     }
     if let Some(weights) = grams {
         let target = match cached {
-            Some(features) => features.grams.get_or_init(|| gram_matrices(target, 0, samples)).clone(),
+            Some(features) => get_or_make(&features.grams, || gram_matrices(target, 0, samples)).clone(),
             None => gram_matrices(target, offset, samples),
         };
         let weights = wanted.then_some(weights);
@@ -337,6 +340,7 @@ pub(super) fn compare_tap(
 /// The sums of the features' absolute and squared differences. `keep` has the weights of either in the gradient, and
 /// whether signs will do if only the first counts.
 fn compare_features(
+    instructions: Instructions,
     prediction: Images<'_>,
     target: Images<'_>,
     offset: usize,
@@ -344,7 +348,6 @@ fn compare_features(
     keep: Option<([f64; 2], bool)>,
     gradient: &mut TapGradient,
 ) -> [f64; 2] {
-    let instructions = Instructions::detect();
     let layout = prediction.layout;
     let vectors = layout.vectors(samples);
     let kept = match keep {
@@ -435,8 +438,10 @@ fn compare_grams(
             sums[0] += difference.abs();
             sums[1] += difference * difference;
             if let Some([absolute, square]) = weights {
-                let sign = f64::from(i8::from(difference > 0.0) - i8::from(difference < 0.0));
-                let value = (absolute * sign + 2.0 * square * difference) / count * scale;
+                // The sign of a NaN is NaN; a weight of zero takes its criterion out.
+                let sign = if difference == 0.0 || difference.is_nan() { difference } else { difference.signum() };
+                let of = |weight: f64, slope: f64| if weight == 0.0 { 0.0 } else { weight * slope };
+                let value = (of(absolute, sign) + of(2.0 * square, difference)) / count * scale;
                 // The matrix and its transpose both depend on a feature.
                 slope[index] += value as f32;
                 slope[index % lanes * lanes + index / lanes] += value as f32;

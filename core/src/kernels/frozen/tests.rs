@@ -1,6 +1,7 @@
 use super::super::matmul::test_support::{on_threads, values};
 use super::*;
 use crate::kernels::conv::{conv2d, conv2d_input_gradient};
+use crate::kernels::isa::Isa;
 use crate::kernels::pool::{gather, max_pool2d_indices, scatter_add};
 use crate::{Pool2d, Scalar};
 
@@ -27,6 +28,11 @@ fn pool(ceil_mode: bool) -> Pool2d {
     Pool2d { ceil_mode, ..Pool2d::square(2) }
 }
 
+/// Whether the first of two halves is taken: the larger, or the one that is NaN.
+fn is_first<F: Scalar>(first: F, second: F) -> bool {
+    first > second || first.to_f64().is_nan()
+}
+
 impl Plain<'_> {
     fn forward<F: Scalar>(&self, input: Vec<F>, shape: [usize; 4]) -> Trace<F> {
         let mut values = vec![(input, shape)];
@@ -49,12 +55,12 @@ impl Plain<'_> {
                     let y = x.iter().enumerate().map(|(i, &x)| x * scale[channel(i)] + shift[channel(i)]).collect();
                     (y, *shape)
                 }
-                FrozenLayer::Relu => (x.iter().map(|&x| if x > F::ZERO { x } else { F::ZERO }).collect(), *shape),
+                FrozenLayer::Relu => (x.iter().map(|&x| if x <= F::ZERO { F::ZERO } else { x }).collect(), *shape),
                 FrozenLayer::MaxFeature => {
                     let half = shape[1] / 2 * plane;
                     let larger = |pair: &[F]| {
                         let (a, b) = pair.split_at(half);
-                        a.iter().zip(b).map(|(&a, &b)| if a > b { a } else { b }).collect::<Vec<F>>()
+                        a.iter().zip(b).map(|(&a, &b)| if is_first(a, b) { a } else { b }).collect::<Vec<F>>()
                     };
                     (x.chunks(2 * half).flat_map(larger).collect(), [shape[0], shape[1] / 2, shape[2], shape[3]])
                 }
@@ -106,13 +112,14 @@ impl Plain<'_> {
                     above.iter().enumerate().map(|(i, &g)| g * scale[i / (is[2] * is[3]) % is[1]]).collect()
                 }
                 FrozenLayer::Relu => {
-                    above.iter().zip(input).map(|(&g, &x)| if x > F::ZERO { g } else { F::ZERO }).collect()
+                    above.iter().zip(input).map(|(&g, &x)| if x <= F::ZERO { F::ZERO } else { g }).collect()
                 }
                 FrozenLayer::MaxFeature => {
                     let half = fs[1] * fs[2] * fs[3];
                     let split = |(x, above): (&[F], &[F])| {
-                        let taken =
-                            |i: usize, first: bool| if (x[i] > x[i + half]) == first { above[i] } else { F::ZERO };
+                        let taken = |i: usize, first: bool| {
+                            if is_first(x[i], x[i + half]) == first { above[i] } else { F::ZERO }
+                        };
                         let parts = [true, false].map(|first| (0..half).map(|i| taken(i, first)).collect::<Vec<F>>());
                         parts.concat()
                     };
@@ -440,4 +447,171 @@ fn refuses_what_does_not_fit() {
         network.compare(&images, Target::Features(&other), [1, 3, 8, 2], &[], true),
         Err(Error::ShapeMismatch { .. })
     ));
+}
+
+const SETS: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+
+/// A NaN in the prediction, after each number of layers: the value is NaN, and so is the gradient wherever that of the
+/// layers one by one is. Elsewhere it is the same where no tile of Winograd's spreads the NaN.
+#[test]
+fn nan_in_nan_out_on_every_instruction_set() {
+    use FrozenLayer::{MaxFeature, MaxPool, Relu};
+    let pixel = |inputs: usize, outputs: usize, seed| general(inputs, [outputs, inputs, 1, 1], Conv2d::default(), seed);
+    let stacks = [
+        vec![Relu, MaxPool { ceil_mode: false }, Relu, pixel(32, 32, 1), MaxFeature],
+        vec![MaxPool { ceil_mode: true }, affine(32, 2), Relu, MaxPool { ceil_mode: true }],
+        vec![pixel(32, 64, 3), Relu, MaxPool { ceil_mode: false }, MaxFeature, Relu],
+        vec![MaxFeature, affine(16, 4), pixel(16, 20, 5), Relu],
+        vec![general(32, [24, 32, 2, 3], Conv2d::padded(1), 6), Relu, MaxPool { ceil_mode: true }],
+        vec![convolution(32, 20, 7), Relu, convolution(20, 17, 8), Relu, MaxPool { ceil_mode: true }],
+    ];
+    let shape = [2, 32, 5, 6];
+    let (clean, y) = (values::<f32>(1920, 91), values::<f32>(1920, 92));
+    for (stack, layers) in stacks.iter().enumerate() {
+        for depth in 1..=layers.len() {
+            let (layers, tap) = (&layers[..depth], depth - 1);
+            let spreads = layers.iter().any(|l| matches!(l, FrozenLayer::Convolution { shape: [.., 3, 3], .. }));
+            for (criterion, gram, place) in [
+                (Criterion::L1, false, 0),
+                (Criterion::Mse, false, 7),
+                (Criterion::L1, true, 500),
+                (Criterion::Mse, true, 1000),
+            ] {
+                let terms = [term(tap, 1.0, criterion, gram)];
+                let mut x = clean.clone();
+                x[place] = f32::NAN;
+                let (expected, gradient) = Plain { layers, taps: &[tap] }.compare::<f32>(&x, &y, shape, &terms);
+                let network = build(layers, &terms, 32);
+                let mut first = None;
+                for isa in SETS {
+                    let what = format!("stack {stack} to {depth}, {criterion:?}, {gram}, {isa:?}");
+                    let network = FrozenNetwork { instructions: Instructions::of(isa), ..build(layers, &terms, 32) };
+                    let found = network.compare(&x, Target::Images(&y), shape, &terms, true).unwrap();
+                    assert!(expected[0].is_nan() && found.values[0].is_nan(), "{what}");
+                    let found = found.gradient.unwrap();
+                    assert!(found[place].is_nan(), "{what}: no gradient where the NaN is");
+                    for (index, (found, expected)) in found.iter().zip(&gradient).enumerate() {
+                        if expected.is_nan() {
+                            assert!(found.is_nan(), "{what}: {found} at {index}");
+                        } else if !spreads {
+                            assert!((found - expected).abs() < 1e-6, "{what}: {found} for {expected} at {index}");
+                        }
+                    }
+                    let bits: Vec<u32> = found.iter().map(|v| if v.is_nan() { 0 } else { v.to_bits() }).collect();
+                    assert_eq!(*first.get_or_insert(bits.clone()), bits, "{what}");
+                }
+                // In the target as well.
+                let found = network.compare(&y, Target::Images(&x), shape, &terms, true).unwrap();
+                assert!(found.values[0].is_nan() && found.gradient.unwrap().iter().any(|slope| slope.is_nan()));
+            }
+        }
+    }
+}
+
+/// Each way to lose a NaN by itself: both halves, every place in a window, a window over the edge, with and without ReLU.
+#[test]
+fn a_nan_wins_wherever_it_stands() {
+    use FrozenLayer::{MaxFeature, MaxPool, Relu};
+    let slopes = |layers: Vec<FrozenLayer>, images: &[f32], shape: [usize; 4], isa| {
+        let terms = [term(layers.len() - 1, 1.0, Criterion::L1, false)];
+        let network = FrozenNetwork { instructions: Instructions::of(isa), ..build(&layers, &terms, shape[1]) };
+        let target = vec![-9.0; images.len()];
+        let found = network.compare(images, Target::Images(&target), shape, &terms, true).unwrap();
+        assert!(found.values[0].is_nan());
+        found.gradient.unwrap()
+    };
+    for isa in SETS {
+        for (layers, extent) in [
+            (vec![MaxPool { ceil_mode: false }], 4),
+            (vec![MaxPool { ceil_mode: true }], 3),
+            (vec![Relu, MaxPool { ceil_mode: false }], 4),
+            (vec![MaxPool { ceil_mode: true }, Relu], 3),
+        ] {
+            for place in 0..extent * extent {
+                let mut images = values::<f32>(extent * extent, 5);
+                images[place] = f32::NAN;
+                let found = slopes(layers.clone(), &images, [1, 1, extent, extent], isa);
+                assert!(found[place].is_nan(), "{isa:?} {layers:?} {place}: {found:?}");
+                assert_eq!(found.iter().filter(|slope| slope.is_nan()).count(), 1, "{isa:?} {layers:?} {place}");
+            }
+        }
+        for place in 0..32 {
+            let mut images = values::<f32>(32, 6);
+            images[place] = f32::NAN;
+            let found = slopes(vec![MaxFeature], &images, [1, 32, 1, 1], isa);
+            assert!(found[place].is_nan(), "{isa:?} {place}: {found:?}");
+            assert_eq!(found.iter().filter(|slope| slope.is_nan()).count(), 1, "{isa:?} {place}");
+        }
+    }
+}
+
+/// An infinite difference has a sign, and no zero weight of another criterion makes a NaN of it.
+#[test]
+fn an_infinite_difference_has_the_slope_of_its_criterion() {
+    let terms = [term(0, 1.0, Criterion::L1, false)];
+    for isa in SETS {
+        let network = FrozenNetwork { instructions: Instructions::of(isa), ..build(&[FrozenLayer::Relu], &terms, 1) };
+        let images = [f32::INFINITY, 1.0];
+        let found = network.compare(&images, Target::Images(&[1.0; 2]), [1, 1, 1, 2], &terms, true).unwrap();
+        assert_eq!((found.values, found.gradient.unwrap()), (vec![f64::INFINITY], vec![0.5, 0.0]));
+    }
+}
+
+/// Layers in any order, as many as there are: the order of steps, of memory and of marks is right for all of them.
+#[test]
+fn layers_in_any_order() {
+    let mut state = 7u64;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for round in 0..120 {
+        let (mut channels, mut layers) = (32, Vec::new());
+        for _ in 0..1 + draw(6) {
+            let seed = draw(1000) as u64;
+            layers.push(match draw(8) {
+                0 | 1 => FrozenLayer::Relu,
+                2 => FrozenLayer::MaxPool { ceil_mode: true },
+                3 => FrozenLayer::MaxPool { ceil_mode: draw(2) == 0 },
+                4 => affine(channels, seed),
+                5 if channels % 32 == 0 => {
+                    channels /= 2;
+                    FrozenLayer::MaxFeature
+                }
+                kind => {
+                    let outputs = [32, 64, 5, 17][draw(4)];
+                    let inputs = std::mem::replace(&mut channels, outputs);
+                    match kind {
+                        6 => convolution(inputs, outputs, seed),
+                        _ => general(inputs, [outputs, inputs, 1, 1], Conv2d::default(), seed),
+                    }
+                }
+            });
+        }
+        let mut terms: Vec<Term> = (0..layers.len())
+            .filter(|_| draw(3) == 0)
+            .map(|tap| term(tap, 1.0 + tap as f64, Criterion::Mse, tap % 3 == 2))
+            .collect();
+        terms.push(term(layers.len() - 1, 1.0, Criterion::Mse, false));
+        let taps: Vec<usize> = terms.iter().map(|term| term.tap).collect();
+        let shape = [1 + draw(2), 32, [1, 2, 7, 8][draw(4)], [1, 3, 6, 8][draw(4)]];
+        let (x, y) = (values::<f32>(shape.iter().product(), 21), values::<f32>(shape.iter().product(), 22));
+        let network = build(&layers, &terms, 32);
+        if network.check_shape(shape).is_err() {
+            assert!(shape[2] == 1 || shape[3] == 1 || layers.len() > 2, "{round}: {layers:?} {shape:?}");
+            continue;
+        }
+        let (expected, gradient) =
+            Plain { layers: &layers, taps: &taps }.compare(&cast::<f64>(&x), &cast::<f64>(&y), shape, &terms);
+        let found = network.compare(&x, Target::Images(&y), shape, &terms, true).unwrap();
+        for (found, expected) in found.values.iter().zip(&expected) {
+            assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1e-3), "{round}: {found} {expected}");
+        }
+        let found = found.gradient.unwrap();
+        let (size, worst) = gradient.iter().zip(&found).fold((0.0f64, 0.0f64), |(size, worst), (&expected, &found)| {
+            (size.max(expected.abs()), worst.max((expected - f64::from(found)).abs()))
+        });
+        // Rounding decides no kink: the inputs have none of these layers' kinks within 1e-5 of a feature.
+        assert!(worst <= 1e-4 * size, "{round}: {worst:e} of {size:e}: {layers:?} {terms:?} {shape:?}");
+    }
 }

@@ -243,3 +243,34 @@ fn refuses_what_does_not_fit() {
     assert!(matches!(short, Err(Error::Length { .. })));
     assert!(matches!(network.compare(&faces, 2, Target::Faces(&faces), Some(&[1.0])), Err(Error::Length { .. })));
 }
+
+#[test]
+fn nan_in_nan_out_on_every_instruction_set() {
+    for excitation in [false, true] {
+        let parts = parts(7, &[[16, 16, 2], [16, 32, 1]], excitation);
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            let network =
+                ResidualNetwork { instructions: Instructions::of(isa), ..ResidualNetwork::new(&parts).unwrap() };
+            let mut faces = values::<f32>(2 * 147, 60);
+            faces[150] = f32::NAN;
+            let others = values::<f32>(2 * 147, 61);
+            let (products, gradient) = network.compare(&faces, 2, Target::Faces(&others), Some(&[1.0; 2])).unwrap();
+            let gradient = gradient.unwrap();
+            assert!(!products[0].is_nan() && products[1].is_nan(), "{isa:?} {products:?}");
+            assert!(gradient[..147].iter().all(|slope| !slope.is_nan()) && gradient[150].is_nan(), "{isa:?}");
+        }
+    }
+}
+
+#[test]
+fn a_gate_of_nan_is_nan() {
+    let list = |len| -> Arc<[f32]> { values::<f32>(len, 3).into() };
+    let gate = Gate { squeeze: list(6), expand: list(6), channels: 2, squeezed: 3 };
+    let (mut gates, mut sums) = (Gates::default(), vec![0.5; LANES]);
+    sums[1] = f32::NAN;
+    gate.open(&sums, 4, &mut gates);
+    assert!(gates.squeezed.iter().chain(&gates.values[..2]).all(|value| value.is_nan()));
+    let mut above = vec![1.0; LANES];
+    gate.carry_back(&mut above, 4, &gates);
+    assert!(above[..2].iter().all(|slope| slope.is_nan()));
+}

@@ -317,7 +317,8 @@ impl Finish for Forward<'_> {
             let mut value = value.add(L::load(self.bias.as_ptr().add(channel)));
             if !matches!(self.activation, Activation::None) {
                 let zero = L::splat(0.0);
-                let positive = value.greater(zero);
+                // A NaN passes, so that its gradient is the one above, which is NaN.
+                let positive = value.passes(zero);
                 if let Some(mask) = self.mask.filter(|_| sample < self.mask_samples) {
                     *mask.start().add(self.output.layout.vector(sample, y, x) + channel / LANES) = positive;
                 }

@@ -46,12 +46,16 @@ pub(crate) trait Lanes: Copy {
     fn mul_sub_from(self, factor: Self, term: Self) -> Self;
     /// The larger; `other` where either is a NaN.
     fn max(self, other: Self) -> Self;
+    /// The larger; NaN where either is.
+    fn max_or_nan(self, other: Self) -> Self;
     /// The magnitude.
     fn abs(self) -> Self;
     /// A bit for each lane with `self > other`.
     fn greater(self, other: Self) -> u16;
     /// A bit for each lane with `self == other`.
     fn equal(self, other: Self) -> u16;
+    /// A bit for each lane with `self > other`, or where either is a NaN: what passes a ReLU that keeps NaN.
+    fn passes(self, other: Self) -> u16;
     /// Zero in each lane whose bit is clear.
     fn keep(self, mask: u16) -> Self;
     /// `c (+)= a b` for a small block: `ROWS` (a multiple of 4) rows of `a`, `a_stride` apart and `depth` long; `b` has
@@ -69,6 +73,12 @@ pub(crate) trait Lanes: Copy {
         c: *mut f32,
         ahead: &mut Ahead,
     );
+
+    /// A bit for each lane that is a NaN.
+    #[inline(always)]
+    fn is_nan(self) -> u16 {
+        !self.equal(self)
+    }
 
     /// Itself where `mask` has a bit, `slope` times itself elsewhere.
     #[inline(always)]
@@ -315,6 +325,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn max_or_nan(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
     fn abs(self) -> Self {
         Portable(self.0.map(f32::abs))
     }
@@ -327,6 +342,11 @@ impl Lanes for Portable {
     #[inline(always)]
     fn equal(self, other: Self) -> u16 {
         self.bits(other, f32::eq)
+    }
+
+    #[inline(always)]
+    fn passes(self, other: Self) -> u16 {
+        !self.bits(other, f32::le)
     }
 
     #[inline(always)]
@@ -462,6 +482,12 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn max_or_nan(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { Avx512(_mm512_mask_mov_ps(_mm512_max_ps(self.0, other.0), self.is_nan(), self.0)) }
+        }
+
+        #[inline(always)]
         fn abs(self) -> Self {
             // SAFETY: a value exists only where the processor has the instructions.
             unsafe { Avx512(_mm512_abs_ps(self.0)) }
@@ -477,6 +503,12 @@ mod x86 {
         fn equal(self, other: Self) -> u16 {
             // SAFETY: a value exists only where the processor has the instructions.
             unsafe { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
+        }
+
+        #[inline(always)]
+        fn passes(self, other: Self) -> u16 {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe { _mm512_cmp_ps_mask::<_CMP_NLE_UQ>(self.0, other.0) }
         }
 
         #[inline(always)]
@@ -658,6 +690,17 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn max_or_nan(self, other: Self) -> Self {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe {
+                let (low, high) = (_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1));
+                let low = _mm256_blendv_ps(low, self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+                let high = _mm256_blendv_ps(high, self.1, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.1, self.1));
+                Avx2(low, high)
+            }
+        }
+
+        #[inline(always)]
         fn abs(self) -> Self {
             // SAFETY: a value exists only where the processor has the instructions.
             unsafe {
@@ -682,6 +725,16 @@ mod x86 {
             unsafe {
                 let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0));
                 let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_EQ_OQ>(self.1, other.1));
+                (low | high << 8) as u16
+            }
+        }
+
+        #[inline(always)]
+        fn passes(self, other: Self) -> u16 {
+            // SAFETY: a value exists only where the processor has the instructions.
+            unsafe {
+                let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(self.0, other.0));
+                let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_NLE_UQ>(self.1, other.1));
                 (low | high << 8) as u16
             }
         }

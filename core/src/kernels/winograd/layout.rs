@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 use rayon::prelude::*;
 
 use super::lanes::LANES;
+use crate::kernels::checked_count;
 use crate::kernels::matmul::SharedMut;
 
 /// Bytes of a cache line, and of the widest vector.
@@ -30,26 +31,30 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn new([batch, channels, height, width]: [usize; 4]) -> Self {
-        Layout {
-            batch,
-            height,
-            width,
-            channels,
-            rows: height.next_multiple_of(4) + 2,
-            columns: width.next_multiple_of(4) + 2,
-            lanes: channels.next_multiple_of(LANES),
-        }
+    /// # Panics
+    /// If memory cannot hold it; see [`Layout::checked`].
+    pub(crate) fn new(shape: [usize; 4]) -> Self {
+        Layout::checked(shape).unwrap_or_else(|| panic!("images of shape {shape:?} that memory can hold"))
+    }
+
+    /// The layout of images; `None` where memory cannot hold it.
+    pub(crate) fn checked([batch, channels, height, width]: [usize; 4]) -> Option<Self> {
+        let with_border = |extent: usize| extent.checked_next_multiple_of(4)?.checked_add(2);
+        let (rows, columns) = (with_border(height)?, with_border(width)?);
+        let lanes = channels.checked_next_multiple_of(LANES)?;
+        // Not counted as 0 where the batch is: kernels take the product of any of these.
+        checked_count(&[batch.max(1), rows, columns, lanes.max(1)])?;
+        Some(Layout { batch, height, width, channels, rows, columns, lanes })
     }
 
     /// The same for another number of images.
     pub(crate) fn with_batch(self, batch: usize) -> Self {
-        Layout { batch, ..self }
+        Layout::new([batch, self.channels, self.height, self.width])
     }
 
     /// The same with another number of channels.
     pub(crate) fn with_channels(self, channels: usize) -> Self {
-        Layout { channels, lanes: channels.next_multiple_of(LANES), ..self }
+        Layout::new([self.batch, channels, self.height, self.width])
     }
 
     /// Channels of a pixel, in whole vectors.

@@ -13,6 +13,8 @@ use rayon::prelude::*;
 use super::engine::{BLOCK, Finish, Prepared, vectors, with_scratch};
 use super::lanes::{ADDED, Ahead, FRESH, Instructions, LANES, Lanes, Task};
 use super::layout::Layout;
+use crate::kernels::assert_fills;
+use crate::once::get_or_make;
 
 /// Pixels whose products are formed at a time.
 const PIXELS: usize = 8;
@@ -39,7 +41,7 @@ impl StridedWeights {
     /// # Panics
     /// If the weight has another number of elements.
     pub(crate) fn new(outputs: usize, inputs: usize, weight: Arc<[f32]>) -> Self {
-        assert_eq!(weight.len(), outputs * inputs * 9, "a weight of shape ({outputs}, {inputs}, 3, 3)");
+        assert_fills("a weight", &[outputs, inputs, 3, 3], weight.len());
         StridedWeights { outputs, inputs, weight, forward: OnceLock::new(), backward: OnceLock::new() }
     }
 
@@ -58,7 +60,7 @@ impl StridedWeights {
         finish: &impl Finish,
     ) {
         let prepare = || Prepared::direct(self.outputs, self.inputs, |output, input, tap| self.tap(output, input, tap));
-        let weights = self.forward.get_or_init(prepare);
+        let weights = get_or_make(&self.forward, prepare);
         let phase = Phase { at: [0, 0], taps: (0..9).map(|tap| (tap, [tap / 3, tap % 3])).collect() };
         Strided { input, from, to, weights, grid: to, step: 2, spread: 1, phases: vec![phase] }
             .run(instructions, finish);
@@ -75,7 +77,7 @@ impl StridedWeights {
         finish: &impl Finish,
     ) {
         let prepare = || Prepared::direct(self.inputs, self.outputs, |input, output, tap| self.tap(output, input, tap));
-        let weights = self.backward.get_or_init(prepare);
+        let weights = get_or_make(&self.backward, prepare);
         // Along an axis: an even pixel is the middle of one window; an odd one the end of one and the beginning of the
         // next. A tap, and how far down or right of the border its pixel lies.
         let along = |odd: usize| if odd == 0 { vec![(1, 1)] } else { vec![(2, 1), (0, 2)] };
