@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
+use image_losses_core::frozen_function::{FrozenFunction, NetworkId, applies_to, apply};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::vision_transformer::VisionTransformer;
+use image_losses_core::once::get_or_try_make;
 use image_losses_core::{Error, LinearMap, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::lazy::{Lazy, get_or_make};
+use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundClip, ChannelAffine, Clip, ClipShape, Tokens, check_image};
+use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "CLIPLoss";
@@ -138,6 +140,7 @@ impl ClipOptions {
 pub struct ClipLoss {
     options: ClipOptions,
     network: Clip,
+    id: NetworkId,
     fused: Lazy<VisionTransformer>,
 }
 
@@ -154,7 +157,7 @@ impl ClipLoss {
         let request = Request { owner: NAME, option: "clip_type", configured: Some(clip_type), published: clip_type };
         let shape = || ClipShape::published(clip_type).unwrap_or(ClipShape::VIT_B_32);
         let network = Clip::load(&weights.open(&request, || Ok(shape().architecture()))?)?;
-        Ok(ClipLoss { options, network, fused: Lazy::default() })
+        Ok(ClipLoss { options, network, id: NetworkId::unique(), fused: Lazy::default() })
     }
 
     /// Its options.
@@ -290,15 +293,18 @@ impl<T: Tensor> BoundClipLoss<T> {
     ///
     /// # Errors
     /// [`Error::InvalidOption`] for more tokens than the model takes or ids beyond its vocabulary.
-    pub fn encode_text(&self, text: &Tokens) -> Result<T> {
-        self.network()?.encode_text(text)
+    pub fn encode_text(&self, text: &Tokens) -> Result<TargetFeatures<T>> {
+        let embeddings = self.network()?.encode_text(text)?;
+        Ok(TargetFeatures::new(self.loss.id, embeddings.shape(), vec![embeddings]))
     }
 
     /// The loss of every image with texts whose embeddings are known: (N, M).
     ///
     /// # Errors
-    /// Those of [`ClipLoss`].
-    pub fn forward_with(&self, image: &T, text: &T) -> Result<T> {
+    /// Those of [`ClipLoss`], and [`Error::OtherNetwork`] for another loss's embeddings.
+    pub fn forward_with(&self, image: &T, text: &TargetFeatures<T>) -> Result<T> {
+        self.loss.id.check(NAME, text.network)?;
+        let text = text.only(NAME)?;
         let shape = image.shape();
         check_image(NAME, "image", &shape, 3)?;
         let resolution = self.loss.shape().image_resolution;
@@ -327,7 +333,7 @@ impl<T: Tensor> BoundClipLoss<T> {
 
     /// The composed network.
     fn network(&self) -> Result<&BoundClip<T>> {
-        get_or_make(&self.network, || self.loss.network.bind(&self.context))
+        get_or_try_make(&self.network, || self.loss.network.bind(&self.context))
     }
 
     /// The cosines by the fused tower, where the engine has fused operations and the text fits.

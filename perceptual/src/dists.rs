@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use image_losses_core::frozen_function::NetworkId;
 use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,7 @@ impl DistsOptions {
 pub struct Dists {
     options: DistsOptions,
     network: Vgg,
+    id: NetworkId,
     alpha: Parameter,
     beta: Parameter,
 }
@@ -131,7 +133,8 @@ impl Dists {
         let needed = Self::weights_architecture();
         let checkpoint = weights.open(&request, || Ok(needed.clone()))?;
         let mut parameters = Parameters::load(&checkpoint, NAME, &needed, &[], &["stage", "mean", "std"])?;
-        Ok(Dists { options, network, alpha: parameters.take("alpha")?, beta: parameters.take("beta")? })
+        let [alpha, beta] = [parameters.take("alpha")?, parameters.take("beta")?];
+        Ok(Dists { options, network, id: NetworkId::unique(), alpha, beta })
     }
 
     /// Its options.
@@ -158,6 +161,7 @@ impl Dists {
             start += channels;
         }
         Ok(BoundDists {
+            id: self.id,
             loss_weight: self.options.loss_weight,
             normalisation: imagenet_normalisation().bind(context)?,
             network: self.network.bind(context)?,
@@ -177,6 +181,7 @@ impl Dists {
 /// [`Dists`] with its network on a context.
 #[derive(Clone, Debug)]
 pub struct BoundDists<T> {
+    id: NetworkId,
     loss_weight: f64,
     normalisation: BoundAffine<T>,
     network: BoundSequential<T>,
@@ -184,9 +189,11 @@ pub struct BoundDists<T> {
     weights: Vec<[T; 2]>,
 }
 
-/// An image's features with each channel's mean and variance, for [`BoundDists::forward_with`].
+/// An image's features with each channel's mean and variance, for [`BoundDists::forward_with`] of the loss that computed
+/// them or a copy of it.
 #[derive(Clone, Debug)]
 pub struct DistsFeatures<T> {
+    network: NetworkId,
     layers: Vec<Statistics<T>>,
 }
 
@@ -225,14 +232,16 @@ impl<T: Tensor> BoundDists<T> {
             Ok(Statistics { centred, mean, variance })
         };
         let deep = self.network.taps(&self.normalisation.forward(image)?, &TAPS)?;
-        Ok(DistsFeatures { layers: [image].into_iter().chain(&deep).map(statistics).collect::<Result<_>>()? })
+        let layers = [image].into_iter().chain(&deep).map(statistics).collect::<Result<_>>()?;
+        Ok(DistsFeatures { network: self.id, layers })
     }
 
     /// The loss between an image and one whose features are known.
     ///
     /// # Errors
-    /// Those of [`Dists`].
+    /// Those of [`Dists`], and [`Error::OtherNetwork`] for another loss's features.
     pub fn forward_with(&self, prediction: &T, target: &DistsFeatures<T>) -> Result<T> {
+        self.id.check(NAME, target.network)?;
         let ours = self.features(prediction)?;
         let layer = |((ours, theirs), [alpha, beta]): ((&Statistics<T>, &Statistics<T>), &[T; 2])| {
             let (expected, got) = (ours.centred.shape(), theirs.centred.shape());

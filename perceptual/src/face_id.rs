@@ -3,14 +3,16 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
+use image_losses_core::frozen_function::{FrozenFunction, NetworkId, applies_to, apply};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::residual::{ResidualNetwork, Target};
+use image_losses_core::once::get_or_try_make;
 use image_losses_core::{Error, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::lazy::{Lazy, get_or_make};
+use crate::lazy::Lazy;
 use crate::networks::{BoundIrNet, IrDepth, IrMode, IrNet, check_image};
+use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "FaceIdLoss";
@@ -123,6 +125,7 @@ impl FaceIdOptions {
 pub struct FaceIdLoss {
     options: FaceIdOptions,
     network: IrNet,
+    id: NetworkId,
     fused: Lazy<ResidualNetwork>,
 }
 
@@ -146,7 +149,8 @@ impl FaceIdLoss {
             published,
         };
         let checkpoint = weights.open(&request, || Ok(IrNet::architecture(num_layers, mode, true)))?;
-        Ok(FaceIdLoss { network: IrNet::load(num_layers, mode, &checkpoint)?, options, fused: Lazy::default() })
+        let network = IrNet::load(num_layers, mode, &checkpoint)?;
+        Ok(FaceIdLoss { network, options, id: NetworkId::unique(), fused: Lazy::default() })
     }
 
     /// Its options.
@@ -303,23 +307,23 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
     ///
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
-    pub fn features(&self, gt: &T) -> Result<T> {
+    pub fn features(&self, gt: &T) -> Result<TargetFeatures<T>> {
         let face = align(&gt.detach(), "gt")?;
-        if !self.is_composed
-            && applies_to(&face)
-            && let Some(embeddings) = apply(&Arc::new(Embeddings(self.loss.fused()?)), &[&face])
-        {
-            return embeddings;
-        }
-        self.network()?.embed(&face)
+        let fused = match self.is_composed || !applies_to(&face) {
+            true => None,
+            false => apply(&Arc::new(Embeddings(self.loss.fused()?)), &[&face]),
+        };
+        let embeddings = fused.unwrap_or_else(|| self.network()?.embed(&face))?;
+        Ok(TargetFeatures::new(self.loss.id, gt.shape(), vec![embeddings]))
     }
 
     /// The loss of the prediction `pred` for a target whose embeddings are known.
     ///
     /// # Errors
-    /// Those of [`FaceIdLoss`].
-    pub fn forward_with(&self, pred: &T, target: &T) -> Result<T> {
-        let face = align(pred, "pred")?;
+    /// Those of [`FaceIdLoss`], and [`Error::OtherNetwork`] for another loss's embeddings.
+    pub fn forward_with(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
+        self.loss.id.check(NAME, target.network)?;
+        let (face, target) = (align(pred, "pred")?, target.only(NAME)?);
         match self.fused(&face, &target.detach(), true) {
             Some(products) => self.of_products(&products?.sum_all()?, pred),
             None => self.compose(&face, target, pred),
@@ -328,7 +332,7 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
 
     /// The composed network.
     fn network(&self) -> Result<&BoundIrNet<T>> {
-        get_or_make(&self.network, || self.loss.network.bind(&self.context))
+        get_or_try_make(&self.network, || self.loss.network.bind(&self.context))
     }
 
     /// The products by the fused network, where the engine has fused operations.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use image_losses_core::Result;
+use image_losses_core::once::get_or_try_make;
 
 /// A fused network that is made when first needed, and shared by all copies of a loss.
 pub(crate) struct Lazy<N>(Arc<OnceLock<Arc<N>>>);
@@ -29,15 +30,6 @@ impl<N> fmt::Debug for Lazy<N> {
 impl<N> Lazy<N> {
     /// The network, made by `make` on the first call.
     pub(crate) fn get(&self, make: impl FnOnce() -> Result<N>) -> Result<Arc<N>> {
-        get_or_make(&self.0, || make().map(Arc::new)).cloned()
+        get_or_try_make(&self.0, || make().map(Arc::new)).cloned()
     }
-}
-
-/// What the cell holds, made by `make` if it is empty; a failure leaves it so.
-pub(crate) fn get_or_make<N>(cell: &OnceLock<N>, make: impl FnOnce() -> Result<N>) -> Result<&N> {
-    if let Some(made) = cell.get() {
-        return Ok(made);
-    }
-    let made = make()?;
-    Ok(cell.get_or_init(|| made))
 }

@@ -42,6 +42,8 @@ mod light_cnn_feature;
 mod lpips;
 #[cfg(feature = "vgg")]
 mod perceptual;
+#[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip"))]
+mod target;
 mod transferal;
 
 #[cfg(feature = "clip")]
@@ -51,13 +53,16 @@ pub use criterion::Criterion;
 pub use dists::{BoundDists, Dists, DistsFeatures, DistsOptions};
 #[cfg(feature = "face-id")]
 pub use face_id::{BoundFaceIdLoss, FaceIdLoss, FaceIdOptions, FaceNetKind, FaceNetOptions};
+#[cfg(any(feature = "vgg", feature = "light-cnn"))]
+#[doc(inline)]
+pub use image_losses_core::kernels::frozen::{Features, Target};
 #[cfg(feature = "light-cnn")]
 pub use light_cnn_feature::{BoundLightCnnFeatureLoss, LightCnnFeatureLoss, LightCnnFeatureOptions};
 #[cfg(feature = "lpips")]
 pub use lpips::{BoundLpips, Lpips, LpipsNet, LpipsOptions, LpipsVersion};
 #[cfg(feature = "vgg")]
-pub use perceptual::{
-    BoundPerceptualLoss, PerceptualGradient, PerceptualLoss, PerceptualOptions, PerceptualTerms, TargetFeatures,
-};
+pub use perceptual::{BoundPerceptualLoss, PerceptualGradient, PerceptualLoss, PerceptualOptions, PerceptualTerms};
+#[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip"))]
+pub use target::TargetFeatures;
 pub use transferal::{TransferalForm, TransferalPerceptualLoss, TransferalPerceptualOptions};
 pub use weights::{WEIGHTS_VARIABLE, Weights};

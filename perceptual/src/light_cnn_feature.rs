@@ -3,16 +3,18 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::applies_to;
+use image_losses_core::frozen_function::{NetworkId, applies_to};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
+use image_losses_core::once::get_or_try_make;
 use image_losses_core::{Error, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::Criterion;
 use crate::fused::{Compare, Flatten, four};
-use crate::lazy::{Lazy, get_or_make};
+use crate::lazy::Lazy;
 use crate::networks::{BoundSequential, LightCnn};
+use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "LightCNNFeatureLoss";
@@ -88,6 +90,7 @@ impl LightCnnFeatureOptions {
 pub struct LightCnnFeatureLoss {
     options: LightCnnFeatureOptions,
     network: LightCnn,
+    id: NetworkId,
     fused: Lazy<FrozenNetwork>,
 }
 
@@ -106,7 +109,7 @@ impl LightCnnFeatureLoss {
             published: "light_cnn_feature",
         };
         let network = LightCnn::load(&weights.open(&request, || Ok(LightCnn::architecture()))?)?;
-        Ok(LightCnnFeatureLoss { options, network, fused: Lazy::default() })
+        Ok(LightCnnFeatureLoss { options, network, id: NetworkId::unique(), fused: Lazy::default() })
     }
 
     /// Its options.
@@ -139,7 +142,8 @@ impl LightCnnFeatureLoss {
     /// memory that the next call uses again. The target's images have the shape of `pred`.
     ///
     /// # Errors
-    /// Those of the type's description, and [`Error::Length`] for a target of another size.
+    /// Those of the type's description, [`Error::Length`] for a target of another size and [`Error::OtherNetwork`] for
+    /// another loss's features.
     pub fn value_and_gradient(&self, pred: Array<'_, f32>, target: Target<'_>) -> Result<(f32, Vec<f32>)> {
         let shape = four(NAME, pred.shape)?;
         let found = self.fused()?.compare(pred.data, target, shape, &[self.term()], true)?;
@@ -205,7 +209,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         {
             return value;
         }
-        self.compare_composed(pred, &self.network()?.forward(&gt.detach())?)
+        self.compare_composed(pred, &self.features_composed(gt)?)
     }
 
     /// The features of a target, without gradient, for [`forward_with`](BoundLightCnnFeatureLoss::forward_with): of
@@ -213,32 +217,48 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     ///
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
-    pub fn features(&self, gt: &T) -> Result<T> {
+    pub fn features(&self, gt: &T) -> Result<TargetFeatures<T>> {
         if let Some(network) = self.fused(gt)?
             && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
         {
-            return flat;
+            return Ok(TargetFeatures::flat(self.loss.id, gt.shape(), flat?));
         }
-        self.network()?.forward(&gt.detach())
+        self.features_composed(gt)
     }
 
     /// The loss of the prediction `pred` for a target whose features are known.
     ///
     /// # Errors
-    /// Those of [`LightCnnFeatureLoss`].
-    pub fn forward_with(&self, pred: &T, target: &T) -> Result<T> {
-        if target.rank() == 1
+    /// Those of [`LightCnnFeatureLoss`], [`Error::OtherNetwork`] for another loss's features, and
+    /// [`Error::ShapeMismatch`] for features of the fused network where this one is composed.
+    pub fn forward_with(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
+        self.loss.id.check(NAME, target.network)?;
+        let (expected, got) = (pred.shape(), &target.shape);
+        if expected != *got {
+            return Err(Error::ShapeMismatch {
+                operation: NAME,
+                argument: "target features",
+                expected,
+                got: got.clone(),
+            });
+        }
+        if target.is_flat
             && let Some(network) = self.fused(pred)?
-            && let Some(value) = self.compare(network, true).apply(pred, &target.detach())
+            && let Some(value) = self.compare(network, true).apply(pred, &target.only(NAME)?.detach())
         {
             return value;
         }
         self.compare_composed(pred, target)
     }
 
-    fn compare_composed(&self, pred: &T, target: &T) -> Result<T> {
+    fn features_composed(&self, gt: &T) -> Result<TargetFeatures<T>> {
+        let features = self.network()?.forward(&gt.detach())?;
+        Ok(TargetFeatures::new(self.loss.id, gt.shape(), vec![features]))
+    }
+
+    fn compare_composed(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
         let LightCnnFeatureOptions { loss_weight, criterion, .. } = self.loss.options;
-        criterion.compare(NAME, &self.network()?.forward(pred)?, target, loss_weight)
+        criterion.compare(NAME, &self.network()?.forward(pred)?, target.only(NAME)?, loss_weight)
     }
 
     fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Compare {
@@ -258,6 +278,6 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
 
     /// The composed network.
     fn network(&self) -> Result<&BoundSequential<T>> {
-        get_or_make(&self.network, || self.loss.network.bind(&self.context))
+        get_or_try_make(&self.network, || self.loss.network.bind(&self.context))
     }
 }

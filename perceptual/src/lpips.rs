@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use image_losses_core::frozen_function::NetworkId;
 use image_losses_core::{Element, Error, Function, Interpolation, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,7 @@ use crate::networks::{
     AlexNet, Architecture, BoundAffine, BoundSequential, ChannelAffine, Parameter, Parameters, SqueezeNet, Vgg,
     VggType, check_image,
 };
+use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "LPIPS";
@@ -180,6 +182,7 @@ impl LpipsOptions {
 pub struct Lpips {
     options: LpipsOptions,
     backbone: Backbone,
+    id: NetworkId,
     linear: Vec<Parameter>,
 }
 
@@ -238,7 +241,7 @@ impl Lpips {
         } else {
             Vec::new()
         };
-        Ok(Lpips { options, backbone, linear })
+        Ok(Lpips { options, backbone, id: NetworkId::unique(), linear })
     }
 
     /// Its options.
@@ -259,6 +262,7 @@ impl Lpips {
             LpipsVersion::V0_1 => Some(ChannelAffine::normalisation(&MEAN, &DEVIATION).bind(context)?),
         };
         Ok(BoundLpips {
+            id: self.id,
             options: self.options.clone(),
             normalisation,
             backbone: match &self.backbone {
@@ -282,6 +286,7 @@ impl Lpips {
 /// [`Lpips`] with its network on a context.
 #[derive(Clone, Debug)]
 pub struct BoundLpips<T> {
+    id: NetworkId,
     options: LpipsOptions,
     normalisation: Option<BoundAffine<T>>,
     backbone: BoundSequential<T>,
@@ -305,7 +310,12 @@ impl<T: Tensor> BoundLpips<T> {
     ///
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
-    pub fn features(&self, image: &T) -> Result<Vec<T>> {
+    pub fn features(&self, image: &T) -> Result<TargetFeatures<T>> {
+        let features = self.run(image)?;
+        Ok(TargetFeatures::new(self.id, image.shape(), features))
+    }
+
+    fn run(&self, image: &T) -> Result<Vec<T>> {
         check_image(NAME, "image", &image.shape(), 3)?;
         let mut image = image.clone();
         if self.options.normalize {
@@ -326,12 +336,10 @@ impl<T: Tensor> BoundLpips<T> {
     /// The loss between an image and one whose features are known.
     ///
     /// # Errors
-    /// Those of [`Lpips`], and [`Error::InputCount`] for another backbone's features.
-    pub fn forward_with(&self, prediction: &T, target: &[T]) -> Result<T> {
-        let features = self.features(prediction)?;
-        if target.len() != features.len() {
-            return Err(Error::InputCount { operation: NAME, expected: features.len(), got: target.len() });
-        }
+    /// Those of [`Lpips`], and [`Error::OtherNetwork`] for another loss's features.
+    pub fn forward_with(&self, prediction: &T, target: &TargetFeatures<T>) -> Result<T> {
+        self.id.check(NAME, target.network)?;
+        let features = self.run(prediction)?;
         let shape = prediction.shape();
         let size = [shape[2], shape[3]];
         let layer = |(layer, (ours, theirs)): (usize, (&T, &T))| {
@@ -350,7 +358,7 @@ impl<T: Tensor> BoundLpips<T> {
                 map.mean(&[2, 3], true)
             }
         };
-        let layers = features.iter().zip(target).enumerate().map(layer);
+        let layers = features.iter().zip(&target.features).enumerate().map(layer);
         let sum = crate::criterion::sum(layers)?.ok_or(Error::InputCount { operation: NAME, expected: 1, got: 0 })?;
         sum.scale(self.options.loss_weight)?.cast_like(prediction)
     }

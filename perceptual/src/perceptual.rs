@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::applies_to;
+use image_losses_core::frozen_function::{NetworkId, applies_to};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
+use image_losses_core::once::get_or_try_make;
 use image_losses_core::{Error, Result, Tensor, finite, not_negative};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
 use crate::fused::{Compare, Flatten, four};
-use crate::lazy::{Lazy, get_or_make};
+use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
+use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "PerceptualLoss";
@@ -174,6 +176,7 @@ pub struct PerceptualLoss {
     options: PerceptualOptions,
     layers: Layers,
     network: Vgg,
+    id: NetworkId,
     fused: Lazy<FrozenNetwork>,
 }
 
@@ -195,7 +198,7 @@ impl PerceptualLoss {
         };
         let checkpoint = weights.open(&request, || Ok(options.vgg_type.architecture()))?;
         let network = Vgg::load(options.vgg_type, needed, &checkpoint)?;
-        Ok(PerceptualLoss { options, layers, network, fused: Lazy::default() })
+        Ok(PerceptualLoss { options, layers, network, id: NetworkId::unique(), fused: Lazy::default() })
     }
 
     /// Its options.
@@ -232,8 +235,7 @@ impl PerceptualLoss {
     ///
     /// ```
     /// use image_losses_core::kernels::Array;
-    /// use image_losses_core::kernels::frozen::Target;
-    /// use image_losses_perceptual::{PerceptualLoss, PerceptualOptions, Weights};
+    /// use image_losses_perceptual::{PerceptualLoss, PerceptualOptions, Target, Weights};
     ///
     /// let options = PerceptualOptions {
     ///     layer_weights: [("relu1_2".to_owned(), 1.0)].into(),
@@ -251,7 +253,8 @@ impl PerceptualLoss {
     /// ```
     ///
     /// # Errors
-    /// Those of the type's description, and [`Error::Length`] for a target of another size.
+    /// Those of the type's description, [`Error::Length`] for a target of another size and [`Error::OtherNetwork`] for
+    /// another loss's features.
     pub fn value_and_gradient(&self, x: Array<'_, f32>, target: Target<'_>) -> Result<PerceptualGradient> {
         let shape = four(NAME, x.shape)?;
         let groups = self.groups();
@@ -341,37 +344,6 @@ pub struct PerceptualGradient {
     pub gradient: Vec<f32>,
 }
 
-/// What a target contributes to [`PerceptualLoss`]: compute it once, use it often.
-#[derive(Clone, Debug)]
-pub struct TargetFeatures<T> {
-    shape: Vec<usize>,
-    /// The features, or where the network is fused those of all layers as one tensor.
-    features: Vec<T>,
-    grams: Vec<T>,
-    is_flat: bool,
-}
-
-impl<T: Tensor> TargetFeatures<T> {
-    /// The tensors: as many as there are layers in both terms, or one for all where the network is fused. To be carried
-    /// to another context with [`map`](TargetFeatures::map)'s help.
-    pub fn tensors(&self) -> impl Iterator<Item = &T> {
-        self.features.iter().chain(&self.grams)
-    }
-
-    /// The same with every tensor replaced: carried to another graph, for instance.
-    ///
-    /// # Errors
-    /// Those of `carry`.
-    pub fn map<U: Tensor>(&self, mut carry: impl FnMut(&T) -> Result<U>) -> Result<TargetFeatures<U>> {
-        Ok(TargetFeatures {
-            shape: self.shape.clone(),
-            features: self.features.iter().map(&mut carry).collect::<Result<_>>()?,
-            grams: self.grams.iter().map(&mut carry).collect::<Result<_>>()?,
-            is_flat: self.is_flat,
-        })
-    }
-}
-
 /// [`PerceptualLoss`] with its network on a context.
 ///
 /// On the CPU engines, in single precision, the network and its criteria are fused: one operation for the terms and one
@@ -422,7 +394,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
         if let Some(network) = self.fused(gt, "gt")?
             && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
         {
-            return Ok(TargetFeatures { shape: gt.shape(), features: vec![flat?], grams: Vec::new(), is_flat: true });
+            return Ok(TargetFeatures::flat(self.loss.id, gt.shape(), flat?));
         }
         self.features_composed(gt)
     }
@@ -430,9 +402,10 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// The terms for the image `x` and a target whose features are known.
     ///
     /// # Errors
-    /// Those of [`PerceptualLoss`], and [`Error::InputCount`] for features of a loss with other layers or in another
-    /// form.
+    /// Those of [`PerceptualLoss`], [`Error::OtherNetwork`] for another loss's features, and [`Error::InputCount`] for
+    /// features of the fused network where this one is composed.
     pub fn forward_with(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {
+        self.loss.id.check(NAME, target.network)?;
         self.check_target(x, &target.shape)?;
         if let [flat] = &target.features[..]
             && target.is_flat
@@ -480,7 +453,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
 
     fn features_composed(&self, gt: &T) -> Result<TargetFeatures<T>> {
         let (features, grams) = self.run(&gt.detach(), "gt")?;
-        Ok(TargetFeatures { shape: gt.shape(), features, grams, is_flat: false })
+        Ok(TargetFeatures { grams, ..TargetFeatures::new(self.loss.id, gt.shape(), features) })
     }
 
     fn compare_composed(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {
@@ -521,7 +494,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     fn run(&self, image: &T, argument: &'static str) -> Result<(Vec<T>, Vec<T>)> {
         check_image(NAME, argument, &image.shape(), 3)?;
         let PerceptualLoss { options, layers, network, .. } = &self.loss;
-        let (network, normalisation) = get_or_make(&self.network, || {
+        let (network, normalisation) = get_or_try_make(&self.network, || {
             let normalisation = match options.use_input_norm {
                 true => Some(imagenet_normalisation().bind(&self.context)?),
                 false => None,

@@ -218,7 +218,7 @@ impl Tokens {
         use instant_clip_tokenizer::{Token, Tokenizer};
 
         static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-        let tokenizer = TOKENIZER.get_or_init(Tokenizer::new);
+        let tokenizer = image_losses_core::once::get_or_make(&TOKENIZER, Tokenizer::new);
         let row = |text: &str| {
             let mut tokens = vec![tokenizer.start_of_text()];
             // Runs of white space count as one space; the vocabulary's own splitting drops it.

@@ -7,8 +7,14 @@ use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
 use image_losses_perceptual::networks::{IrDepth, IrMode, IrNet, LightCnn};
 use image_losses_perceptual::{
-    Criterion, FaceIdLoss, FaceIdOptions, FaceNetOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, Weights,
+    Criterion, FaceIdLoss, FaceIdOptions, FaceNetOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, TargetFeatures,
+    Weights,
 };
+
+/// The one tensor of features.
+fn only<T: Tensor>(features: &TargetFeatures<T>) -> &T {
+    features.tensors().next().unwrap()
+}
 
 #[test]
 fn light_cnn_gradient_and_cached_target() {
@@ -19,7 +25,7 @@ fn light_cnn_gradient_and_cached_target() {
         let loss = LightCnnFeatureLoss::new(options, &Weights::Seeded(7)).unwrap();
         let bound = loss.bind::<NdTensor<f64>>(&()).unwrap();
         let features = bound.features(&tensor(&gt, &shape)).unwrap();
-        assert_eq!(features.shape(), [2, 128, 1, 2]);
+        assert_eq!(only(&features).shape(), [2, 128, 1, 2]);
         let direct = loss.forward(&tensor(&x, &shape), &tensor(&gt, &shape)).unwrap().item().unwrap();
         let cached = bound.forward_with(&tensor(&x, &shape), &features).unwrap().item().unwrap();
         assert_eq!(direct, cached);
@@ -108,8 +114,8 @@ fn face_id_gradient_and_cached_target() {
     let (x, gt) = (values(1, &shape), values(2, &shape));
     let bound = loss.bind::<NdTensor<f64>>(&()).unwrap();
     let target = bound.features(&tensor(&gt, &shape)).unwrap();
-    assert_eq!(target.shape(), [1, 512]);
-    let length: f64 = elements(&target).iter().map(|e| e * e).sum();
+    assert_eq!(only(&target).shape(), [1, 512]);
+    let length: f64 = elements(only(&target)).iter().map(|e| e * e).sum();
     assert!((length - 1.0).abs() < 1e-12);
     let itself = bound.forward_with(&tensor(&gt, &shape), &target).unwrap().item().unwrap();
     assert!(itself.abs() < 1e-12, "{itself}");
@@ -130,7 +136,7 @@ fn face_id_gradient_and_cached_target() {
     // Not resized, and too narrow for the crop.
     assert!(matches!(refused(&[1, 3, 256, 219], &[1, 3, 256, 219]), Error::ShapeRule { argument: "pred", .. }));
     assert!(bound.features(&image(&[1, 3, 256, 220])).is_ok());
-    let other = tensor(&[0.0; 1024], &[2, 512]);
+    let other = bound.features(&image(&[2, 3, 8, 8])).unwrap();
     assert!(matches!(bound.forward_with(&image(&[1, 3, 8, 8]), &other), Err(Error::ShapeMismatch { .. })));
 }
 
@@ -145,7 +151,7 @@ fn a_face_is_cut_out_where_mmagic_cuts_it() {
         let pixel = |i: usize| if change(i / 256 % 256, i % 256) { 2.0 } else { (i % 1009) as f64 / 504.5 - 1.0 };
         let image: Vec<f64> = (0..3 * 256 * 256).map(pixel).collect();
         let image = <NdTensor<f32> as Tensor>::constant(&(), &image, &[1, 3, 256, 256]).unwrap();
-        bound.features(&image).unwrap().array().iter().copied().collect::<Vec<_>>()
+        only(&bound.features(&image).unwrap()).array().iter().copied().collect::<Vec<_>>()
     };
     let unchanged = embedding(&|_, _| false);
     let (rows, columns) = (35..223, 32..220);

@@ -2,13 +2,12 @@
 
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::kernels::Array;
-use image_losses_core::kernels::frozen::Target;
 use image_losses_core::{Differentiable, Error, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::networks::VggType;
 use image_losses_perceptual::{
     Criterion, FaceIdLoss, FaceIdOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss,
-    PerceptualOptions, Weights,
+    PerceptualOptions, Target, Weights,
 };
 use ndarray::Array4;
 
