@@ -1,6 +1,6 @@
 //! How windows slide: convolution and pooling geometry, and their output-size rules.
 
-use crate::kernels::checked_count;
+use crate::shape::{count_in_memory, is_beyond};
 use crate::{Error, Result, Shape};
 
 /// Stride, padding, dilation and groups of a 2-D convolution, as `torch.nn.functional.conv2d` takes them.
@@ -73,7 +73,7 @@ impl Conv2d {
             dilation: self.dilation[axis],
         };
         match (window(0).count(input[2], false), window(1).count(input[3], false)) {
-            (Some(h), Some(w)) if checked_count(&[input[0], weight[0], h, w]).is_some() => {
+            (Some(h), Some(w)) if count_in_memory(&[input[0], weight[0], h, w]).is_some() => {
                 Ok(vec![input[0], weight[0], h, w])
             }
             (Some(h), Some(w)) => rule("input", format!("room in memory for {h}×{w} windows"), input),
@@ -133,7 +133,7 @@ impl Pool2d {
             window.count(input[2 + axis], self.ceil_mode)
         };
         match (count(0), count(1)) {
-            (Some(h), Some(w)) if checked_count(&[input[0], input[1], h, w]).is_some() => {
+            (Some(h), Some(w)) if count_in_memory(&[input[0], input[1], h, w]).is_some() => {
                 Ok(vec![input[0], input[1], h, w])
             }
             (Some(h), Some(w)) => rule(format!("room in memory for {h}×{w} windows")),
@@ -157,6 +157,10 @@ impl Window {
     /// How many times it fits into `extent`; `None` where it never does.
     fn count(&self, extent: usize, ceil: bool) -> Option<usize> {
         if self.size == 0 || self.stride == 0 || self.dilation == 0 || self.stride > isize::MAX as usize {
+            return None;
+        }
+        // No position below overflows.
+        if is_beyond(&[self.size, self.stride, self.padding, self.dilation, extent]) {
             return None;
         }
         let reach = self.dilation.checked_mul(self.size - 1)?.checked_add(1)?;

@@ -63,6 +63,7 @@ mod pointwise;
 mod primitive;
 mod reduction;
 mod scalar;
+mod shape;
 mod stencil;
 mod tensor;
 
@@ -71,7 +72,10 @@ pub use geometry::{Conv2d, Pool2d};
 pub use linear::LinearMap;
 pub use pointwise::{Dual, Element, Function, Number, Pointwise, Tape};
 pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, Selection, Sharing, vjp};
-pub use reduction::{Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, weighted_mean};
+pub use reduction::{
+    Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean,
+};
 pub use scalar::Scalar;
+pub use shape::checked_count;
 pub use stencil::{Along, Filter, Stencil};
-pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary};
+pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary, weighted_map};

@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::once::get_or_make;
+use crate::shape::is_beyond;
 use crate::{Error, Interpolation, Result, Shape};
 
 /// A sparse matrix applied along one axis of a tensor: output i = Σ weight · input j over row i's entries.
@@ -218,11 +219,11 @@ fn cubic(x: f64) -> f64 {
 
 /// Refuses an extent of 0.
 fn not_empty(operation: &'static str, inputs: usize, outputs: usize) -> Result<()> {
-    if inputs == 0 || outputs == 0 {
+    if inputs == 0 || outputs == 0 || is_beyond(&[inputs, outputs]) {
         return Err(Error::ShapeRule {
             operation,
             argument: "input",
-            expected: "extents above 0, before and after".into(),
+            expected: "extents above 0 that fit into memory, before and after".into(),
             got: vec![inputs, outputs],
         });
     }

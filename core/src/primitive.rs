@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::kernels::broadcast::broadcast_shape;
 use crate::kernels::{self, Array};
+use crate::shape::checked_count;
 use crate::tensor::check_arity;
 use crate::{Conv2d, DType, Error, Extent, Function, LinearMap, Pool2d, Result, Scalar, Shape, Tensor, Unary};
 
@@ -30,6 +31,15 @@ pub enum Selection {
     NotPositive,
     /// x = 0
     Zero,
+    /// x ≤ y, of two tensors
+    AtMost,
+}
+
+impl Selection {
+    /// The number of tensors that are compared.
+    fn conditions(self) -> usize {
+        if self == Selection::AtMost { 2 } else { 1 }
+    }
 }
 
 /// An operation of the CPU engines on tensors.
@@ -44,8 +54,8 @@ pub enum Primitive {
         /// The summand.
         shift: f64,
     },
-    /// `scale` · ∂f · Π multipliers, as a map or summed. Inputs: the function's, then any number of multipliers, which
-    /// do not enlarge the map's shape.
+    /// `scale` · ∂f · Π multipliers, as a map or summed; 0 where a multiplier is 0, whatever ∂f is. Inputs: the function's,
+    /// then any number of multipliers, which do not enlarge the map's shape.
     Map {
         /// The function f.
         function: Function,
@@ -53,6 +63,8 @@ pub enum Primitive {
         partial: Vec<usize>,
         /// The factor.
         scale: f64,
+        /// The first multiplier is a weight: where it is 0, so is the gradient by it. The others are gradients.
+        weighted: bool,
         /// Map or sum.
         extent: Extent,
     },
@@ -64,10 +76,13 @@ pub enum Primitive {
         partial: Vec<usize>,
         /// The factor.
         scale: f64,
+        /// The first multiplier is a weight.
+        weighted: bool,
         /// The shape of the result.
         shape: Shape,
     },
-    /// The second of (condition, then, otherwise) where the condition holds, else the third; broadcasting.
+    /// From (what is compared, then, otherwise): the second last where the condition holds, the last where it does not, NaN
+    /// where NaN is compared; broadcasting.
     Select(Selection),
     /// Summed down to a shape that broadcasts to the input's.
     SumTo(Shape),
@@ -191,7 +206,8 @@ pub enum Sharing {
 impl Primitive {
     /// The function itself as a primitive.
     pub fn map(function: &Function) -> Self {
-        Primitive::Map { function: function.clone(), partial: Vec::new(), scale: 1.0, extent: Extent::Map }
+        let (function, partial) = (function.clone(), Vec::new());
+        Primitive::Map { function, partial, scale: 1.0, weighted: false, extent: Extent::Map }
     }
 
     /// The shape of the result.
@@ -199,6 +215,16 @@ impl Primitive {
     /// # Errors
     /// A shape error where the inputs do not fit the operation.
     pub fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        for input in inputs {
+            checked_count(self.name(), "input", input)?;
+        }
+        let shape = self.unchecked_shape(inputs)?;
+        checked_count(self.name(), "output", &shape)?;
+        Ok(shape)
+    }
+
+    /// The shape rule of inputs whose extents' products do not overflow; the result's may.
+    fn unchecked_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
         let expected = match self {
             Primitive::Arithmetic(_)
             | Primitive::MatMul { .. }
@@ -207,7 +233,7 @@ impl Primitive {
             | Primitive::ConvolveWeightGradient { .. }
             | Primitive::MaxPoolScatter(_)
             | Primitive::MaxPoolGather(_) => 2,
-            Primitive::Select(_) => 3,
+            Primitive::Select(selection) => selection.conditions() + 2,
             Primitive::Map { .. } | Primitive::MapTo { .. } | Primitive::Concatenate { .. } | Primitive::Fused(_) => {
                 inputs.len()
             }
@@ -231,8 +257,7 @@ impl Primitive {
                 Ok(shape.clone())
             }
             Primitive::Select(_) => {
-                let branches = broadcast_shape(self.name(), inputs[1], inputs[2])?;
-                broadcast_shape(self.name(), inputs[0], &branches)
+                inputs.iter().try_fold(Vec::new(), |full, input| broadcast_shape(self.name(), &full, input))
             }
             Primitive::SumTo(shape) | Primitive::NormTo(shape) => {
                 broadcasts_to(self.name(), shape, inputs[0])?;
@@ -243,9 +268,8 @@ impl Primitive {
                 Ok(shape.clone())
             }
             Primitive::Reshape(shape) => {
-                // A checked product: a hostile shape must not overflow into a matching count.
-                let wanted = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
-                if wanted != Some(kernels::count(inputs[0])) {
+                let wanted = checked_count(self.name(), "shape", shape)?;
+                if wanted != kernels::count(inputs[0]) {
                     return Err(Error::ShapeMismatch {
                         operation: self.name(),
                         argument: "input",
@@ -271,10 +295,13 @@ impl Primitive {
                 }
                 Ok(with_extent(inputs[0], *axis, *length))
             }
-            Primitive::Pad { axis, before, after } => match inputs[0].get(*axis) {
-                Some(&extent) => Ok(with_extent(inputs[0], *axis, before + extent + after)),
-                None => rule(format!("an axis {axis}"), inputs[0]),
-            },
+            Primitive::Pad { axis, before, after } => {
+                let Some(&extent) = inputs[0].get(*axis) else { return rule(format!("an axis {axis}"), inputs[0]) };
+                match before.checked_add(extent).and_then(|extent| extent.checked_add(*after)) {
+                    Some(extent) => Ok(with_extent(inputs[0], *axis, extent)),
+                    None => rule(format!("room for {before} before and {after} after axis {axis}"), inputs[0]),
+                }
+            }
             Primitive::Concatenate { axis } => {
                 let Some(first) = inputs.first() else {
                     return Err(Error::InputCount { operation: self.name(), expected: 1, got: 0 });
@@ -306,7 +333,7 @@ impl Primitive {
                 if gradient.len() != 4 || weight.len() != 4 {
                     return rule("rank 4".into(), gradient);
                 }
-                let input = vec![gradient[0], weight[1] * geometry.groups, extents[0], extents[1]];
+                let input = vec![gradient[0], weight[1].saturating_mul(geometry.groups), extents[0], extents[1]];
                 same(self.name(), "output gradient", &geometry.output_shape(&input, weight)?, gradient)?;
                 Ok(input)
             }
@@ -343,6 +370,7 @@ impl Primitive {
             Primitive::Map { .. } | Primitive::MapTo { .. } => "pointwise",
             Primitive::Select(Selection::NotPositive) => "if_not_positive",
             Primitive::Select(Selection::Zero) => "if_zero",
+            Primitive::Select(Selection::AtMost) => "if_at_most",
             Primitive::SumTo(_) => "sum",
             Primitive::NormTo(_) => "norm",
             Primitive::BroadcastTo(_) => "broadcast_to",
@@ -509,7 +537,7 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
             Ok(vec![Some(sum_to(&left, shape(0))?), Some(sum_to(&right, shape(1))?)])
         }
         Primitive::Affine { scale, .. } => one(Primitive::Affine { scale: *scale, shift: 0.0 }),
-        Primitive::Map { function, partial, scale, .. } => {
+        Primitive::Map { function, partial, scale, weighted, .. } => {
             let arity = function.arity();
             let (arguments, multipliers) = inputs.split_at(arity);
             let extents: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
@@ -519,10 +547,11 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
                 operands.extend(multipliers.iter().enumerate().filter(|(i, _)| Some(*i) != without).map(|(_, m)| m));
                 operands.push(gradient);
                 let (function, scale) = (function.clone(), *scale);
+                let weighted = *weighted && without != Some(0);
                 let map = if target == full {
-                    Primitive::Map { function, partial, scale, extent: Extent::Map }
+                    Primitive::Map { function, partial, scale, weighted, extent: Extent::Map }
                 } else {
-                    Primitive::MapTo { function, partial, scale, shape: target.to_vec() }
+                    Primitive::MapTo { function, partial, scale, weighted, shape: target.to_vec() }
                 };
                 T::apply(map, &operands)
             };
@@ -531,23 +560,32 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
                 let partial: Vec<usize> = partial.iter().copied().chain([input]).collect();
                 gradients.push(Some(derivative(partial, None, shape(input))?));
             }
-            for multiplier in 0..multipliers.len() {
-                gradients.push(Some(derivative(partial.clone(), Some(multiplier), shape(arity + multiplier))?));
+            for (k, multiplier) in multipliers.iter().enumerate() {
+                let mut derivative = derivative(partial.clone(), Some(k), multiplier.extents())?;
+                if *weighted && k == 0 {
+                    let zero = T::from_elements(&multiplier.primitive_context(), vec![T::Element::ZERO], &[]);
+                    derivative = T::apply(Primitive::Select(Selection::Zero), &[multiplier, &zero, &derivative])?;
+                }
+                gradients.push(Some(derivative));
             }
             Ok(gradients)
         }
-        Primitive::MapTo { function, partial, scale, .. } => {
+        Primitive::MapTo { function, partial, scale, weighted, .. } => {
             // The gradient has the shape of the result, which repeats over the map's: a multiplier like another.
-            let (function, partial, scale) = (function.clone(), partial.clone(), *scale);
-            vjp(&Primitive::Map { function, partial, scale, extent: Extent::Map }, inputs, gradient)
+            let (function, partial, scale, weighted) = (function.clone(), partial.clone(), *scale, *weighted);
+            vjp(&Primitive::Map { function, partial, scale, weighted, extent: Extent::Map }, inputs, gradient)
         }
-        Primitive::Select(_) => {
+        Primitive::Select(selection) => {
             // The branches' values do not matter, only which was taken.
             let zero = T::from_elements(&inputs[0].primitive_context(), vec![T::Element::ZERO], &[]);
+            let conditions = selection.conditions();
             let part = |then: &T, otherwise: &T, input: usize| {
-                sum_to(&T::apply(primitive.clone(), &[&inputs[0], then, otherwise])?, shape(input))
+                let operands: Vec<&T> = inputs[..conditions].iter().chain([then, otherwise]).collect();
+                sum_to(&T::apply(primitive.clone(), &operands)?, shape(input)).map(Some)
             };
-            Ok(vec![None, Some(part(gradient, &zero, 1)?), Some(part(&zero, gradient, 2)?)])
+            let mut gradients = vec![None; conditions];
+            gradients.extend([part(gradient, &zero, conditions)?, part(&zero, gradient, conditions + 1)?]);
+            Ok(gradients)
         }
         Primitive::SumTo(_) => one(Primitive::BroadcastTo(shape(0).to_vec())),
         Primitive::NormTo(_) => {
@@ -700,6 +738,9 @@ impl<T: PrimitiveTensor> Tensor for T {
     fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
         T::apply(Primitive::Select(Selection::Zero), &[self, then, otherwise])
     }
+    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
+        T::apply(Primitive::Select(Selection::AtMost), &[self, other, then, otherwise])
+    }
     fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
         let kept = without_axes("sum", self.extents(), axes)?;
         dropped(sum_to(self, &kept)?, axes, keep)
@@ -745,7 +786,8 @@ impl<T: PrimitiveTensor> Tensor for T {
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
         let operands: Vec<&Self> = inputs.iter().copied().chain(weight).collect();
-        T::apply(Primitive::Map { function: function.clone(), partial: Vec::new(), scale, extent }, &operands)
+        let (function, partial, weighted) = (function.clone(), Vec::new(), weight.is_some());
+        T::apply(Primitive::Map { function, partial, scale, weighted, extent }, &operands)
     }
     fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
         check_arity(function, inputs.len())?;
@@ -753,7 +795,8 @@ impl<T: PrimitiveTensor> Tensor for T {
         let full = map_shape(function, &extents)?;
         let samples = full.first().copied().unwrap_or(1);
         let shape = full.iter().enumerate().map(|(axis, &extent)| if axis == 0 { extent } else { 1 }).collect();
-        let sums = Primitive::MapTo { function: function.clone(), partial: Vec::new(), scale, shape };
+        let (function, partial) = (function.clone(), Vec::new());
+        let sums = Primitive::MapTo { function, partial, scale, weighted: false, shape };
         T::apply(Primitive::Reshape(vec![samples]), &[&T::apply(sums, inputs)?])
     }
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
@@ -766,19 +809,15 @@ impl<T: PrimitiveTensor> Tensor for T {
         Some(T::apply(Primitive::Fused(Arc::clone(operation)), inputs))
     }
     fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
-        let count = check_length("full", kernels::count(shape), shape)?;
+        let count = checked_count("full", "shape", shape)?;
         Ok(T::from_elements(context, vec![T::Element::from_f64(value); count], shape))
     }
 }
 
 /// Refuses a number of values that does not fill the shape; returns the number.
 pub(crate) fn check_length(operation: &'static str, got: usize, shape: &[usize]) -> Result<usize> {
-    match shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)) {
-        Some(expected) if expected == got => Ok(got),
-        expected => {
-            Err(Error::Length { operation, shape: shape.to_vec(), expected: expected.unwrap_or(usize::MAX), got })
-        }
-    }
+    let expected = checked_count(operation, "shape", shape)?;
+    if expected == got { Ok(got) } else { Err(Error::Length { operation, shape: shape.to_vec(), expected, got }) }
 }
 
 /// The functions behind selections and norms, erased once.
@@ -806,6 +845,15 @@ mod functions {
         }
     }
 
+    #[derive(Clone, Copy, Debug)]
+    struct IfAtMost;
+    impl Pointwise<4> for IfAtMost {
+        #[inline(always)]
+        fn value<E: Element>(&self, [x, y, then, otherwise]: [E; 4]) -> E {
+            x.if_at_most(y, then, otherwise)
+        }
+    }
+
     /// x/n, 0 where n is 0.
     #[derive(Clone, Copy, Debug)]
     struct Direction;
@@ -828,9 +876,11 @@ mod functions {
         pub(crate) fn function(self) -> &'static Function {
             static NOT_POSITIVE: OnceLock<Function> = OnceLock::new();
             static ZERO: OnceLock<Function> = OnceLock::new();
+            static AT_MOST: OnceLock<Function> = OnceLock::new();
             match self {
                 super::Selection::NotPositive => get_or_make(&NOT_POSITIVE, || Function::new(IfNotPositive)),
                 super::Selection::Zero => get_or_make(&ZERO, || Function::new(IfZero)),
+                super::Selection::AtMost => get_or_make(&AT_MOST, || Function::new(IfAtMost)),
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::kernels::map::Map;
 use crate::kernels::{Array, count};
 use crate::once::get_or_make;
 use crate::primitive::check_length;
+use crate::shape::checked_count;
 use crate::{Element, Error, Extent, Function, Pointwise, Result, Scalar, Tensor};
 
 /// Added to a sum of weights before dividing by it, as MMagic does.
@@ -39,7 +40,8 @@ pub enum Reduction {
 /// | `mean`, `sample_wise` | λ·mean d | λ/N · Σₙ [Σ wₙ·dₙ / (Σ wₙ + 1e-12)] |
 ///
 /// A weight of shape (N, 1, …) counts once for every channel of d. Where the weights sum to zero the result is exactly
-/// 0 with zero gradient, in every element type.
+/// 0 with zero gradient, in every element type. A weight of exactly 0 takes its pixel out, whatever the inputs hold
+/// there: value, gradient and the gradient by the weight are 0, also for an infinite pixel and for NaN.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Reducer {
     /// λ, multiplies the result.
@@ -192,6 +194,7 @@ fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
     }
     let repeats = |weight: &Array<'_, F>| count(shape) as f64 / count(weight.shape) as f64;
     let inverse = |sum: f64| if sum == 0.0 { 0.0 } else { 1.0 / (sum + EPSILON) };
+    // Multipliers of each sample, or of all: one of 0 takes everything out.
     let mut samples = Vec::new();
     let mut sample_shape = vec![1; shape.len()];
     let scale = match (reducer.reduction, &weight) {
@@ -207,7 +210,11 @@ fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
             reducer.loss_weight / shape[0] as f64
         }
         (Reduction::Mean, Some(weight)) => {
-            reducer.loss_weight * inverse(crate::kernels::sum(weight.data) * repeats(weight))
+            let inverse = inverse(crate::kernels::sum(weight.data) * repeats(weight));
+            if inverse == 0.0 {
+                samples = vec![F::ZERO];
+            }
+            reducer.loss_weight * inverse
         }
         _ => reducer.loss_weight,
     };
@@ -255,11 +262,12 @@ impl Reducer {
                 let weight = weight.accumulator()?;
                 let repeats = count(shape) as f64 / weight.elements() as f64;
                 if self.sample_wise {
+                    let weight = weight.unless_zero(&weight, 0.0)?;
                     let axes: Vec<usize> = (1..shape.len()).collect();
                     let total = weight.sum(&axes, true)?.scale(repeats)?;
                     sum(Some(&weight.mul(&reciprocal(&total)?)?), scale / shape[0] as f64)
                 } else {
-                    let total = weight.sum_all()?.scale(repeats)?;
+                    let total = total_weight(&weight)?.scale(repeats)?;
                     let value = sum(Some(&weight), scale)?;
                     weighted_mean(&value.reshape(&total.shape())?, &total)
                 }
@@ -281,6 +289,30 @@ pub fn weighted_mean<T: Tensor>(sum: &T, total: &T) -> Result<T> {
     // still the reciprocal alone.
     let zero = T::constant(&total.context(), &[0.0], &vec![1; total.rank()])?;
     total.if_zero(&zero, &sum.mul(&reciprocal(total)?)?)
+}
+
+/// The sum of the weights; its gradient by a weight of 0 is 0, since that takes its pixel out.
+///
+/// # Errors
+/// The engine's own.
+pub fn total_weight<T: Tensor>(weight: &T) -> Result<T> {
+    static ONE: OnceLock<Function> = OnceLock::new();
+    if !weight.fuses() {
+        return weight.unless_zero(weight, 0.0)?.sum_all();
+    }
+    // 1, weighted: kernels make no tensor.
+    T::map_reduce(get_or_make(&ONE, || Function::new(One)), &[weight], Some(weight), 1.0, Extent::Sum)
+}
+
+/// 1.
+#[derive(Clone, Copy, Debug)]
+struct One;
+
+impl Pointwise<1> for One {
+    #[inline(always)]
+    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+        x.constant(1.0)
+    }
 }
 
 /// 1 / (`total` + 1e-12), and exactly 0 where `total` is 0.
@@ -342,7 +374,7 @@ fn check_inputs<'a>(operation: &'static str, names: &[Input], shapes: &[&'a [usi
             });
         }
     }
-    if count(full) == 0 {
+    if checked_count(operation, names[0].name, full)? == 0 {
         return Err(Error::Empty { operation, argument: names[0].name, got: full.to_vec() });
     }
     Ok(full)

@@ -6,7 +6,9 @@ use crate::kernels::stencil::{Stencil as Kernel, Taps};
 use crate::kernels::{Array, isa};
 use crate::primitive::{FusedOperation, Sharing};
 use crate::reduction::check_weight;
-use crate::{Element, Error, Extent, Function, LinearMap, Pointwise, Result, Scalar, Shape, Tensor, weighted_mean};
+use crate::{
+    Element, Error, Extent, Function, LinearMap, Pointwise, Result, Scalar, Shape, Tensor, total_weight, weighted_mean,
+};
 
 /// What a [`Filter`] does along an axis.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,6 +50,23 @@ impl Filter {
     /// The axes with what is done along them.
     fn axes(&self) -> [(usize, Along); 2] {
         [(2, self.height), (3, self.width)]
+    }
+
+    /// The filter's response at every pixel of images (N, C, H, W), composed of tensor operations; a
+    /// [`Difference`](Along::Difference) gives one less along its axis.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] for a rank other than 4, [`Error::Empty`].
+    pub fn apply<T: Tensor>(&self, images: &T) -> Result<T> {
+        check("filter", &images.shape(), None, None)?;
+        self.axes().into_iter().try_fold(images.clone(), |x, (axis, along)| match along {
+            Along::Pixel => Ok(x),
+            Along::Taps(taps) => correlate(&x, axis, taps),
+            Along::Difference => {
+                let [near, far] = neighbours(&x, axis)?;
+                far.sub(&near)
+            }
+        })
     }
 
     /// The number of responses in images of shape `shape`.
@@ -144,7 +163,7 @@ impl Stencil {
         scale: f64,
     ) -> Result<Vec<T>> {
         let shape = check(operation, &x.shape(), y.map(Tensor::shape), weight.map(Tensor::shape))?;
-        // A pixel without neighbours is left to tensor operations, in which one that is no number shows.
+        // A pixel without neighbours is left to tensor operations, in which NaN shows.
         let has_neighbours = |filter: &Filter| {
             let is_alone = |(axis, along): (usize, Along)| along.misses_last() && shape[axis] == 1;
             shape[2] * shape[3] > 1 && !filter.axes().into_iter().any(is_alone)
@@ -182,10 +201,7 @@ impl Stencil {
                         let [near, far] = neighbours(&one(&response)?, axis)?;
                         vec![far, near]
                     }
-                    Along::Taps(taps) => {
-                        let map = LinearMap::filter(image.shape()[axis], &taps)?;
-                        vec![one(&response)?.linear(axis, &map)?]
-                    }
+                    Along::Taps(taps) => vec![correlate(&one(&response)?, axis, taps)?],
                 };
             }
             let weight = weight.map(|weight| answered(weight, filter)).transpose()?;
@@ -222,7 +238,7 @@ impl Stencil {
             let sum = sums.sum_all()?;
             let Some(weight) = weight else { return sum.scale(1.0 / filter.responses(&shape) as f64) };
             let weight = answered(weight, filter)?;
-            let total = weight.sum_all()?.scale((shape[1] / weight.shape()[1]) as f64)?;
+            let total = total_weight(&weight)?.scale((shape[1] / weight.shape()[1]) as f64)?;
             weighted_mean(&sum.reshape(&total.shape())?, &total)
         };
         sums.iter().zip(&self.0.filters).map(mean).collect()
@@ -237,8 +253,25 @@ fn answered<T: Tensor>(weight: &T, filter: &Filter) -> Result<T> {
     })
 }
 
+/// The element before, this one and the next along `axis`, times `taps`; zeros beyond the ends.
+fn correlate<T: Tensor>(x: &T, axis: usize, taps: [f64; 3]) -> Result<T> {
+    let length = x.shape()[axis];
+    if x.fuses() {
+        return x.linear(axis, &LinearMap::filter(length, &taps)?);
+    }
+    // Shifted and added: in a dense matrix the zeros would multiply the other pixels, infinite ones too.
+    let padded = x.pad(axis, 1, 1)?;
+    let mut sum: Option<T> = None;
+    // A single element has no neighbours in which NaN would show.
+    for (shift, &factor) in taps.iter().enumerate().filter(|(_, factor)| **factor != 0.0 || length == 1) {
+        let part = padded.narrow(axis, shift, length)?.scale(factor)?;
+        sum = Some(sum.map_or(Ok(part.clone()), |sum| sum.add(&part))?);
+    }
+    sum.map_or_else(|| x.scale(0.0), Ok)
+}
+
 /// All elements along `axis` but the last, and all but the first. A single element is its own neighbour: its
-/// difference is 0, or not a number where the element is none.
+/// difference is 0, or NaN where the element is NaN or infinite.
 fn neighbours<T: Tensor>(x: &T, axis: usize) -> Result<[T; 2]> {
     let extent = x.shape()[axis];
     let length = extent.saturating_sub(1).max(1);
@@ -278,7 +311,11 @@ enum Role {
     Direction,
     /// What each sum is multiplied by.
     Factors,
-    /// Nothing any more: what was differentiated by, where the result is linear in it.
+    /// A gradient from above that is a factor of every response, as a weight is.
+    Above,
+    /// w, which was differentiated by: the result is 0 where it is 0.
+    Mask,
+    /// Nothing: what was differentiated by, where the result is linear in it.
     Unused,
 }
 
@@ -325,7 +362,8 @@ impl Operation {
             shape: std::array::from_fn(|axis| image.shape[axis]),
             image: image.data,
             target: of(Role::Target).map(|target| target.data),
-            weight: of(Role::Weight),
+            weight: of(Role::Weight).or_else(|| of(Role::Above)),
+            mask: of(Role::Mask),
             directions: directions.map(|(_, direction)| direction.data).collect(),
             factors: of(Role::Factors).map(|factors| factors.data),
             scale: self.scale,
@@ -377,18 +415,20 @@ impl FusedOperation for Operation {
         let role = self.roles[input];
         // What the gradient from above is to the derivative.
         let (result, above) = match (self.result, role) {
-            (_, Role::Unused) => return Ok(None),
-            (Of::Sums, Role::Weight) => (Of::Weight { like: input }, Role::Factors),
+            (_, Role::Unused | Role::Mask) => return Ok(None),
+            (Of::Sums, Role::Weight | Role::Above) => (Of::Weight { like: input }, Role::Factors),
             (Of::Sums, _) => (Of::Image, Role::Factors),
-            (Of::Image, Role::Weight) => (Of::Weight { like: input }, Role::Direction),
+            (Of::Image, Role::Weight | Role::Above) => (Of::Weight { like: input }, Role::Direction),
             (Of::Image, Role::Factors) => (Of::Sums, Role::Direction),
             (Of::Image, _) => (Of::Image, Role::Direction),
-            (Of::Weight { .. }, Role::Factors) => (Of::Sums, Role::Weight),
-            (Of::Weight { .. }, _) => (Of::Image, Role::Weight),
+            (Of::Weight { .. }, Role::Factors) => (Of::Sums, Role::Above),
+            (Of::Weight { .. }, _) => (Of::Image, Role::Above),
         };
         let mut roles = self.roles.clone();
-        if !matches!(role, Role::Image | Role::Target) {
-            roles[input] = Role::Unused;
+        match role {
+            Role::Image | Role::Target => {}
+            Role::Weight => roles[input] = Role::Mask,
+            _ => roles[input] = Role::Unused,
         }
         roles.push(above);
         let scale = if role == Role::Target { -self.scale } else { self.scale };

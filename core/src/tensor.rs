@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::kernels::broadcast::broadcast_shape;
 use crate::linear::LinearMap;
 use crate::primitive::FusedOperation;
+use crate::shape::checked_count;
 use crate::{Conv2d, Element, Error, Function, Pointwise, Pool2d, Result, Shape};
 
 /// The element type of a tensor.
@@ -148,12 +150,14 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// The engine's own.
     fn unary(&self, function: Unary) -> Result<Self>;
-    /// `then` where `self` ≤ 0, else `otherwise` (also where `self` is not a number); broadcasting.
+    /// `then` where `self` ≤ 0, `otherwise` where `self` > 0, NaN where `self` is NaN; broadcasting. No gradient flows
+    /// back through the condition.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
     fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self>;
-    /// `then` where `self` = 0, else `otherwise`; broadcasting.
+    /// `then` where `self` = 0, `otherwise` where it is another number, NaN where `self` is NaN; broadcasting. No gradient
+    /// flows back through the condition.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
@@ -216,6 +220,10 @@ pub trait Tensor: Clone + Sized {
 
     /// One fused operation: `scale` · f(inputs) · weight, as a map or summed.
     ///
+    /// A weight of exactly 0 takes the element out: the map, its derivatives and the derivative by the weight are 0 there,
+    /// whatever the inputs hold. Engines that compose tensor operations evaluate f at (1/2, 1/3, 1/4, …) there, where
+    /// it must be finite with its derivatives.
+    ///
     /// Inputs and weight have the shape of the largest, or one channel (extent 1 on axis 1) where it has more; the
     /// weight may also have one element per sample or one in all.
     ///
@@ -229,10 +237,10 @@ pub trait Tensor: Clone + Sized {
         extent: Extent,
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
-        let (mut map, factor) = function.tape().evaluate(inputs)?;
-        if let Some(weight) = weight {
-            map = map.mul(weight)?;
-        }
+        let (mut map, factor) = match weight {
+            None => function.tape().evaluate(inputs)?,
+            Some(weight) => weighted_map(function, inputs, weight)?,
+        };
         if extent == Extent::Sum {
             map = map.sum_all()?;
         }
@@ -257,6 +265,31 @@ pub trait Tensor: Clone + Sized {
         let map = Self::map_reduce(function, inputs, None, 1.0, Extent::Map)?;
         let axes: Vec<usize> = (1..map.rank()).collect();
         map.sum(&axes, false)?.scale(scale)
+    }
+
+    /// `self`, and `value` where `weight` is exactly 0; broadcasting. No gradient flows back from there, nor to the weight.
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn unless_zero(&self, weight: &Self, value: f64) -> Result<Self> {
+        weight.if_zero(&Self::constant(&self.context(), &[value], &[1])?, self)
+    }
+
+    /// `self` · `weight`, and exactly 0 where `weight` is exactly 0, whatever `self` holds there; so are all derivatives.
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn weighted(&self, weight: &Self) -> Result<Self> {
+        self.unless_zero(weight, 0.0)?.mul(&weight.unless_zero(weight, 0.0)?)
+    }
+
+    /// `then` where `self` ≤ `other`, `otherwise` where `self` > `other`, NaN where either is NaN; broadcasting. The default
+    /// compares the difference with 0, which takes two equal infinities for NaN.
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
+        self.sub(other)?.if_not_positive(then, otherwise)
     }
 
     /// (x − y)², broadcasting.
@@ -453,6 +486,7 @@ pub trait Tensor: Clone + Sized {
     /// [`Error::ShapeRule`] for a rank other than 4 or an empty image.
     fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
         let [h, w] = image_extents(self, "adaptive_avg_pool2d")?;
+        checked_count("adaptive_avg_pool2d", "size", &[&self.shape()[..2], &size].concat())?;
         self.linear(2, &LinearMap::adaptive_average(h, size[0])?)?.linear(3, &LinearMap::adaptive_average(w, size[1])?)
     }
     /// (N, C, H, W) resampled to another size.
@@ -461,6 +495,7 @@ pub trait Tensor: Clone + Sized {
     /// [`Error::ShapeRule`] for a rank other than 4 or an empty image.
     fn resize(&self, size: [usize; 2], interpolation: Interpolation) -> Result<Self> {
         let [h, w] = image_extents(self, "resize")?;
+        checked_count("resize", "size", &[&self.shape()[..2], &size].concat())?;
         self.linear(2, &LinearMap::resize(h, size[0], interpolation)?)?
             .linear(3, &LinearMap::resize(w, size[1], interpolation)?)
     }
@@ -499,6 +534,27 @@ fn image_extents<T: Tensor>(tensor: &T, operation: &'static str) -> Result<[usiz
         [_, _, h, w] => Ok([h, w]),
         _ => Err(Error::ShapeRule { operation, argument: "input", expected: "rank 4 (N, C, H, W)".into(), got: shape }),
     }
+}
+
+/// f(inputs) · weight, composed of tensor operations, and the number that is left to multiply by: [`Tensor::map_reduce`]
+/// before its sum. Where the weight is 0 the inputs are replaced before f sees them, so that neither its value nor any
+/// derivative is 0·∞.
+///
+/// # Errors
+/// As [`Tensor::map_reduce`].
+pub fn weighted_map<T: Tensor>(function: &Function, inputs: &[&T], weight: &T) -> Result<(T, f64)> {
+    // The weight does not enlarge the map.
+    let mut shape = Vec::new();
+    for input in inputs {
+        shape = broadcast_shape("pointwise", &shape, &input.shape())?;
+    }
+    if broadcast_shape("pointwise", &shape, &weight.shape())? != shape {
+        return Err(Error::Broadcast { operation: "pointwise", left: weight.shape(), right: shape });
+    }
+    let inside = |(k, input): (usize, &&T)| input.unless_zero(weight, 1.0 / (k + 2) as f64);
+    let replaced = inputs.iter().enumerate().map(inside).collect::<Result<Vec<T>>>()?;
+    let (map, factor) = function.tape().evaluate(&replaced.iter().collect::<Vec<_>>())?;
+    Ok((map.mul(&weight.unless_zero(weight, 0.0)?.cast_like(&map)?)?, factor))
 }
 
 /// Refuses another number of inputs than the function takes.

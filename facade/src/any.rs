@@ -337,6 +337,14 @@ impl<'g> Tensor for AnyTensor<'g> {
     fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
         together!(self, &[then, otherwise], tensor, others, Wrap => tensor.if_zero(others[0], others[1]).map(Wrap))
     }
+    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
+        together!(self, &[other, then, otherwise], tensor, others, Wrap => {
+            tensor.if_at_most(others[0], others[1], others[2]).map(Wrap)
+        })
+    }
+    fn unless_zero(&self, weight: &Self, value: f64) -> Result<Self> {
+        together!(self, &[weight], tensor, others, Wrap => tensor.unless_zero(others[0], value).map(Wrap))
+    }
     fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
         each!(self, tensor, Wrap => Tensor::sum(tensor, axes, keep).map(Wrap))
     }

@@ -247,12 +247,17 @@ impl GanLoss {
             return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, scale, Extent::Sum);
         }
         let function = SquaredDistance::function(self.label(role));
+        let total = mask.sum_all()?;
+        if role == Role::Generator {
+            // Under an empty mask no score takes part, whatever it is: the error's derivative would be 0·∞.
+            scores = scores.unless_zero(&total.reshape(&[1; 4])?, 0.0)?;
+        }
         let error = mean(NAME, &function, &[("input", &scores)], scale)?;
         if role == Role::DiscriminatorOnReal {
             return Ok(error);
         }
         // The mean over pixels of error·mask/mean(mask) is the error itself, unless the mask is empty.
-        T::pointwise(&ZERO_WHERE_EMPTY, &[&scalar(&error)?, &scalar(&mask.sum_all()?)?])
+        T::pointwise(&ZERO_WHERE_EMPTY, &[&scalar(&error)?, &scalar(&total)?])
     }
 
     fn label(&self, role: Role) -> f64 {

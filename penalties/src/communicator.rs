@@ -89,7 +89,7 @@ pub fn global_masked_mean<T: Tensor>(map: &T, mask: Option<&T>, processes: &Proc
     inner::check_mask(NAME, &shape, mask)?;
     let wide = map.accumulator()?;
     let weighted = match mask {
-        Some(mask) => wide.mul(&mask.accumulator()?)?,
+        Some(mask) => wide.weighted(&mask.accumulator()?)?,
         None => wide,
     };
     inner::masked_mean(&weighted, mask, Some(processes))?.cast_like(map)

@@ -1,6 +1,6 @@
 //! What the penalties on a network's gradient share.
 
-use image_losses_core::{Differentiable, Error, Result, Shape, Tensor, weighted_mean};
+use image_losses_core::{Differentiable, Error, Result, Shape, Tensor, total_weight, weighted_mean};
 
 use crate::Processes;
 
@@ -29,7 +29,7 @@ pub(crate) fn check_mask<T: Tensor>(operation: &'static str, shape: &[usize], ma
     Err(Error::WeightShape { operation, per_pixel, per_element: shape.to_vec(), got })
 }
 
-/// ∂ΣD(x)/∂x at detached data, times the mask, in the type that sums are accumulated in.
+/// ∂ΣD(x)/∂x at detached data, times the mask and 0 where that is 0, in the type that sums are accumulated in.
 pub(crate) fn inner_gradient<T: Differentiable>(
     operation: &'static str,
     critic: impl Fn(&T) -> Result<T>,
@@ -41,7 +41,7 @@ pub(crate) fn inner_gradient<T: Differentiable>(
     let gradient = scaled_gradient(&critic(&data)?, &data, loss_scale)?;
     let gradient = gradient.ok_or_else(|| Error::NotConnected { operation, argument: "the critic's input".into() })?;
     match mask {
-        Some(mask) => gradient.mul(&mask.accumulator()?),
+        Some(mask) => gradient.weighted(&mask.accumulator()?),
         None => Ok(gradient),
     }
 }
@@ -67,7 +67,7 @@ pub(crate) fn masked_mean<T: Tensor>(map: &T, mask: Option<&T>, processes: Optio
     };
     // mean(map) / mean(mask) = (Σ map · elements of the mask / elements of the map) / Σ mask.
     let sum = sum.scale(mask.elements() as f64 / map.elements() as f64)?;
-    let total = mask.accumulator()?.sum_all()?;
+    let total = total_weight(&mask.accumulator()?)?;
     match processes {
         None => weighted_mean(&sum.reshape(&total.shape())?, &total),
         Some(processes) => {

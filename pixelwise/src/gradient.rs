@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use image_losses_core::{
-    Along, Error, Filter, Function, Input, LinearMap, Loss, Reducer, Reduction, Result, Stencil, Tensor, Unary, finite,
+    Along, Error, Filter, Function, Input, Loss, Reducer, Reduction, Result, Stencil, Tensor, Unary, finite,
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,10 +113,10 @@ static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Magnitude, SOB
 
 impl Loss<2> for GradientLoss {
     fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], weight: Option<&T>) -> Result<T> {
-        let shape = check::pair(Self::NAME, [pred, target], Rank::Image)?;
+        check::pair(Self::NAME, [pred, target], Rank::Image)?;
         let GradientOptions { loss_weight, reduction } = self.options;
         if reduction == Reduction::None {
-            return self.map(pred, target, weight, &shape);
+            return self.map(pred, target, weight);
         }
         let (x, y) = (pred.accumulator()?, target.accumulator()?);
         let weight = weight.map(Tensor::accumulator).transpose()?;
@@ -133,16 +133,13 @@ impl Loss<2> for GradientLoss {
 
 impl GradientLoss {
     /// The map, before it is reduced.
-    fn map<T: Tensor>(&self, pred: &T, target: &T, weight: Option<&T>, shape: &[usize]) -> Result<T> {
+    fn map<T: Tensor>(&self, pred: &T, target: &T, weight: Option<&T>) -> Result<T> {
         let reducer = Reducer { loss_weight: self.options.loss_weight, reduction: Reduction::None, sample_wise: false };
         let error = pred.accumulator()?.sub(&target.accumulator()?)?;
-        let response = |across: usize, along: usize| {
-            let difference = LinearMap::filter(shape[across], &DIFFERENCE)?;
-            let smoothing = LinearMap::filter(shape[along], &SMOOTHING)?;
-            let response = error.linear(across, &difference)?.linear(along, &smoothing)?;
+        let term = |filter: &Filter| {
             let absolute = Function::unary(Unary::Abs);
-            reducer.reduce(Self::NAME, &absolute, &Self::INPUTS[..1], &[&response], weight)
+            reducer.reduce(Self::NAME, &absolute, &Self::INPUTS[..1], &[&filter.apply(&error)?], weight)
         };
-        response(3, 2)?.add(&response(2, 3)?)?.cast_like(pred)
+        term(&SOBEL[0])?.add(&term(&SOBEL[1])?)?.cast_like(pred)
     }
 }

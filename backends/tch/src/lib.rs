@@ -66,7 +66,8 @@
 use std::sync::Arc;
 
 use image_losses_core::{
-    Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, Loss, Pool2d, Result, Shape, Tensor, Unary,
+    Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, Loss, Pool2d, Primitive, Result, Shape,
+    Tensor, Unary, checked_count, weighted_map,
 };
 use tch::{Device, Kind, Reduction, TchError};
 
@@ -258,8 +259,12 @@ impl Tensor for TchTensor {
     fn unary(&self, function: Unary) -> Result<Self> {
         let x = &self.tensor;
         self.same(match function {
-            Unary::Abs => x.f_abs(),
-            Unary::Sign => x.f_sign(),
+            Unary::Abs => slope(x).and_then(|slope| x.f_mul(&slope)),
+            Unary::Sign => {
+                // libtorch's sign of NaN is 0.
+                let x = x.detach();
+                x.f_eq_tensor(&x).and_then(|is_number| x.f_sign()?.f_where_self(&is_number, &x))
+            }
             Unary::Square => x.f_square(),
             Unary::Sqrt => x.f_sqrt(),
             Unary::Exp => x.f_exp(),
@@ -275,16 +280,24 @@ impl Tensor for TchTensor {
     fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
         broadcastable("if_not_positive", self, then)?;
         broadcastable("if_not_positive", self, otherwise)?;
-        let condition = self.tensor.f_le(0.0).map_err(engine)?;
-        let [then, otherwise] = promoted([then, otherwise])?;
-        Self::own(then.f_where_self(&condition, &otherwise).map_err(engine)?)
+        choose(self.tensor.f_le(0.0), &[self], then, otherwise)
     }
     fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
         broadcastable("if_zero", self, then)?;
         broadcastable("if_zero", self, otherwise)?;
-        let condition = self.tensor.f_eq(0.0).map_err(engine)?;
-        let [then, otherwise] = promoted([then, otherwise])?;
-        Self::own(then.f_where_self(&condition, &otherwise).map_err(engine)?)
+        choose(self.tensor.f_eq(0.0), &[self], then, otherwise)
+    }
+    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
+        for operand in [other, then, otherwise] {
+            broadcastable("if_at_most", self, operand)?;
+        }
+        choose(self.tensor.f_le_tensor(&other.tensor), &[self, other], then, otherwise)
+    }
+    fn unless_zero(&self, weight: &Self, value: f64) -> Result<Self> {
+        broadcastable("unless_zero", weight, self)?;
+        let value = tch::Tensor::f_full([0i64; 0], value, (self.tensor.kind(), self.tensor.device()));
+        let is_inside = weight.tensor.f_ne(0.0).map_err(engine)?;
+        self.same(value.and_then(|value| self.tensor.f_where_self(&is_inside, &value)))
     }
     fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
         check_axes("sum", axes, &self.shape())?;
@@ -300,61 +313,31 @@ impl Tensor for TchTensor {
     fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
         check_axes("norm", axes, &self.shape())?;
         // Squares in double precision, which holds that of every number in single precision. Not libtorch's own norm,
-        // whose second derivative is no number where the norm is 0.
+        // whose second derivative is NaN where the norm is 0.
         let wide = Self::own(self.tensor.f_to_kind(Kind::Double).map_err(engine)?)?;
         let squares = wide.unary(Unary::Square)?.sum(axes, keep)?;
         let norm = Self::pointwise(&Function::unary(Unary::Sqrt), &[&squares])?;
         self.same(norm.tensor.f_to_kind(self.tensor.kind()))
     }
     fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
-        self.tensor
-            .f_broadcast_to(extents(shape))
-            .map_err(|_| Error::Broadcast { operation: "broadcast_to", left: self.shape(), right: shape.to_vec() })
-            .and_then(Self::own)
+        Primitive::BroadcastTo(shape.to_vec()).output_shape(&[&self.shape()])?;
+        self.same(self.tensor.f_broadcast_to(extents(shape)))
     }
     fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        let wanted = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
-        if wanted != Some(self.tensor.numel()) {
-            return Err(Error::ShapeMismatch {
-                operation: "reshape",
-                argument: "input",
-                expected: shape.to_vec(),
-                got: self.shape(),
-            });
-        }
+        Primitive::Reshape(shape.to_vec()).output_shape(&[&self.shape()])?;
         self.same(self.tensor.f_reshape(extents(shape)))
     }
     fn permute(&self, order: &[usize]) -> Result<Self> {
-        let shape = self.shape();
-        check_axes("permute", order, &shape)?;
-        if order.len() != shape.len() {
-            return Err(Error::ShapeRule {
-                operation: "permute",
-                argument: "input",
-                expected: format!("axes that {order:?} permutes"),
-                got: shape,
-            });
-        }
+        Primitive::Permute(order.to_vec()).output_shape(&[&self.shape()])?;
         self.same(self.tensor.f_permute(extents(order)))
     }
     fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
-        let shape = self.shape();
-        match shape.get(axis) {
-            Some(&extent) if start.checked_add(length).is_some_and(|end| end <= extent) => {}
-            _ => {
-                return Err(Error::ShapeRule {
-                    operation: "narrow",
-                    argument: "input",
-                    expected: format!("elements {start} to {start} + {length} on axis {axis}"),
-                    got: shape,
-                });
-            }
-        }
+        Primitive::Narrow { axis, start, length }.output_shape(&[&self.shape()])?;
         self.same(self.tensor.f_narrow(axis as i64, start as i64, length as i64))
     }
     fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
         let rank = self.rank();
-        check_axes("pad", &[axis], &self.shape())?;
+        Primitive::Pad { axis, before, after }.output_shape(&[&self.shape()])?;
         // libtorch lists pairs from the last axis on.
         let mut pairs = vec![0; 2 * (rank - axis)];
         let last = pairs.len() - 2;
@@ -363,59 +346,15 @@ impl Tensor for TchTensor {
         self.same(self.tensor.f_constant_pad_nd(pairs))
     }
     fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
-        let Some(first) = tensors.first() else {
-            return Err(Error::InputCount { operation: "concatenate", expected: 1, got: 0 });
-        };
-        let expected = first.shape();
-        check_axes("concatenate", &[axis], &expected)?;
-        for tensor in tensors {
-            let mut shape = tensor.shape();
-            if shape.len() == expected.len() {
-                shape[axis] = expected[axis];
-            }
-            if shape != expected {
-                return Err(Error::ShapeMismatch {
-                    operation: "concatenate",
-                    argument: "input",
-                    expected,
-                    got: tensor.shape(),
-                });
-            }
-        }
+        let shapes: Vec<Shape> = tensors.iter().map(|tensor| tensor.shape()).collect();
+        Primitive::Concatenate { axis }.output_shape(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         // libtorch promotes here.
         let tensors: Vec<&tch::Tensor> = tensors.iter().map(|tensor| &tensor.tensor).collect();
         Self::own(tch::Tensor::f_cat(&tensors, axis as i64).map_err(engine)?)
     }
     fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
-        let turned = |shape: Shape, transpose: bool| {
-            let mut shape = shape;
-            let rank = shape.len();
-            if transpose && rank >= 2 {
-                shape.swap(rank - 2, rank - 1);
-            }
-            shape
-        };
-        let (left, right) = (turned(self.shape(), transpose_self), turned(other.shape(), transpose_other));
-        let rank = left.len();
-        if rank < 2 {
-            return Err(Error::ShapeRule {
-                operation: "matmul",
-                argument: "left",
-                expected: "rank at least 2".into(),
-                got: left,
-            });
-        }
-        if right.len() != rank || right[..rank - 2] != left[..rank - 2] || right[rank - 2] != left[rank - 1] {
-            let mut expected = left[..rank - 1].to_vec();
-            expected[rank - 2] = left[rank - 1];
-            expected.push(right.last().copied().unwrap_or(1));
-            return Err(Error::ShapeMismatch {
-                operation: "matmul",
-                argument: "right",
-                expected: turned(expected, transpose_other),
-                got: other.shape(),
-            });
-        }
+        let rule = Primitive::MatMul { transpose_left: transpose_self, transpose_right: transpose_other };
+        rule.output_shape(&[&self.shape(), &other.shape()])?;
         let side = |tensor: &tch::Tensor, transpose: bool| {
             if transpose { tensor.f_transpose(-2, -1) } else { Ok(tensor.shallow_clone()) }.map_err(engine)
         };
@@ -479,10 +418,10 @@ impl Tensor for TchTensor {
             views = wide.iter().collect();
             inputs = &views;
         }
-        let (mut map, factor) = function.tape().evaluate(inputs)?;
-        if let Some(weight) = weight {
-            map = map.mul(&weight.cast_like(&map)?)?;
-        }
+        let (mut map, factor) = match weight {
+            None => function.tape().evaluate(inputs)?,
+            Some(weight) => weighted_map(function, inputs, weight)?,
+        };
         if extent == Extent::Sum {
             map = map.sum_all()?;
         }
@@ -505,6 +444,7 @@ impl Tensor for TchTensor {
         self.same(self.tensor.f_hypot(&side.map_err(engine)?))
     }
     fn full(&(kind, device): &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
+        checked_count("full", "shape", shape)?;
         Self::own(tch::Tensor::f_full(extents(shape), value, (kind, device)).map_err(engine)?)
     }
     fn leaky_relu(&self, slope: f64) -> Result<Self> {
@@ -546,11 +486,42 @@ impl Tensor for TchTensor {
     }
 }
 
+/// The derivative of |x|, without history: sign(x), NaN at NaN, where libtorch's has 0. A denormal x has the fraction of
+/// the smallest normal number that it is.
+fn slope(x: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+    let largest_power = match x.kind() {
+        Kind::Half => 15,
+        Kind::Double => 1023,
+        _ => 127,
+    };
+    // A clamp keeps NaN, and takes the place of two comparisons.
+    x.detach().f_mul_scalar(2f64.powi(largest_power))?.f_clamp(-1.0, 1.0)
+}
+
+/// `then` where the condition holds, else `otherwise`, and NaN, as value and as gradient, where what was compared is NaN.
+fn choose(
+    condition: Result<tch::Tensor, TchError>,
+    compared: &[&TchTensor],
+    then: &TchTensor,
+    otherwise: &TchTensor,
+) -> Result<TchTensor> {
+    let [then, otherwise] = promoted([then, otherwise])?;
+    let mut chosen = condition.and_then(|condition| then.f_where_self(&condition, &otherwise)).map_err(engine)?;
+    for compared in compared {
+        let x = compared.tensor.detach().f_to_kind(chosen.kind()).map_err(engine)?;
+        let one = tch::Tensor::f_full([0i64; 0], 1.0, (x.kind(), x.device())).map_err(engine)?;
+        // 1, or NaN.
+        let number = x.f_eq_tensor(&x).and_then(|is_number| one.f_where_self(&is_number, &x));
+        chosen = number.and_then(|number| chosen.f_mul(&number)).map_err(engine)?;
+    }
+    TchTensor::own(chosen)
+}
+
 /// Refuses what is no image, or an extent of 0.
 fn check_image(operation: &'static str, tensor: &TchTensor, size: [usize; 2]) -> Result<()> {
     let shape = tensor.shape();
     if shape.len() == 4 && !shape[2..].contains(&0) && !size.contains(&0) {
-        return Ok(());
+        return checked_count(operation, "size", &[&shape[..2], &size].concat()).map(|_| ());
     }
     Err(Error::ShapeRule {
         operation,
@@ -562,7 +533,7 @@ fn check_image(operation: &'static str, tensor: &TchTensor, size: [usize; 2]) ->
 
 /// Refuses a number of values that does not fill the shape.
 fn check_length(operation: &'static str, got: usize, shape: &[usize]) -> Result<()> {
-    let expected = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).unwrap_or(usize::MAX);
+    let expected = checked_count(operation, "shape", shape)?;
     if expected == got {
         return Ok(());
     }

@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::matmul::{Matrix, SharedMut, multiply_into};
-use super::{assert_fills, checked_count, count};
+use super::{assert_fills, count, count_in_memory};
 use crate::{Conv2d, Scalar};
 
 mod slide;
@@ -225,7 +225,7 @@ pub fn conv2d_input_gradient<F: Scalar>(
     assert_fills("conv2d_input_gradient: weight", &weight_shape, weight.len());
     let channels = weight_shape[1].saturating_mul(geometry.groups);
     let input_shape = [grad_shape[0], channels, input_hw[0], input_hw[1]];
-    assert!(checked_count(&input_shape).is_some(), "conv2d_input_gradient: an input of shape {input_shape:?}");
+    assert!(count_in_memory(&input_shape).is_some(), "conv2d_input_gradient: an input of shape {input_shape:?}");
     assert_eq!(output_shape(geometry, input_shape, weight_shape), grad_shape, "conv2d_input_gradient: grad_output");
     let plan = Plan::new(geometry, input_shape, grad_shape, [weight_shape[2], weight_shape[3]]);
     if count(&input_shape) == 0 || grad_output.is_empty() || weight.is_empty() {
@@ -273,7 +273,7 @@ pub fn conv2d_weight_gradient<F: Scalar>(
     assert_fills("conv2d_weight_gradient: input", &input_shape, input.len());
     assert_fills("conv2d_weight_gradient: grad_output", &grad_shape, grad_output.len());
     let weight_shape = [grad_shape[1], input_shape[1] / geometry.groups.max(1), kernel_hw[0], kernel_hw[1]];
-    assert!(checked_count(&weight_shape).is_some(), "conv2d_weight_gradient: a weight of shape {weight_shape:?}");
+    assert!(count_in_memory(&weight_shape).is_some(), "conv2d_weight_gradient: a weight of shape {weight_shape:?}");
     assert_eq!(output_shape(geometry, input_shape, weight_shape), grad_shape, "conv2d_weight_gradient: grad_output");
     let plan = Plan::new(geometry, input_shape, grad_shape, kernel_hw);
     let len = count(&weight_shape);

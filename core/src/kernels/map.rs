@@ -10,7 +10,7 @@ use super::isa::{self, Isa, Kernel};
 use super::lanes::{self, Lanes};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
-use super::{Array, assert_fills, broadcast, checked_count, count};
+use super::{Array, assert_fills, broadcast, count, count_in_memory};
 use crate::pointwise::Block;
 use crate::{Function, Scalar};
 
@@ -24,7 +24,7 @@ const TASK: usize = 8;
 /// Elements below which threads cost more than they bring.
 const SERIAL: usize = 1 << 15;
 
-/// `scale` · f(inputs) · Π multipliers over tensors that broadcast to `shape`.
+/// `scale` · f(inputs) · Π multipliers over tensors that broadcast to `shape`; 0 where a multiplier is 0, whatever f is.
 ///
 /// Tensors of the full shape, with one channel, with one element per sample and with one element are read in place;
 /// other broadcasts are expanded first.
@@ -133,7 +133,7 @@ impl<'a, F: Scalar> Map<'a, F> {
         for array in inputs.iter().chain(multipliers) {
             assert_fills("a map's operand", array.shape, array.data.len());
         }
-        assert!(checked_count(shape).is_some(), "a map of shape {shape:?}");
+        assert!(count_in_memory(shape).is_some(), "a map of shape {shape:?}");
         let mut inputs: Vec<_> = inputs.iter().map(|&input| Operand::new(input, shape)).collect();
         let multipliers: Vec<_> = multipliers.iter().map(|&input| Operand::new(input, shape)).collect();
         // Inputs are read as slices: what is repeated more coarsely than a channel is expanded.
@@ -192,6 +192,9 @@ impl<'a, F: Scalar> Map<'a, F> {
 
     /// The sum, and the map differentiated by the inputs in `partial` times `factor`, summed down to `target`.
     pub(super) fn sum_and_values(mut self, partial: &[usize], factor: f64, target: &[usize]) -> (f64, Vec<F>) {
+        if factor == 0.0 {
+            return (self.sum(&[]), vec![F::ZERO; count(target)]);
+        }
         self.output_factor = factor;
         self.derivative(Some(&[]), partial, target)
     }
@@ -216,6 +219,10 @@ impl<'a, F: Scalar> Map<'a, F> {
             true => (Repeat::Channels, count(target)),
             false => (Repeat::Full, count(self.shape)),
         };
+        if count(self.shape) == 0 {
+            // No unit runs.
+            return (0.0, vec![F::ZERO; count(target)]);
+        }
         let mut sum = 0.0;
         // SAFETY: the units write all of an output of either kind.
         let values = unsafe { filled(length, |out| sum = self.run(summed, &[Output::new(partial, out, repeat)])) };
@@ -352,9 +359,16 @@ impl<'a, F: Scalar> Map<'a, F> {
                 Repeat::Full | Repeat::Channels => 1.0,
             })
             .product();
+        // One of them is 0: all of the stretch is taken out.
+        let is_out = self.multipliers.iter().any(|multiplier| match multiplier.repeat {
+            Repeat::Sample => multiplier.data[sample] == F::ZERO,
+            Repeat::Everywhere => multiplier.data[0] == F::ZERO,
+            Repeat::Full | Repeat::Channels => false,
+        });
+        let factor = if is_out { 0.0 } else { factor };
         let scale = F::from_f64(self.scale * factor * self.output_factor);
         let mut lanes: Lanes = [0.0; _];
-        let mut product = [F::ONE; CHUNK];
+        let mut product = [if is_out { F::ZERO } else { F::ONE }; CHUNK];
         let mut inputs: Vec<&[F]> = Vec::with_capacity(self.inputs.len());
         let mut weights: Vec<&[F]> = Vec::with_capacity(self.multipliers.len());
         // Channel after channel: a long stretch of each tensor is read at a time, as the memory likes it.
@@ -373,12 +387,13 @@ impl<'a, F: Scalar> Map<'a, F> {
                         .map(|m| &m.data[at(m.repeat)..][..length]),
                 );
                 let weight = match weights[..] {
+                    _ if is_out => &product[..length],
                     [] => &product[..length],
                     [weight] => weight,
                     [first, ref rest @ ..] => {
                         product[..length].copy_from_slice(first);
                         for weight in rest {
-                            product.iter_mut().zip(*weight).for_each(|(product, &weight)| *product *= weight);
+                            multiply(&mut product[..length], weight);
                         }
                         &product[..length]
                     }
@@ -414,6 +429,14 @@ impl<'a, F: Scalar> Map<'a, F> {
             }
         }
         lanes.iter().sum::<f64>() * factor
+    }
+}
+
+/// `product` times `weight`, 0 where either is 0.
+pub(super) fn multiply<F: Scalar>(product: &mut [F], weight: &[F]) {
+    for (product, &weight) in product.iter_mut().zip(weight) {
+        let is_out = *product == F::ZERO || weight == F::ZERO;
+        *product = if is_out { F::ZERO } else { *product * weight };
     }
 }
 

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::{assert_fills, checked_count, count};
+use super::{assert_fills, count, count_in_memory};
 use crate::Scalar;
 
 /// Multiply-adds one task should have at least, and about at most: some 100 microseconds of work.
@@ -276,7 +276,7 @@ pub fn matmul<F: Scalar>(
 ) -> Vec<F> {
     assert_fills("matmul: left factor", &[batch, m, k], a.len());
     assert_fills("matmul: right factor", &[batch, k, n], b.len());
-    assert!(checked_count(&[batch, m, n]).is_some(), "matmul: {batch} products of {m} x {n}");
+    assert!(count_in_memory(&[batch, m, n]).is_some(), "matmul: {batch} products of {m} x {n}");
     let mut result = vec![F::ZERO; count(&[batch, m, n])];
     if result.is_empty() {
         return result;

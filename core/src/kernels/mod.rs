@@ -31,6 +31,7 @@ pub mod vision_transformer;
 pub mod winograd;
 
 use crate::primitive::{Arithmetic, Primitive};
+use crate::shape::count_in_memory;
 use crate::{Extent, Scalar};
 
 #[doc(hidden)]
@@ -51,16 +52,10 @@ pub fn count(shape: &[usize]) -> usize {
     if shape.contains(&0) { 0 } else { shape.iter().fold(1, |product, &extent| product.saturating_mul(extent)) }
 }
 
-/// [`count`], or `None` where so many elements of 16 bytes are more than memory can hold: what kernels add to a shape's
-/// elements is less.
-pub(crate) fn checked_count(shape: &[usize]) -> Option<usize> {
-    Some(count(shape)).filter(|&elements| elements <= isize::MAX as usize / 16)
-}
-
 /// Panics unless there are as many elements as the shape has.
 #[track_caller]
 pub(crate) fn assert_fills(what: &str, shape: &[usize], got: usize) {
-    assert_eq!(checked_count(shape), Some(got), "{what} of shape {shape:?}");
+    assert_eq!(count_in_memory(shape), Some(got), "{what} of shape {shape:?}");
 }
 
 /// The sum of a slice, in double precision over fixed blocks.
@@ -76,8 +71,8 @@ pub fn derivative_with_value<F: Scalar>(primitive: &Primitive, inputs: &[Array<'
         return F::evaluate_both(&**operation, inputs);
     }
     let (function, partial, scale, target) = match primitive {
-        Primitive::Map { function, partial, scale, extent: Extent::Map } => (function, partial, *scale, None),
-        Primitive::MapTo { function, partial, scale, shape } => (function, partial, *scale, Some(&shape[..])),
+        Primitive::Map { function, partial, scale, extent: Extent::Map, .. } => (function, partial, *scale, None),
+        Primitive::MapTo { function, partial, scale, shape, .. } => (function, partial, *scale, Some(&shape[..])),
         _ => return None,
     };
     let (gradient, inputs) = inputs.split_last().filter(|(gradient, _)| gradient.data.len() == 1)?;
@@ -102,6 +97,9 @@ fn extents4(shape: &[usize]) -> [usize; 4] {
 
 /// Computes a primitive on arrays whose shapes [`Primitive::output_shape`] has accepted; `shape` is what it returned.
 pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape: &[usize]) -> Vec<F> {
+    if count(shape) == 0 {
+        return Vec::new();
+    }
     let pooled = |pool| pool::max_pool2d_indices(pool, inputs[0].data, extents4(inputs[0].shape));
     match primitive {
         Primitive::Arithmetic(operation) => {
@@ -116,7 +114,7 @@ pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape
         Primitive::Affine { scale, shift } => {
             broadcast::affine(inputs[0].data, F::from_f64(*scale), F::from_f64(*shift))
         }
-        Primitive::Map { function, partial, scale, extent } => {
+        Primitive::Map { function, partial, scale, extent, .. } => {
             let (arguments, multipliers) = inputs.split_at(function.arity());
             match extent {
                 Extent::Map => map::Map::new(function, arguments, multipliers, shape, *scale).values(partial),
@@ -127,7 +125,7 @@ pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape
                 }
             }
         }
-        Primitive::MapTo { function, partial, scale, shape } => {
+        Primitive::MapTo { function, partial, scale, shape, .. } => {
             let (arguments, multipliers) = inputs.split_at(function.arity());
             let full = full_shape(arguments);
             map::Map::new(function, arguments, multipliers, &full, *scale).values_summed_to(partial, shape)

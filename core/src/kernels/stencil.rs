@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::isa::{self, Isa, Kernel};
 use super::lanes::{self, Lanes};
-use super::map::filled;
+use super::map::{filled, multiply};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
 use super::{Array, count};
@@ -47,8 +47,10 @@ pub(crate) struct Stencil<'a, F: Scalar> {
     pub(crate) shape: [usize; 4],
     pub(crate) image: &'a [F],
     pub(crate) target: Option<&'a [F]>,
-    /// (N, 1, H, W) or (N, C, H, W).
+    /// (N, 1, H, W) or (N, C, H, W); where it is 0 a response takes no part, whatever it is.
     pub(crate) weight: Option<Array<'a, F>>,
+    /// As the weight, without a factor: what is differentiated by it is 0 where it is 0.
+    pub(crate) mask: Option<Array<'a, F>>,
     pub(crate) directions: Vec<&'a [F]>,
     /// (N, filters): what each sum is multiplied by; 1 where there is none.
     pub(crate) factors: Option<&'a [F]>,
@@ -254,10 +256,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         }
     }
 
-    /// The weight of row `y` (from 1) of a plane.
-    fn weight(&self, plane: usize, y: usize) -> Option<&'a [F]> {
+    /// The row `y` (from 1) of a plane of a weight.
+    fn weight(&self, weight: Option<Array<'a, F>>, plane: usize, y: usize) -> Option<&'a [F]> {
         let [_, channels, height, width] = self.shape;
-        let weight = self.weight?;
+        let weight = weight?;
         let plane = if weight.shape[1] == channels { plane } else { plane / channels };
         Some(&weight.data[(plane * height + y - 1) * width..][..width])
     }
@@ -284,13 +286,17 @@ impl<'a, F: Scalar> Stencil<'a, F> {
             image.respond(self.isa, taps, y, responses);
         }
         let mut weight = &ones[..count];
-        if self.weight.is_some() || !directions.is_empty() {
+        if self.weight.is_some() || self.mask.is_some() || !directions.is_empty() {
             for (y, product) in answering.clone().zip(product.chunks_exact_mut(length)) {
-                product.copy_from_slice(&self.weight(plane, y).unwrap_or(ones)[..length]);
+                product.copy_from_slice(&self.weight(self.weight, plane, y).unwrap_or(ones)[..length]);
                 for direction in &*directions {
                     let slope = &mut slope[..length];
                     direction.respond(self.isa, taps, y, slope);
-                    product.iter_mut().zip(&*slope).for_each(|(product, &slope)| *product *= slope);
+                    multiply(product, slope);
+                }
+                if let Some(mask) = self.weight(self.mask, plane, y) {
+                    let masked = product.iter_mut().zip(mask).filter(|(_, mask)| **mask == F::ZERO);
+                    masked.for_each(|(product, _)| *product = F::ZERO);
                 }
             }
             weight = &product[..count];

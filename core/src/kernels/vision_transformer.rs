@@ -17,7 +17,7 @@ use super::embedding::Units;
 use super::matmul::{Matrix, SharedMut, multiply_into};
 use super::spare::Spare;
 use super::winograd::lanes::Instructions;
-use super::{checked_count, count};
+use super::{count, count_in_memory};
 use crate::once::get_or_make;
 use crate::primitive::check_length;
 use crate::{Error, Result};
@@ -356,7 +356,7 @@ impl VisionTransformer {
         // What grows faster than the images: attention, and the second layer's inputs.
         if [[heads, tokens, tokens], [4, tokens, width]]
             .iter()
-            .any(|&[a, b, c]| checked_count(&[batch, a, b, c]).is_none())
+            .any(|&[a, b, c]| count_in_memory(&[batch, a, b, c]).is_none())
         {
             return Err(Error::option(OPERATION, "batch", "as many images as memory can hold", batch));
         }

@@ -12,6 +12,9 @@ use crate::Scalar;
 ///
 /// Every operation has a derivative that is finite wherever its value is, with the field's conventions where the
 /// mathematical one does not exist: `abs` and `sqrt` have derivative 0 at 0.
+///
+/// NaN in, NaN out: a function of NaN is NaN and so is its derivative, also where the function only compares the number.
+/// A derivative that is constant, as that of 2x, stays what it is.
 pub trait Element:
     Copy
     + Add<Output = Self>
@@ -28,7 +31,7 @@ pub trait Element:
     fn constant(self, value: f64) -> Self;
     /// |x|; derivative sign(x), 0 at 0.
     fn abs(self) -> Self;
-    /// sign(x): −1, 0 or 1; derivative 0.
+    /// sign(x): −1, 0 or 1; derivative 0. Both are NaN for NaN.
     fn sign(self) -> Self;
     /// √x; derivative 1/(2√x), 0 at 0.
     fn sqrt(self) -> Self;
@@ -42,10 +45,12 @@ pub trait Element:
     fn sigmoid(self) -> Self;
     /// ln(1 + eˣ), computed without overflow; its derivative is [`sigmoid`](Element::sigmoid).
     fn softplus(self) -> Self;
-    /// `then` where `self` ≤ 0, else `otherwise` (also where `self` is not a number).
+    /// `then` where `self` ≤ 0, `otherwise` where `self` > 0, NaN where `self` is NaN.
     fn if_not_positive(self, then: Self, otherwise: Self) -> Self;
-    /// `then` where `self` = 0, else `otherwise` (also where `self` is not a number).
+    /// `then` where `self` = 0, `otherwise` where it is another number, NaN where `self` is NaN.
     fn if_zero(self, then: Self, otherwise: Self) -> Self;
+    /// `then` where `self` ≤ `other`, `otherwise` where `self` > `other`, NaN where either is NaN.
+    fn if_at_most(self, other: Self, then: Self, otherwise: Self) -> Self;
 
     /// x².
     #[inline(always)]
@@ -60,8 +65,7 @@ pub trait Element:
     /// The nearest number from `low` to `high`; derivative 1 between them, 0 at and beyond them.
     #[inline(always)]
     fn clip(self, low: f64, high: f64) -> Self {
-        let x = (self - high).if_not_positive(self, self.constant(high));
-        (x - low).if_not_positive(self.constant(low), x)
+        self.min(self.constant(high)).max(self.constant(low))
     }
     /// ½x² where |x| < `delta`, else `delta`·(|x| − ½·`delta`); its derivative is x clipped to ±`delta`.
     #[inline(always)]
@@ -75,15 +79,15 @@ pub trait Element:
     fn leaky_relu(self, slope: f64) -> Self {
         self.if_not_positive(self * slope, self)
     }
-    /// The larger of two; on a tie the derivative goes to `other`.
+    /// The larger of two, NaN where either is; on a tie the derivative goes to `other`.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
-        (self - other).if_not_positive(other, self)
+        self.if_at_most(other, other, self)
     }
-    /// The smaller of two; on a tie the derivative goes to `self`.
+    /// The smaller of two, NaN where either is; on a tie the derivative goes to `self`.
     #[inline(always)]
     fn min(self, other: Self) -> Self {
-        (self - other).if_not_positive(self, other)
+        self.if_at_most(other, self, other)
     }
 }
 
@@ -177,11 +181,15 @@ impl<F: Scalar, const W: usize> Number<F, W> {
         }
         self
     }
+    /// `then` where the test holds, else `otherwise`; NaN where the number is NaN.
     #[inline(always)]
     fn choose(self, then: Self, otherwise: Self, test: impl Fn(F) -> bool) -> Self {
         let mut chosen = otherwise;
         for ((chosen, &then), &x) in chosen.0.iter_mut().zip(&then.0).zip(&self.0) {
-            *chosen = if test(x) { then } else { *chosen };
+            let number = if test(x) { then } else { *chosen };
+            #[allow(clippy::eq_op)]
+            let result = if x == x { number } else { x };
+            *chosen = result;
         }
         chosen
     }
@@ -269,6 +277,19 @@ impl<F: Scalar, const W: usize> Element for Number<F, W> {
     fn if_zero(self, then: Self, otherwise: Self) -> Self {
         self.choose(then, otherwise, |x| x == F::ZERO)
     }
+    #[allow(clippy::eq_op)]
+    #[inline(always)]
+    fn if_at_most(self, other: Self, then: Self, otherwise: Self) -> Self {
+        // The numbers themselves are compared: the difference of two equal infinities is NaN.
+        let mut chosen = otherwise;
+        for (i, chosen) in chosen.0.iter_mut().enumerate() {
+            let (x, y) = (self.0[i], other.0[i]);
+            let number = if x <= y { then.0[i] } else { *chosen };
+            let number = if x == x { number } else { x };
+            *chosen = if y == y { number } else { y };
+        }
+        chosen
+    }
 }
 
 /// A value with its derivative along one direction; nested, derivatives of higher order.
@@ -331,7 +352,9 @@ impl<E: Element> Element for Dual<E> {
     }
     #[inline(always)]
     fn sign(self) -> Self {
-        Dual { value: self.value.sign(), derivative: self.value.constant(0.0) }
+        // 0, or NaN.
+        let sign = self.value.sign();
+        Dual { value: sign, derivative: sign - sign }
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
@@ -378,6 +401,13 @@ impl<E: Element> Element for Dual<E> {
         Dual {
             value: self.value.if_zero(then.value, otherwise.value),
             derivative: self.value.if_zero(then.derivative, otherwise.derivative),
+        }
+    }
+    #[inline(always)]
+    fn if_at_most(self, other: Self, then: Self, otherwise: Self) -> Self {
+        Dual {
+            value: self.value.if_at_most(other.value, then.value, otherwise.value),
+            derivative: self.value.if_at_most(other.value, then.derivative, otherwise.derivative),
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct Block<'a, F: Scalar> {
     pub partial: &'a [usize],
     /// One slice per input, each at least as long as `weight`.
     pub inputs: &'a [&'a [F]],
-    /// What every result is multiplied by; as long as the block.
+    /// What every result is multiplied by; as long as the block. Where it is 0 the result is 0.
     pub weight: &'a [F],
     /// What `out` is multiplied by besides.
     pub scale: F,
@@ -268,8 +268,11 @@ fn each<const K: usize, const W: usize, P: Clone, F: Scalar>(
                 }
                 let [derivative, value] = elements(&function, at);
                 for i in 0..W {
-                    derivatives[l + i * stride] = derivative[i] * (weight[l + i * stride] * scale);
-                    values[l + i * stride] = value[i] * weight[l + i * stride];
+                    let weight = weight[l + i * stride];
+                    // A selection: 0·∞ and 0·NaN are NaN.
+                    let out = weight == F::ZERO;
+                    derivatives[l + i * stride] = if out { F::ZERO } else { derivative[i] * (weight * scale) };
+                    values[l + i * stride] = if out { F::ZERO } else { value[i] * weight };
                 }
             }
         }

@@ -167,7 +167,7 @@ fn softplus_f32<const W: usize>(x: [f32; W]) -> [f32; W] {
     let logarithms = through(logistic_parts(x), |[z, _, t]| ln_1p_of_parts(z, t));
     let mut values = x;
     for (value, logarithm) in values.iter_mut().zip(logarithms) {
-        // What is no number shows in the logarithm: one instruction does, a maximum.
+        // NaN shows in the logarithm, so that the maximum is one instruction.
         let positive = if *value > 0.0 { *value } else { 0.0 };
         *value = positive + logarithm;
     }

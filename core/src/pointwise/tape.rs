@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::element::{Element, operators};
+use crate::kernels::broadcast::broadcast_shape;
 use crate::{Result, Tensor, Unary};
 
 /// One recorded operation; operands are positions of earlier ones.
@@ -29,6 +30,14 @@ enum Step {
     },
     IfNotPositive(usize, usize, usize),
     IfZero(usize, usize, usize),
+    /// The third where the first is at most the second, else the fourth
+    IfAtMost([usize; 4]),
+}
+
+/// 1 where `x` is a number, NaN where it is not; no gradient flows back.
+fn one_or_nan<T: Tensor>(x: &T) -> Result<T> {
+    let one = T::constant(&x.context(), &[1.0], &[1])?;
+    x.detach().if_zero(&one, &one)
 }
 
 /// A pointwise function recorded as a straight line of operations, each computed once.
@@ -107,16 +116,31 @@ impl Tape {
                         let root = at(x)?.if_zero(&one, at(x)?)?.unary(Unary::Sqrt)?;
                         at(x)?.if_zero(&zero, &root)
                     }
+                    // Engines' own derivative is 1 at NaN.
+                    Step::Unary(Unary::Relu, x) => at(x)?.unary(Unary::Relu)?.mul(&one_or_nan(at(x)?)?),
                     Step::Unary(op, x) => at(x)?.unary(op),
                     Step::Huber { x, delta } => at(x)?.huber_difference(&T::constant(&context, &[0.0], &[1])?, delta),
                     Step::IfNotPositive(c, a, b) => at(c)?.if_not_positive(at(a)?, at(b)?),
                     Step::IfZero(c, a, b) => at(c)?.if_zero(at(a)?, at(b)?),
+                    Step::IfAtMost([x, y, a, b]) => at(x)?.if_at_most(at(y)?, at(a)?, at(b)?),
                 },
             }?;
             done.push(Some(value));
         }
-        let output = done.into_iter().nth(output).flatten().ok_or_else(missing)?;
-        Ok((output, factor))
+        let mut result = done[output].take().ok_or_else(missing)?;
+        // A function that ignores an input is repeated over its shape all the same.
+        let mut full = Vec::new();
+        for input in inputs {
+            full = broadcast_shape("pointwise", &full, &input.shape())?;
+        }
+        let shape = result.shape();
+        if shape.len() > full.len() {
+            // A constant has one axis, a number may have none.
+            result = result.reshape(&full)?;
+        } else if shape != full {
+            result = result.broadcast_to(&full)?;
+        }
+        Ok((result, factor))
     }
 
     /// The operation that computes a step: one that takes the steps before it along, where there is such.
@@ -179,15 +203,16 @@ enum Fused {
 
 impl Fused {
     /// The steps whose results it takes.
-    fn operands(&self) -> [Option<usize>; 3] {
+    fn operands(&self) -> [Option<usize>; 4] {
         match *self {
-            Fused::SquaredDifference(a, b) | Fused::HuberDifference(a, b, _) => [Some(a), Some(b), None],
-            Fused::Hypotenuse(x, _) => [Some(x), None, None],
+            Fused::SquaredDifference(a, b) | Fused::HuberDifference(a, b, _) => [Some(a), Some(b), None, None],
+            Fused::Hypotenuse(x, _) => [Some(x), None, None, None],
             Fused::Step(step) => match step {
-                Step::Input(_) | Step::Constant(_) => [None; 3],
-                Step::Add(a, b) | Step::Sub(a, b) | Step::Mul(a, b) | Step::Div(a, b) => [Some(a), Some(b), None],
-                Step::Affine { x, .. } | Step::Unary(_, x) | Step::Huber { x, .. } => [Some(x), None, None],
-                Step::IfNotPositive(a, b, c) | Step::IfZero(a, b, c) => [Some(a), Some(b), Some(c)],
+                Step::Input(_) | Step::Constant(_) => [None; 4],
+                Step::Add(a, b) | Step::Sub(a, b) | Step::Mul(a, b) | Step::Div(a, b) => [Some(a), Some(b), None, None],
+                Step::Affine { x, .. } | Step::Unary(_, x) | Step::Huber { x, .. } => [Some(x), None, None, None],
+                Step::IfNotPositive(a, b, c) | Step::IfZero(a, b, c) => [Some(a), Some(b), Some(c), None],
+                Step::IfAtMost(operands) => operands.map(Some),
             },
         }
     }
@@ -289,5 +314,8 @@ impl Element for Recorded<'_> {
     }
     fn if_zero(self, then: Self, otherwise: Self) -> Self {
         self.push(Step::IfZero(self.id, then.id, otherwise.id))
+    }
+    fn if_at_most(self, other: Self, then: Self, otherwise: Self) -> Self {
+        self.push(Step::IfAtMost([self.id, other.id, then.id, otherwise.id]))
     }
 }

@@ -4,6 +4,7 @@
 //! Beyond, an element is an index into a pool of nodes, so that it stays `Copy`; slow, and rarely asked for.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use super::element::{Element, Number, operators};
@@ -93,6 +94,24 @@ impl<'p, F: Scalar> Tower<'p, F> {
             }
         }
     }
+    /// `then` or `otherwise`; where nothing could be compared, NaN with every derivative.
+    fn choose(self, test: Option<bool>, then: Self, otherwise: Self) -> Self {
+        match test {
+            Some(true) => then,
+            Some(false) => otherwise,
+            None => self.spread(F::from_f64(f64::NAN)),
+        }
+    }
+    /// The number, as value and as every derivative.
+    fn spread(self, number: F) -> Self {
+        match self.node() {
+            Node::Leaf(_) => self.pool.push(Node::Leaf(number)),
+            Node::Dual(inner, _) => {
+                let inner = self.at(inner).spread(number);
+                self.dual(inner, inner)
+            }
+        }
+    }
     fn both(self, other: Self, leaf: impl Fn(F, F) -> F, dual: impl Fn([Self; 2], [Self; 2]) -> (Self, Self)) -> Self {
         match (self.node(), other.node()) {
             (Node::Leaf(a), Node::Leaf(b)) => self.pool.push(Node::Leaf(leaf(a, b))),
@@ -153,7 +172,8 @@ impl<F: Scalar> Element for Tower<'_, F> {
         self.chain(Element::abs, Element::abs, |x, _| x.sign())
     }
     fn sign(self) -> Self {
-        self.chain(Element::sign, Element::sign, |x, _| x.constant(0.0))
+        // 0, or NaN.
+        self.chain(Element::sign, Element::sign, |_, sign| sign - sign)
     }
     fn sqrt(self) -> Self {
         self.chain(Element::sqrt, Element::sqrt, |x, root| {
@@ -177,9 +197,12 @@ impl<F: Scalar> Element for Tower<'_, F> {
         self.chain(Element::softplus, Element::softplus, |x, _| x.sigmoid())
     }
     fn if_not_positive(self, then: Self, otherwise: Self) -> Self {
-        if self.plain() <= F::ZERO { then } else { otherwise }
+        self.choose(self.plain().partial_cmp(&F::ZERO).map(Ordering::is_le), then, otherwise)
     }
     fn if_zero(self, then: Self, otherwise: Self) -> Self {
-        if self.plain() == F::ZERO { then } else { otherwise }
+        self.choose(self.plain().partial_cmp(&F::ZERO).map(Ordering::is_eq), then, otherwise)
+    }
+    fn if_at_most(self, other: Self, then: Self, otherwise: Self) -> Self {
+        self.choose(self.plain().partial_cmp(&other.plain()).map(Ordering::is_le), then, otherwise)
     }
 }

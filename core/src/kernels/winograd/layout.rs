@@ -7,7 +7,7 @@ use std::ptr::NonNull;
 use rayon::prelude::*;
 
 use super::lanes::LANES;
-use crate::kernels::checked_count;
+use crate::kernels::count_in_memory;
 use crate::kernels::matmul::SharedMut;
 
 /// Bytes of a cache line, and of the widest vector.
@@ -43,7 +43,7 @@ impl Layout {
         let (rows, columns) = (with_border(height)?, with_border(width)?);
         let lanes = channels.checked_next_multiple_of(LANES)?;
         // Not counted as 0 where the batch is: kernels take the product of any of these.
-        checked_count(&[batch.max(1), rows, columns, lanes.max(1)])?;
+        count_in_memory(&[batch.max(1), rows, columns, lanes.max(1)])?;
         Some(Layout { batch, height, width, channels, rows, columns, lanes })
     }
 

@@ -1,0 +1,38 @@
+//! The product of extents, checked.
+
+use crate::{Error, Result};
+
+/// The most elements of a tensor: as `f64` they are more than a process can address.
+const MOST: usize = 1 << 44;
+
+/// The number of elements of a shape. Every shape rule ends with it, so that no product of extents overflows after it.
+///
+/// ```
+/// use image_losses_core::checked_count;
+/// assert_eq!(checked_count("full", "shape", &[2, 3])?, 6);
+/// assert_eq!(checked_count("full", "shape", &[2, 0])?, 0);
+/// assert!(checked_count("full", "shape", &[1 << 62, 8]).is_err());
+/// assert!(checked_count("full", "shape", &[0, 1 << 62]).is_err());
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::ShapeRule`] where the product is above 2⁴⁴; extents of 0 count as 1 there, since a sum over them leaves the
+/// others.
+pub fn checked_count(operation: &'static str, argument: &'static str, shape: &[usize]) -> Result<usize> {
+    count_in_memory(shape).ok_or_else(|| {
+        let expected = format!("extents whose product is at most {MOST}");
+        Error::ShapeRule { operation, argument, expected, got: shape.to_vec() }
+    })
+}
+
+/// [`checked_count`] without an error's words.
+pub(crate) fn count_in_memory(shape: &[usize]) -> Option<usize> {
+    let others = shape.iter().filter(|&&extent| extent != 0).try_fold(1usize, |n, &extent| n.checked_mul(extent))?;
+    (others <= MOST).then_some(if shape.contains(&0) { 0 } else { others })
+}
+
+/// Whether a step, a padding or a window is so large that positions could overflow.
+pub(crate) fn is_beyond(extents: &[usize]) -> bool {
+    extents.iter().any(|&extent| extent > MOST)
+}
