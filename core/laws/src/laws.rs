@@ -429,7 +429,7 @@ pub(crate) fn extremes<E: Engine, const K: usize, L: Lawful<K>>(
     takes: Takes<K>,
 ) {
     law("extremes", losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
-        // Not 0, which times infinity is no number.
+        // Not 0: 0·∞ is NaN.
         let loss = &with(loss, &[("loss_weight", 1.5.into())]);
         let [doubles, singles] = doubles_and_singles(takes, case);
         for hard in doubles {
@@ -438,10 +438,9 @@ pub(crate) fn extremes<E: Engine, const K: usize, L: Lawful<K>>(
             assert_finite(&gradients, &hard);
         }
         for hard in singles {
-            // The value may overflow in single precision, as a square of 1e30 does (and then a weight of 0 makes it no
-            // number); the gradient must not.
+            // The value may overflow in single precision, as a square of 1e30 does; the gradient must not.
             let (value, gradients, _) = engine.derived(loss, &hard, DType::F32, None)?;
-            assert!(hard.weight.is_some() || value.iter().all(|v| !v.is_nan()), "{value:?} at {hard:?}");
+            assert!(value.iter().all(|v| !v.is_nan()), "{value:?} at {hard:?}");
             assert_finite(&gradients, &hard);
         }
         for &(half, huge) in E::HALVES {
@@ -474,28 +473,193 @@ pub(crate) fn fused_extremes<const K: usize, L: PointwiseLoss<K> + Configured>(
     });
 }
 
-/// What is no number in an input is no number in the value, on every engine.
-pub(crate) fn not_a_number<E: Engine, const K: usize, L: Lawful<K>>(
+/// Value and gradients of a case.
+type Pass = (Vec<f64>, Vec<Vec<f64>>);
+
+fn in_one((value, gradients): (f64, Vec<Vec<f64>>)) -> Pass {
+    (vec![value], gradients)
+}
+
+/// NaN in an element of an input under a weight other than 0 is NaN in the value, and in the gradient by that element.
+/// Not asked where the gradient by the element does not depend on it: the element is held constant, or the loss is linear
+/// in it.
+fn assert_nan<const K: usize>(case: &Case<K>, derived: impl Fn(&Case<K>) -> Result<Pass>) -> Result<()> {
+    for (case, at) in broken(case) {
+        let with = |value: f64| {
+            let mut case = case.clone();
+            case.inputs[at[0]][at[1]] = value;
+            case
+        };
+        let gradient = |value: f64| Ok(derived(&with(value))?.1.get(at[0]).map(|gradient| gradient[at[1]]));
+        let (value, _) = derived(&with(f64::NAN))?;
+        assert!(value.iter().any(|v| v.is_nan()), "{value:?} for NaN in input {} at {case:?}", at[0]);
+        // Far to either side of every kink: a gradient that is the same there is that of a linear function.
+        if gradient(64.0)? != gradient(-64.0)? {
+            let gradient = gradient(f64::NAN)?;
+            assert!(gradient.is_none_or(f64::is_nan), "gradient {gradient:?} by NaN in input {} at {case:?}", at[0]);
+        }
+    }
+    Ok(())
+}
+
+/// The case, for each input with the position of an element that may become NaN, under weights that are not 0.
+fn broken<const K: usize>(case: &Case<K>) -> impl Iterator<Item = (Case<K>, [usize; 2])> {
+    let mut case = case.clone();
+    for weight in case.weight.iter_mut().flat_map(|(weight, _)| weight).filter(|weight| **weight == 0.0) {
+        *weight = 0.25;
+    }
+    // In the middle of each axis: a loss may look at no more of an image than that.
+    let middle = |shape: &Vec<usize>| shape.iter().fold(0, |at, extent| at * extent + extent / 2);
+    let at: [usize; K] = case.shapes.each_ref().map(middle);
+    (0..K).map(move |k| (case.clone(), [k, at[k]]))
+}
+
+/// NaN in an input is NaN in the value and in the gradient, on every engine.
+pub(crate) fn nan<E: Engine, const K: usize, L: Lawful<K>>(
     engine: &E,
     losses: impl Strategy<Value = L>,
     takes: Takes<K>,
 ) {
-    law("no number", losses, takes, CASES / E::SPARSE, |loss, case| {
-        for k in 0..K {
-            let mut broken = Case { weight: None, ..case.clone() };
-            // In the middle of each axis: a loss may look at no more of an image than that.
-            let middle = broken.shapes[k].iter().fold(0, |at, extent| at * extent + extent / 2);
-            broken.inputs[k][middle] = f64::NAN;
-            let mut values = engine.more_values(loss, &broken).into_iter().collect::<Result<Vec<_>>>()?;
-            for dtype in [DType::F64, DType::F32] {
-                values.push(engine.value(loss, &broken, dtype)?);
-                values.push(engine.derived(loss, &broken, dtype, None)?.0);
-            }
-            for value in values {
-                assert!(value.iter().any(|v| v.is_nan()), "{value:?} at {broken:?}");
+    law("NaN", losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
+        let loss = &with(loss, &[("loss_weight", 1.5.into())]);
+        for dtype in [DType::F64, DType::F32] {
+            assert_nan(case, |case| engine.derived(loss, case, dtype, None).map(|(value, first, _)| (value, first)))?;
+            // The values alone may come another way.
+            assert_nan(case, |case| Ok((engine.value(loss, case, dtype)?, Vec::new())))?;
+        }
+        for (mut case, [k, at]) in broken(case) {
+            case.inputs[k][at] = f64::NAN;
+            for value in engine.more_values(loss, &case) {
+                let value = value?;
+                assert!(value.iter().any(|v| v.is_nan()), "{value:?} for NaN in input {k} at {case:?}");
             }
         }
         Ok(())
+    });
+}
+
+/// [`nan`] of the fused pass.
+pub(crate) fn fused_nan<const K: usize, L: PointwiseLoss<K> + Configured>(
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law("fused NaN", losses, takes, CASES / 4, |loss, case| {
+        let loss = &with(loss, &[("loss_weight", 1.5.into())]);
+        if loss.reducer().reduction == Reduction::None {
+            return Ok(());
+        }
+        assert_nan(case, |case| fused_pass::<K, f64>(loss, case).map(in_one))?;
+        assert_nan(case, |case| fused_pass::<K, f32>(loss, case).map(in_one))
+    });
+}
+
+impl<const K: usize> Takes<K> {
+    /// The case with weights of 0 at and around a pixel, or everywhere, and for each input the elements of that pixel.
+    /// Around: a filter of 3×3 reads a pixel from its neighbours.
+    fn masked(&self, case: &Case<K>, empty: bool) -> (Case<K>, [Vec<usize>; K]) {
+        let reach = usize::from(self.rank == Rank::Image);
+        let shape = case.weight.as_ref().map_or_else(|| per_pixel(&case.shape), |(_, shape)| shape.clone());
+        let drawn = case.weight.as_ref().map_or_else(|| vec![1.0; count(&shape)], |(weight, _)| weight.clone());
+        // Each element's sample and pixel, as distances from those in the middle.
+        let distance = |shape: &[usize], mut index: usize| {
+            let mut farthest = 0;
+            for (axis, &extent) in shape.iter().enumerate().rev() {
+                let distance = (index % extent).abs_diff(extent / 2);
+                farthest = farthest.max(match axis {
+                    0 if distance > 0 => usize::MAX,
+                    1 => 0,
+                    _ => distance,
+                });
+                index /= extent;
+            }
+            farthest
+        };
+        let weight = drawn.iter().enumerate().map(|(index, &weight)| match () {
+            () if empty || distance(&shape, index) <= reach => 0.0,
+            () if weight == 0.0 => 0.25,
+            () => weight,
+        });
+        let weight = weight.collect();
+        let pixel = |shape: &Vec<usize>| (0..count(shape)).filter(|&index| distance(shape, index) == 0).collect();
+        (Case { weight: Some((weight, shape.clone())), ..case.clone() }, case.shapes.each_ref().map(pixel))
+    }
+}
+
+/// A weight of 0 takes its pixel out: infinite and NaN pixels under it change neither the value nor any gradient, and
+/// the gradient by them is exactly 0; in a mask that is not empty, and in one that is.
+fn assert_masked_out<const K: usize>(
+    takes: Takes<K>,
+    case: &Case<K>,
+    tolerance: f64,
+    derived: impl Fn(&Case<K>) -> Result<Pass>,
+) -> Result<()> {
+    for empty in [false, true] {
+        let (clean, pixel) = takes.masked(case, empty);
+        let (expected, expected_gradients) = derived(&clean)?;
+        let each = (0..K).map(|k| (k..k + 1, f64::INFINITY));
+        for (inputs, value) in each.chain([(0..K, f64::NEG_INFINITY), (0..K, f64::NAN)]) {
+            let mut case = clean.clone();
+            for k in inputs {
+                pixel[k].iter().for_each(|&at| case.inputs[k][at] = value);
+            }
+            let (value, gradients) = derived(&case)?;
+            assert!(value.iter().all(|v| v.is_finite()), "{value:?} at {case:?}");
+            assert_close(&value, &expected, tolerance);
+            assert_finite(&gradients, &case);
+            for (k, (gradient, expected)) in gradients.iter().zip(&expected_gradients).enumerate() {
+                assert_close(gradient, expected, tolerance);
+                // Beside the inputs' gradients stand their gradients of second order.
+                let masked = pixel[k % K].iter().all(|&at| gradient[at] == 0.0);
+                assert!(masked, "gradient {gradient:?} by what is masked out in input {} at {case:?}", k % K);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A weight of 0 takes its pixel out, on every engine: value, first and second derivatives.
+pub(crate) fn masked_out<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law("masked out", losses, takes, CASES / 4 / E::SPARSE, |loss, case| {
+        let loss = &with(loss, &[("loss_weight", 1.5.into())]);
+        let ones = case.inputs.each_ref().map(|input| vec![1.0; input.len()]);
+        assert_masked_out(takes, case, CLOSE, |case| {
+            let (value, mut first, second) = engine.derived(loss, case, DType::F64, Some(&ones))?;
+            first.extend(second);
+            Ok((value, first))
+        })?;
+        let halves = E::HALVES.iter().map(|half| half.0);
+        for dtype in [DType::F32].into_iter().chain(halves) {
+            assert_masked_out(takes, case, SINGLE, |case| {
+                engine.derived(loss, case, dtype, None).map(|(value, first, _)| (value, first))
+            })?;
+        }
+        // The values alone may come another way.
+        assert_masked_out(takes, case, CLOSE, |case| Ok((engine.value(loss, case, DType::F64)?, Vec::new())))?;
+        for other in 0..engine.more_values(loss, case).len() {
+            assert_masked_out(takes, case, CLOSE, |case| {
+                Ok((engine.more_values(loss, case).swap_remove(other)?, Vec::new()))
+            })?;
+        }
+        Ok(())
+    });
+}
+
+/// [`masked_out`] of the fused pass.
+pub(crate) fn fused_masked_out<const K: usize, L: PointwiseLoss<K> + Configured>(
+    losses: impl Strategy<Value = L>,
+    takes: Takes<K>,
+) {
+    law("fused masked out", losses, takes, CASES / 4, |loss, case| {
+        let loss = &with(loss, &[("loss_weight", 1.5.into())]);
+        if loss.reducer().reduction == Reduction::None {
+            return Ok(());
+        }
+        assert_masked_out(takes, case, CLOSE, |case| fused_pass::<K, f64>(loss, case).map(in_one))?;
+        assert_masked_out(takes, case, SINGLE, |case| fused_pass::<K, f32>(loss, case).map(in_one))
     });
 }
 

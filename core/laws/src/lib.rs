@@ -14,8 +14,9 @@
 //! | permutation | the order of the samples changes no number |
 //! | reductions | none, mean and sum agree, with and without weights; sum = n·mean |
 //! | masks | ones are no mask; equal masks make `sample_wise` the mean; an empty one gives exactly 0 |
+//! | masked out | infinite and NaN pixels under a weight of 0 change neither value nor gradients, whose elements there are 0 |
 //! | extremes | gradients are finite at zero difference, at ±1e30 and for denormals |
-//! | no number | what is no number in an input is no number in the value |
+//! | NaN | NaN in an input is NaN in the value, and in the gradient by that element unless that is constant |
 //! | shapes | shapes that do not fit are refused, by the right variant |
 //! | configuration | a serde round trip gives the same loss; unknown fields are refused |
 //! | bits | the same bits on 1 and 2 threads, and on AVX-512, AVX2 and portable code |
@@ -27,6 +28,7 @@ mod case;
 mod draw;
 mod engine;
 mod laws;
+pub mod operations;
 mod plain;
 
 use std::fmt::Debug;
@@ -216,6 +218,8 @@ pub fn pointwise<E: Engine, const K: usize, L: PointwiseLoss<K> + Configured>(
     if E::CPU {
         laws::fused(losses.clone(), takes);
         laws::fused_extremes(losses.clone(), takes);
+        laws::fused_nan(losses.clone(), takes);
+        laws::fused_masked_out(losses.clone(), takes);
         laws::fused_shapes(losses.clone(), takes);
     }
     general(engine, losses, takes, |loss| {
@@ -255,8 +259,9 @@ pub fn general<E: Engine, const K: usize, L: Lawful<K>>(
     }
     if takes.weight == Weight::Taken {
         laws::masks(engine, losses.clone(), takes);
+        laws::masked_out(engine, losses.clone(), takes);
     }
     laws::extremes(engine, losses.clone(), takes);
-    laws::not_a_number(engine, losses.clone(), takes);
+    laws::nan(engine, losses.clone(), takes);
     laws::shapes(engine, losses, takes);
 }

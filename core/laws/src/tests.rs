@@ -4,13 +4,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Differentiable, Element, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Scalar, Tensor,
-    Unary,
+    Differentiable, Element, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Reduction, Result, Scalar,
+    Tensor, Unary,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cpu, Hand, Lawful, Takes, bits, laws};
+use crate::{Cpu, Hand, Lawful, Plain, Takes, bits, laws, operations};
+use image_losses_autograd::{AgTensor, Session};
+use image_losses_ndarray::NdTensor;
 
 /// What is wrong with a loss.
 mod fault {
@@ -32,11 +34,15 @@ mod fault {
     pub(super) const AT_ZERO: u8 = 15;
     pub(super) const HUGE: u8 = 16;
     pub(super) const DENORMAL: u8 = 17;
-    pub(super) const NO_NUMBER: u8 = 18;
+    pub(super) const NAN: u8 = 18;
     pub(super) const BROADCASTS: u8 = 19;
     pub(super) const ANY_WEIGHT: u8 = 20;
     pub(super) const THREADS: u8 = 21;
     pub(super) const INSTRUCTIONS: u8 = 22;
+    pub(super) const NAN_GRADIENT: u8 = 23;
+    pub(super) const MULTIPLIED: u8 = 24;
+    pub(super) const SELECTED_LAST: u8 = 25;
+    pub(super) const MASKED_GRADIENT: u8 = 26;
 }
 use fault::*;
 
@@ -141,11 +147,24 @@ impl<const FAULT: u8> Faulty<FAULT> {
                 let (one, inverse) = (x.affine(0.0, 1.0)?, x.affine(0.0, 1.0)?.div(x)?);
                 x.if_zero(&one, &inverse)?.sum_all()
             }
-            NO_NUMBER if fitting => {
-                let square = x.sub(y)?.unary(Unary::Square)?;
-                let zero = T::full(&x.context(), 0.0, &x.shape())?;
-                square.neg()?.if_not_positive(&square, &zero)?.sum_all()
+            // The value is that of one sample.
+            NAN if fitting => x.sub(y)?.unary(Unary::Square)?.narrow(0, 0, 1)?.narrow(1, 0, 1)?.sum_all(),
+            // The maximum of x and y is NaN with one of them, its gradient is 1.
+            NAN_GRADIENT if fitting => {
+                let column = [1, 1, x.elements(), 1];
+                let pair = T::concatenate(&[&x.reshape(&column)?, &y.reshape(&column)?], 3)?;
+                pair.max_pool2d(Pool2d { size: [1, 2], stride: [1, 2], padding: [0; 2], ceil_mode: false })?.sum_all()
             }
+            // 0·∞ in the value; in the gradient alone; a gradient under the mask.
+            MULTIPLIED | SELECTED_LAST if fitting && weight.is_some() => {
+                let difference = x.sub(y)?;
+                let weight = weight.unwrap_or(x);
+                let weighted = difference.mul(&difference)?.mul(weight)?;
+                let zero = T::constant(&x.context(), &[0.0], &[1])?;
+                let selected = weight.if_zero(&zero, &weighted)?;
+                if FAULT == MULTIPLIED { &weighted } else { &selected }.sum_all()
+            }
+            MASKED_GRADIENT => value()?.add(&x.sum_all()?.sub(&x.detach().sum_all()?)?),
             BROADCASTS => x.sub(y)?.unary(Unary::Square)?.sum_all(),
             ANY_WEIGHT => {
                 let fits = weight.is_none_or(|weight| weight.shape().len() == x.rank());
@@ -216,7 +235,9 @@ broken! {
     reductions: "reductions", [MEAN, SAMPLE_WISE, MASKED_MEAN], |losses, takes| laws::reductions(&Cpu, losses, takes);
     masks: "masks", [MASKED_MEAN, EMPTY_MASK, EMPTY_MASK_GRADIENT], |losses, takes| laws::masks(&Cpu, losses, takes);
     extremes: "extremes", [AT_ZERO, HUGE, DENORMAL], |losses, takes| laws::extremes(&Cpu, losses, takes);
-    not_a_number: "no number", [NO_NUMBER], |losses, takes| laws::not_a_number(&Cpu, losses, takes);
+    masked_out: "masked out", [MULTIPLIED, SELECTED_LAST, MASKED_GRADIENT],
+        |losses, takes| laws::masked_out(&Cpu, losses, takes);
+    nan: "NaN", [NAN, NAN_GRADIENT], |losses, takes| laws::nan(&Cpu, losses, takes);
     shapes: "shapes", [BROADCASTS, ANY_WEIGHT], |losses, takes| laws::shapes(&Cpu, losses, takes);
     configuration: "configuration", [], |losses, takes| laws::configuration(losses, takes);
 }
@@ -320,12 +341,41 @@ fn wrong_configurations() {
     assert!(breaks("configuration", || laws::configuration(Just(Faulty::<NONE>::default()), required)));
 }
 
+#[test]
+fn operations_of_values() {
+    let read = |x: &NdTensor<'_, f64>| Ok(x.array().iter().copied().collect());
+    operations::extents(&(), &read);
+    operations::overflows::<NdTensor<'_, f64>>(&());
+    operations::ignored_inputs(&(), &read);
+    let read = |x: &Plain| Ok(x.values());
+    operations::extents(&(), &read);
+    operations::overflows::<Plain>(&());
+    operations::ignored_inputs(&(), &read);
+}
+
+#[test]
+fn operations_of_graphs() {
+    fn on<'g>(session: &Session<'g, f64>) {
+        let context = session.graph();
+        let read = |x: &AgTensor<'g, f64>| Ok(session.evaluate(&[x])?.remove(0));
+        operations::extents(&context, &read);
+        operations::overflows::<AgTensor<'g, f64>>(&context);
+        operations::ignored_inputs(&context, &read);
+        operations::extents_of_gradients(&context, &read);
+        operations::weights_of_zero(&context, &read);
+        operations::nan(&context, &read);
+    }
+    image_losses_autograd::run(on);
+}
+
 /// What is wrong with a fused pass.
 mod pass {
     pub(super) const GRADIENT: u8 = 101;
     pub(super) const VALUE: u8 = 102;
     pub(super) const EXTREME: u8 = 103;
     pub(super) const UNCHECKED: u8 = 104;
+    pub(super) const NAN: u8 = 105;
+    pub(super) const MASKED: u8 = 106;
 }
 
 /// A pointwise loss whose fused pass has a fault.
@@ -357,6 +407,9 @@ impl<const FAULT: u8> PointwiseLoss<2> for Fused<FAULT> {
         match FAULT {
             pass::GRADIENT => first[0] += F::from_f64(1e-3),
             pass::EXTREME if inputs[0].data[0].to_f64() == 0.0 => first[0] = F::from_f64(f64::NAN),
+            // A gradient that is a number where the value is none, or not 0 where the weight is.
+            pass::NAN => first.iter_mut().filter(|g| g.to_f64().is_nan()).for_each(|g| *g = F::ZERO),
+            pass::MASKED if weight.is_some() => first.iter_mut().for_each(|g| *g += F::from_f64(1e-3)),
             pass::VALUE => return Ok((value * F::from_f64(1.001), gradients)),
             _ => {}
         }
@@ -386,6 +439,10 @@ fn fused_passes() {
     assert!(breaks("fused", || laws::fused(Just(Fused::<{ pass::VALUE }>(())), TAKES)));
     assert!(!breaks("fused extremes", || laws::fused_extremes(Just(Fused::<NONE>(())), TAKES)));
     assert!(breaks("fused extremes", || laws::fused_extremes(Just(Fused::<{ pass::EXTREME }>(())), TAKES)));
+    assert!(!breaks("fused NaN", || laws::fused_nan(Just(Fused::<NONE>(())), TAKES)));
+    assert!(breaks("fused NaN", || laws::fused_nan(Just(Fused::<{ pass::NAN }>(())), TAKES)));
+    assert!(!breaks("fused masked out", || laws::fused_masked_out(Just(Fused::<NONE>(())), TAKES)));
+    assert!(breaks("fused masked out", || laws::fused_masked_out(Just(Fused::<{ pass::MASKED }>(())), TAKES)));
     assert!(!breaks("fused shapes", || laws::fused_shapes(Just(Fused::<NONE>(())), TAKES)));
     assert!(breaks("fused shapes", || laws::fused_shapes(Just(Fused::<{ pass::UNCHECKED }>(())), TAKES)));
 }

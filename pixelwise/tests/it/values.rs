@@ -2,7 +2,7 @@
 
 use image_losses_autograd::differentiate;
 use image_losses_core::{Error, Loss, PointwiseLoss, Reduction};
-use image_losses_ndarray::NdTensor;
+use image_losses_ndarray::{NdTensor, value_and_gradients};
 use image_losses_pixelwise::*;
 use ndarray::{Array4, ArrayD, array};
 
@@ -181,4 +181,19 @@ fn defaults_are_those_of_the_original() {
     let names = [L1Loss::NAME, MseLoss::NAME, CharbonnierLoss::NAME, HuberLoss::NAME, PsnrLoss::NAME, TvLoss::NAME];
     assert_eq!(names, ["L1Loss", "MSELoss", "CharbonnierLoss", "HuberLoss", "PSNRLoss", "tv_loss"]);
     assert_eq!([MaskedTvLoss::NAME, GradientLoss::NAME], ["MaskedTVLoss", "GradientLoss"]);
+}
+
+#[test]
+fn a_mask_takes_an_infinite_pixel_out_on_every_path() {
+    let (x, y) = (array![[f32::INFINITY, 3.0]], array![[0.0f32, 1.0]]);
+    for (mask, expected) in [(array![[0.0f32, 0.0]], [0.0, 0.0]), (array![[0.0, 0.5]], [2.0, 1.0])] {
+        let loss = L1Loss::default();
+        let tensors = [&x, &y, &mask].map(|array| NdTensor::view(array.view()));
+        let value = loss.forward([&tensors[0], &tensors[1]], Some(&tensors[2])).unwrap().item().unwrap();
+        assert_eq!(value, expected[0]);
+        let (value, [gradient, _]) =
+            value_and_gradients(&loss, [x.view(), y.view()], Some(mask.view()), [true, false]).unwrap();
+        assert_eq!(value, expected[0]);
+        assert_eq!(gradient.unwrap(), array![[0.0, expected[1]]].into_dyn());
+    }
 }

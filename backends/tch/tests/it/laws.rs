@@ -1,7 +1,7 @@
 //! Every loss of every family, held to the laws on libtorch: against central differences, and against the CPU engines.
 
 use image_losses_core::{DType, Result};
-use image_losses_laws::{Case, Derived, Engine, Lawful, derive};
+use image_losses_laws::{Case, Derived, Engine, Lawful, derive, operations};
 use image_losses_tch::TchTensor;
 use tch::Kind;
 
@@ -21,6 +21,17 @@ mod perceptual;
 mod perceptual_networks;
 #[path = "../../../../pixelwise/tests/it/laws.rs"]
 mod pixelwise;
+
+#[test]
+fn tensor_operations() {
+    let context = (Kind::Double, tch::Device::Cpu);
+    operations::extents(&context, &TchTensor::values);
+    operations::overflows::<TchTensor>(&context);
+    operations::ignored_inputs(&context, &TchTensor::values);
+    operations::extents_of_gradients(&context, &TchTensor::values);
+    operations::weights_of_zero(&context, &TchTensor::values);
+    operations::nan(&context, &TchTensor::values);
+}
 
 impl Engine for Tch {
     const CPU: bool = false;
