@@ -545,15 +545,21 @@ fn a_nan_wins_wherever_it_stands() {
     }
 }
 
-/// An infinite difference has a sign, and no zero weight of another criterion makes a NaN of it.
+/// An infinite difference has a sign: of features by themselves, beside Gram matrices, and of these.
 #[test]
 fn an_infinite_difference_has_the_slope_of_its_criterion() {
-    let terms = [term(0, 1.0, Criterion::L1, false)];
+    let all = [term(0, 1.0, Criterion::L1, false), term(0, 1.0, Criterion::L1, true)];
     for isa in SETS {
-        let network = FrozenNetwork { instructions: Instructions::of(isa), ..build(&[FrozenLayer::Relu], &terms, 1) };
-        let images = [f32::INFINITY, 1.0];
-        let found = network.compare(&images, Target::Images(&[1.0; 2]), [1, 1, 1, 2], &terms, true).unwrap();
-        assert_eq!((found.values, found.gradient.unwrap()), (vec![f64::INFINITY], vec![0.5, 0.0]));
+        for (terms, gradient) in [(&all[..1], [-0.5, 0.0]), (&all[..], [-2.5, -1.0])] {
+            let network =
+                FrozenNetwork { instructions: Instructions::of(isa), ..build(&[FrozenLayer::Relu], terms, 1) };
+            let target = [f32::INFINITY, 1.0];
+            let found = network.compare(&[2.0, 1.0], Target::Images(&target), [1, 1, 1, 2], terms, true).unwrap();
+            assert_eq!(found.values, vec![f64::INFINITY; terms.len()], "{isa:?}");
+            for (found, expected) in found.gradient.unwrap().iter().zip(gradient) {
+                assert!((found - expected).abs() < 1e-6, "{isa:?}: {found} for {expected}");
+            }
+        }
     }
 }
 
