@@ -243,7 +243,7 @@ fn a_residual_network_takes_what_fits() {
         assert!(matches!(network.compare(good, 2, Embeddings(bad), None), Err(Error::Length { .. })));
         assert!(matches!(network.compare(good, 2, Faces(good), Some(bad)), Err(Error::Length { .. })));
     }
-    for batch in hostile().into_iter().filter(|&batch| batch > 0) {
+    for batch in hostile().filter(|&batch| batch > 0) {
         assert!(network.embed(&[], batch).is_err() && network.embed(good, batch).is_err());
         assert!(network.compare(&[], batch, Faces(&[]), Some(&[])).is_err());
     }
@@ -251,7 +251,7 @@ fn a_residual_network_takes_what_fits() {
     assert_eq!(network.embed(&[], 0).unwrap(), [0.0; 0]);
     assert_eq!(network.compare(&[], 0, Faces(&[]), Some(&[])).unwrap(), (vec![], Some(vec![])));
 
-    for size in hostile().into_iter().chain([1, 2, 7]) {
+    for size in hostile().chain([1, 2, 7]) {
         assert!(ResidualNetwork::new(&residual::Parts { size, ..residual_parts() }).is_err(), "{size}");
         let none: Arc<[f32]> = Arc::new([]);
         let projection = [Arc::clone(&none), none];
@@ -305,7 +305,7 @@ fn a_vision_transformer_takes_what_fits() {
         let gradient = &[1.0; 5][..if length == 4 { 3 } else { length }];
         assert!(matches!(network.compare(good, 2, &others, Some(gradient)), Err(Error::Length { .. })));
     }
-    for batch in hostile().into_iter().filter(|&batch| batch > 0) {
+    for batch in hostile().filter(|&batch| batch > 0) {
         assert!(network.embed(&[], batch).is_err() && network.embed(good, batch).is_err());
         assert!(network.compare(&[], batch, &[], Some(&[])).is_err());
     }
