@@ -468,7 +468,10 @@ pub trait PrimitiveTensor: Clone + Sized {
     /// The extents.
     fn extents(&self) -> &[usize];
     /// A tensor of the given elements; their number fits the shape.
-    fn from_elements(context: &Self::Context, elements: Vec<Self::Element>, shape: &[usize]) -> Self;
+    ///
+    /// # Errors
+    /// The engine's own.
+    fn from_elements(context: &Self::Context, elements: Vec<Self::Element>, shape: &[usize]) -> Result<Self>;
     /// The same value without gradient.
     fn detached(&self) -> Self;
     /// Applies a primitive: checks shapes with [`Primitive::output_shape`], then computes with
@@ -563,7 +566,7 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
             for (k, multiplier) in multipliers.iter().enumerate() {
                 let mut derivative = derivative(partial.clone(), Some(k), multiplier.extents())?;
                 if *weighted && k == 0 {
-                    let zero = T::from_elements(&multiplier.primitive_context(), vec![T::Element::ZERO], &[]);
+                    let zero = T::from_elements(&multiplier.primitive_context(), vec![T::Element::ZERO], &[])?;
                     derivative = T::apply(Primitive::Select(Selection::Zero), &[multiplier, &zero, &derivative])?;
                 }
                 gradients.push(Some(derivative));
@@ -577,7 +580,7 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
         }
         Primitive::Select(selection) => {
             // The branches' values do not matter, only which was taken.
-            let zero = T::from_elements(&inputs[0].primitive_context(), vec![T::Element::ZERO], &[]);
+            let zero = T::from_elements(&inputs[0].primitive_context(), vec![T::Element::ZERO], &[])?;
             let conditions = selection.conditions();
             let part = |then: &T, otherwise: &T, input: usize| {
                 let operands: Vec<&T> = inputs[..conditions].iter().chain([then, otherwise]).collect();
@@ -704,12 +707,12 @@ impl<T: PrimitiveTensor> Tensor for T {
     }
     fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
         check_length("constant", values.len(), shape)?;
-        Ok(T::from_elements(context, values.iter().map(|&value| T::Element::from_f64(value)).collect(), shape))
+        T::from_elements(context, values.iter().map(|&value| T::Element::from_f64(value)).collect(), shape)
     }
     fn shared_constant(context: &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
         check_length("constant", values.len(), shape)?;
         let elements = values.iter().map(|&value| T::Element::from_f64(f64::from(value))).collect();
-        Ok(T::from_elements(context, elements, shape))
+        T::from_elements(context, elements, shape)
     }
     fn detach(&self) -> Self {
         self.detached()
@@ -810,7 +813,7 @@ impl<T: PrimitiveTensor> Tensor for T {
     }
     fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
         let count = checked_count("full", "shape", shape)?;
-        Ok(T::from_elements(context, vec![T::Element::from_f64(value); count], shape))
+        T::from_elements(context, vec![T::Element::from_f64(value); count], shape)
     }
 }
 

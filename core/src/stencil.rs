@@ -173,7 +173,8 @@ impl Stencil {
             let inputs: Vec<&T> = [Some(x), y, weight].into_iter().flatten().collect();
             let roles = [Some(Role::Image), y.map(|_| Role::Target), weight.map(|_| Role::Weight)];
             let roles = roles.into_iter().flatten().collect();
-            let sums = Operation { name: operation, parts: Arc::clone(&self.0), result: Of::Sums, scale, roles };
+            let (parts, result) = (Arc::clone(&self.0), Of::Sums);
+            let sums = Operation { name: operation, parts, result, scale, is_negated: false, roles };
             if let Some(sums) = T::fused(&(Arc::new(sums) as Arc<dyn FusedOperation>), &inputs) {
                 let sums = sums?;
                 return (0..self.0.filters.len()).map(|k| sums.narrow(1, k, 1)?.reshape(&[shape[0]])).collect();
@@ -338,6 +339,8 @@ struct Operation {
     parts: Arc<Parts>,
     result: Of,
     scale: f64,
+    /// Whether the scale's sign is the opposite: an odd number of derivatives by the target.
+    is_negated: bool,
     /// One for each input.
     roles: Vec<Role>,
 }
@@ -366,12 +369,18 @@ impl Operation {
             mask: of(Role::Mask),
             directions: directions.map(|(_, direction)| direction.data).collect(),
             factors: of(Role::Factors).map(|factors| factors.data),
-            scale: self.scale,
+            scale: if self.is_negated { -self.scale } else { self.scale },
             isa: isa::detect(),
         };
         match self.result {
             Of::Sums => (kernel.sums().into_iter().map(F::from_f64).collect(), Vec::new()),
-            Of::Image => kernel.image_gradient(),
+            Of::Image => {
+                let (gradient, mut sums) = kernel.image_gradient();
+                if self.is_negated {
+                    sums.iter_mut().for_each(|sum| *sum = -*sum);
+                }
+                (gradient, sums)
+            }
             Of::Weight { like } => (kernel.weight_gradient(inputs[like].shape), Vec::new()),
         }
     }
@@ -431,7 +440,8 @@ impl FusedOperation for Operation {
             _ => roles[input] = Role::Unused,
         }
         roles.push(above);
-        let scale = if role == Role::Target { -self.scale } else { self.scale };
-        Ok(Some(Arc::new(Operation { name: self.name, parts: Arc::clone(&self.parts), result, scale, roles })))
+        let is_negated = self.is_negated != (role == Role::Target);
+        let (name, parts, scale) = (self.name, Arc::clone(&self.parts), self.scale);
+        Ok(Some(Arc::new(Operation { name, parts, result, scale, is_negated, roles })))
     }
 }

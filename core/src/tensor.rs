@@ -330,7 +330,7 @@ pub trait Tensor: Clone + Sized {
         // A dense matrix product over the moved axis; the CPU engines use the sparse rows.
         let shape = self.shape();
         map.output_shape(&shape, axis)?;
-        let matrix = Self::constant(&self.context(), &map.to_dense(), &[map.outputs(), map.inputs()])?;
+        let matrix = Self::matrix(&self.context(), map)?;
         let mut order: Vec<usize> = (0..shape.len()).filter(|&a| a != axis).collect();
         order.insert(0, axis);
         let rest: usize = order[1..].iter().map(|&a| shape[a]).product();
@@ -341,6 +341,14 @@ pub trait Tensor: Clone + Sized {
             back[axis] = position;
         }
         product.reshape(&moved)?.permute(&back)
+    }
+
+    /// A linear map as a constant matrix (outputs, inputs), which an engine may keep.
+    ///
+    /// # Errors
+    /// The engine's own.
+    fn matrix(context: &Self::Context, map: &Arc<LinearMap>) -> Result<Self> {
+        Self::constant(context, &map.to_dense(), &[map.outputs(), map.inputs()])
     }
 
     /// An operation with kernels of its own, where the engine runs such; `None` where the caller must compose it. See

@@ -20,10 +20,14 @@
 //! assert_eq!((first, second), (12.0, 12.0)); // 3x², 6x
 //! # Ok::<(), image_losses_core::Error>(())
 //! ```
+//!
+//! A graph holds 480,000 nodes, derivatives included; what would exceed it is an error. A derivative that does not exist
+//! is an error of [`Differentiable::gradients`]; one that `autograd::tensor_ops::grad` built is a node whose evaluation
+//! fails.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +40,12 @@ use image_losses_core::{
 };
 
 const ENGINE: &str = "autograd";
+
+/// The number of nodes at which the crate panics.
+const MAX_NODES: usize = 500_000;
+/// The number of nodes from which on operations are refused. Some nodes are made where no error can be returned, such as
+/// those of detached tensors: the rest is left to them.
+const NODES: usize = MAX_NODES - 20_000;
 
 /// The graph of an `autograd` context.
 // The type stands in a private module; the context's `Deref` names it.
@@ -98,13 +108,79 @@ struct SharedValue {
     evaluation: Cell<u64>,
 }
 
+/// Derivatives that [`Differentiable::gradients`] builds.
+struct Derivatives {
+    /// The number of nodes from which on none are added: the rest is left to nodes that the crate adds.
+    capacity: usize,
+    /// Whether it has been reached.
+    is_full: bool,
+    /// Those that could not be built.
+    missing: HashMap<usize, Error>,
+}
+
 thread_local! {
-    /// What went wrong while the crate asked our nodes for derivatives: its interface has no way to say so.
-    static DERIVATIVE_ERROR: RefCell<Option<Error>> = const { RefCell::new(None) };
+    /// The derivatives that this thread builds.
+    static DERIVATIVES: RefCell<Option<Derivatives>> = const { RefCell::new(None) };
     /// The value whose derivatives are being built.
     static DIFFERENTIATED: RefCell<Option<Rc<SharedValue>>> = const { RefCell::new(None) };
     /// The evaluation that this thread is in; 0 outside of those that a [`Session`] started.
     static EVALUATION: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Derivatives {
+    /// What `build` returns, and the derivatives that could not be built meanwhile, by their nodes.
+    fn collect<R>(capacity: usize, build: impl FnOnce() -> R) -> (R, HashMap<usize, Error>) {
+        /// Ends with the closure, however that does.
+        struct End;
+        impl Drop for End {
+            fn drop(&mut self) {
+                DERIVATIVES.set(None);
+            }
+        }
+        let end = End;
+        DERIVATIVES.set(Some(Derivatives { capacity, is_full: false, missing: HashMap::new() }));
+        let result = build();
+        let missing = DERIVATIVES.take().map(|derivatives| derivatives.missing).unwrap_or_default();
+        drop(end);
+        (result, missing)
+    }
+
+    /// Whether the graph is full: one of its operations less is to be differentiated.
+    fn next_is_refused() -> bool {
+        DERIVATIVES.with_borrow_mut(|derivatives| {
+            derivatives.as_mut().is_some_and(|derivatives| {
+                derivatives.capacity += 1;
+                derivatives.is_full
+            })
+        })
+    }
+}
+
+/// Refuses a node, the youngest of its graph, for which there is no room.
+fn fits(node: usize) -> Result<()> {
+    let fits = DERIVATIVES.with_borrow_mut(|derivatives| match derivatives {
+        Some(derivatives) => {
+            derivatives.is_full |= node >= derivatives.capacity;
+            !derivatives.is_full
+        }
+        None => node < NODES,
+    });
+    if fits { Ok(()) } else { Err(full()) }
+}
+
+/// The error of a graph without room.
+fn full() -> Error {
+    let message =
+        format!("a graph holds {NODES} nodes, derivatives included: evaluate, and go on in a graph of its own");
+    Error::Engine { engine: ENGINE, message }
+}
+
+/// Refuses tensors of two graphs.
+fn same_graph<F: Element>(one: &Graph<F>, other: &Graph<F>) -> Result<()> {
+    if std::ptr::eq(one, other) {
+        return Ok(());
+    }
+    Err(Error::Engine { engine: ENGINE, message: "tensors of one graph are expected, these are of two".into() })
 }
 
 /// Marks an evaluation of this thread as long as it lives.
@@ -154,7 +230,8 @@ impl Node {
 
     /// The derivative, with the value computed in the same pass and left for its node.
     fn derivative_with_value<F: Element>(&self, arrays: &[Array<'_, F>]) -> Option<Vec<F>> {
-        let shared = self.value.as_ref().filter(|_| EVALUATION.get() != 0)?;
+        let is_derivative = EVALUATION.get() != 0 && Self::is_derivative(&self.primitive);
+        let shared = self.value.as_ref().filter(|_| is_derivative)?;
         let (derivative, value) = kernels::derivative_with_value(&self.primitive, arrays)?;
         shared.elements.replace(value);
         shared.evaluation.set(EVALUATION.get());
@@ -200,26 +277,63 @@ impl<F: Element> ag::op::Op<F> for Node {
         let inputs: Vec<_> =
             context.inputs().iter().zip(&self.inputs).map(|(&node, shape)| tensor(node, shape)).collect();
         let gradient = tensor(context.output_grad(), &self.shape);
-        DIFFERENTIATED.with(|slot| slot.replace(self.value.clone()));
-        let gradients = vjp(&self.primitive, &inputs, &gradient);
-        DIFFERENTIATED.with(|slot| slot.replace(None));
-        match gradients {
-            Ok(gradients) => {
-                for gradient in gradients {
-                    context.append_input_grad(gradient.map(|tensor| tensor.node));
-                }
+        // Only first derivatives of the value compute it: a derivative of one of them has other inputs.
+        DIFFERENTIATED.set(self.value.clone().filter(|_| Self::is_value(&self.primitive)));
+        let gradients: Vec<Result<Option<AgTensor<'_, F>>>> = match &self.primitive {
+            _ if Derivatives::next_is_refused() => inputs.iter().map(|_| Err(full())).collect(),
+            // Each by itself: one that does not exist concerns its input alone.
+            Primitive::Fused(operation) => (0..inputs.len())
+                .map(|input| {
+                    let Some(derivative) = operation.gradient(input)? else { return Ok(None) };
+                    let operands: Vec<_> = inputs.iter().chain([&gradient]).collect();
+                    AgTensor::apply(Primitive::Fused(derivative), &operands).map(Some)
+                })
+                .collect(),
+            primitive => match vjp(primitive, &inputs, &gradient) {
+                Ok(gradients) => gradients.into_iter().map(Ok).collect(),
+                Err(error) => inputs.iter().map(|_| Err(error.clone())).collect(),
+            },
+        };
+        DIFFERENTIATED.set(None);
+        let mut missing = None;
+        for gradient in gradients {
+            let gradient = match gradient {
+                Ok(gradient) => gradient.map(|tensor| tensor.node),
+                Err(error) => Some(*missing.get_or_insert_with(|| Missing::build(context, error))),
+            };
+            context.append_input_grad(gradient);
+        }
+    }
+}
+
+/// A derivative that could not be built: its evaluation fails, and that of its own derivatives.
+struct Missing(Error);
+
+impl Missing {
+    /// A node for the derivatives of another.
+    fn build<'g, F: Element>(context: &ag::op::GradientContext<'g, F>, error: Error) -> ag::Tensor<'g, F> {
+        let mut builder = ag::Tensor::builder(context.graph()).append_input(context.output_grad(), false);
+        for input in context.inputs() {
+            builder = builder.append_input(input, false);
+        }
+        let node = builder.build(Missing(error.clone()));
+        DERIVATIVES.with_borrow_mut(|derivatives| {
+            if let Some(derivatives) = derivatives {
+                derivatives.missing.insert(node.id(), error);
             }
-            Err(error) => {
-                DERIVATIVE_ERROR.with(|slot| {
-                    slot.borrow_mut().get_or_insert(error);
-                });
-                // The crate panics where a gradient that it expects is missing: any number does, since the error is
-                // what is returned.
-                let zero = AgTensor::from_elements(&graph, vec![F::ZERO], &[]);
-                for _ in &inputs {
-                    context.append_input_grad(Some(zero.node));
-                }
-            }
+        });
+        node
+    }
+}
+
+impl<F: Element> ag::op::Op<F> for Missing {
+    fn compute(&self, _: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
+        Err(ag::op::OpError::TypeUnsupported(self.0.to_string()))
+    }
+    fn grad(&self, context: &mut ag::op::GradientContext<F>) {
+        let node = Missing::build(context, self.0.clone());
+        for _ in 0..context.num_inputs() {
+            context.append_input_grad(Some(node));
         }
     }
 }
@@ -257,19 +371,25 @@ impl<F: Element> ag::op::Op<F> for Pass {
     }
 }
 
-/// An identity over a number, with gradient 1 whatever comes from above: the end of what is differentiated. The crate's
-/// own would ask the number for its shape, and so compute it first.
+/// The end of what is differentiated, of the inputs (1, 0, number, inputs…): the number has gradient 1 whatever comes from
+/// above, and each of the inputs 0, so that the crate, which panics on an input without a gradient, finds one. The crate's
+/// own sum would ask the number for its shape, and so compute it first.
 struct End;
 
 impl<F: Element> ag::op::Op<F> for End {
     fn compute(&self, context: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
-        let view = context.input(0);
+        let view = context.input(2);
         context.append_output_view(view);
         Ok(())
     }
     fn grad(&self, context: &mut ag::op::GradientContext<F>) {
-        let one = AgTensor::from_elements(&context.graph(), vec![F::ONE], &[]);
-        context.append_input_grad(Some(one.node));
+        let (one, zero) = (context.input(0), context.input(1));
+        for gradient in [None, None, Some(one)] {
+            context.append_input_grad(gradient);
+        }
+        for _ in 3..context.num_inputs() {
+            context.append_input_grad(Some(zero));
+        }
     }
 }
 
@@ -283,14 +403,15 @@ impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
     fn extents(&self) -> &[usize] {
         &self.shape
     }
-    fn from_elements(graph: &&'g Graph<F>, elements: Vec<F>, shape: &[usize]) -> Self {
+    fn from_elements(graph: &&'g Graph<F>, elements: Vec<F>, shape: &[usize]) -> Result<Self> {
         // The trait's contract gives as many elements as the shape has; were it broken, the evaluation refuses.
         let array = ArrayD::from_shape_vec(IxDyn(shape), elements).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0])));
         let node = ag::Tensor::builder(*graph).set_differentiable(false).build(Constant(array));
-        AgTensor { node, graph, shape: shape.into() }
+        fits(node.id())?;
+        Ok(AgTensor { node, graph, shape: shape.into() })
     }
     fn detached(&self) -> Self {
-        self.pass(false)
+        if self.node.is_differentiable() { self.pass(false) } else { self.clone() }
     }
     fn apply(primitive: Primitive, inputs: &[&Self]) -> Result<Self> {
         let extents: Vec<&[usize]> = inputs.iter().map(|input| &input.shape[..]).collect();
@@ -300,60 +421,100 @@ impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
         };
         let mut builder = ag::Tensor::builder(first.graph);
         for input in inputs {
+            same_graph(first.graph, input.graph)?;
             builder = builder.append_input(input.node, false);
         }
         let shapes = inputs.iter().map(|input| Rc::clone(&input.shape)).collect();
         let value = if Node::is_value(&primitive) {
             Some(Rc::default())
         } else if Node::is_derivative(&primitive) {
-            DIFFERENTIATED.with(|slot| slot.borrow().clone())
+            DIFFERENTIATED.with_borrow(Option::clone)
         } else {
             None
         };
         let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape), value });
+        fits(node.id())?;
         Ok(AgTensor { node, graph: first.graph, shape })
     }
 }
 
 impl<F: Element> Differentiable for AgTensor<'_, F> {
     fn leaf(&self) -> Result<Self> {
-        Ok(self.pass(false).pass(true))
+        let leaf = self.detached().pass(true);
+        fits(leaf.node.id())?;
+        Ok(leaf)
     }
 
     fn gradients(output: &Self, inputs: &[&Self], _create_graph: bool) -> Result<Vec<Option<Self>>> {
+        for input in inputs {
+            same_graph(output.graph, input.graph)?;
+        }
         // The crate panics on inputs that the output does not reach: follow its own links first.
         let wanted: HashSet<usize> = inputs.iter().map(|input| input.node.id()).collect();
-        let mut reached = HashSet::new();
+        let mut reached = HashMap::new();
         let mut seen = HashSet::new();
+        let mut sums = 0;
         let mut pending = vec![output.node];
         while let Some(node) = pending.pop() {
-            if !node.is_differentiable() || !seen.insert(node.id()) {
+            if !node.is_differentiable() {
+                continue;
+            }
+            if !seen.insert(node.id()) {
+                sums += 1;
                 continue;
             }
             if wanted.contains(&node.id()) {
-                reached.insert(node.id());
+                reached.insert(node.id(), node);
             }
             pending.extend((0..node.num_backprop_inputs()).map(|i| node.get_backprop_input(i)));
         }
-        let live: Vec<ag::Tensor<'_, F>> =
-            inputs.iter().filter(|input| reached.contains(&input.node.id())).map(|input| input.node).collect();
-        if live.is_empty() {
+        if reached.is_empty() {
             return Ok(vec![None; inputs.len()]);
         }
+        let mut live: Vec<ag::Tensor<'_, F>> = reached.into_values().collect();
+        live.sort_unstable_by_key(|node| node.id());
+        let number = |value| AgTensor::from_elements(&output.graph, vec![value], &[]);
+        let (one, zero) = (number(F::ONE)?, number(F::ZERO)?);
         // A full reduction may have any number of axes.
-        let output = output.sum_all()?;
-        let end = ag::Tensor::builder(output.graph).append_input(output.node, false).build(End);
-        let mut gradients = ag::tensor_ops::grad(&[end], &live).into_iter();
-        if let Some(error) = DERIVATIVE_ERROR.with(|slot| slot.borrow_mut().take()) {
-            return Err(error);
+        let ends = [one.node, zero.node, output.sum_all()?.node];
+        let end =
+            ends.iter().chain(&live).fold(ag::Tensor::builder(output.graph), |end, node| end.append_input(node, false));
+        let end = end.build(End);
+        // Where the graph becomes full, each operation left takes a node that says so. The crate adds two for each sum of
+        // gradients, and a few more.
+        let reserved = seen.len() + 2 * sums + 4 * live.len() + 16;
+        let capacity = MAX_NODES.checked_sub(reserved).filter(|&capacity| end.id() < capacity).ok_or_else(full)?;
+        let (gradients, missing) = Derivatives::collect(capacity, || ag::tensor_ops::grad(&[end], &live));
+        let mut by_input = HashMap::new();
+        for (input, gradient) in live.iter().zip(gradients) {
+            // The zero alone, or the crate's sum of it and others.
+            let mut terms: Vec<ag::Tensor<'_, F>> =
+                (0..gradient.num_backprop_inputs()).map(|i| gradient.get_backprop_input(i)).collect();
+            terms.retain(|term| term.id() != zero.node.id());
+            if !terms.is_empty() {
+                by_input.insert(input.id(), ag::tensor_ops::add_n(&terms));
+            }
         }
-        Ok(inputs
-            .iter()
-            .map(|input| {
-                let node = reached.contains(&input.node.id()).then(|| gradients.next()).flatten()?;
-                Some(AgTensor { node, graph: input.graph, shape: Rc::clone(&input.shape) })
-            })
-            .collect())
+        // A derivative that is missing counts where a gradient is computed from it.
+        let mut pending: Vec<ag::Tensor<'_, F>> = if missing.is_empty() {
+            Vec::new()
+        } else {
+            live.iter().filter_map(|input| by_input.get(&input.id()).copied()).collect()
+        };
+        let mut seen = HashSet::new();
+        while let Some(node) = pending.pop() {
+            if let Some(error) = missing.get(&node.id()) {
+                return Err(error.clone());
+            }
+            if node.id() > end.id() && seen.insert(node.id()) {
+                pending.extend((0..node.num_backprop_inputs()).map(|i| node.get_backprop_input(i)));
+            }
+        }
+        let tensor = |input: &&Self| {
+            let node = *by_input.get(&input.node.id())?;
+            Some(AgTensor { node, graph: input.graph, shape: Rc::clone(&input.shape) })
+        };
+        Ok(inputs.iter().map(tensor).collect())
     }
 }
 
@@ -388,6 +549,7 @@ impl<'g, F: Element> Session<'g, F> {
         let got = values.len();
         let array = ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| length("input", shape, got))?;
         let tensor = self.unfed(shape);
+        fits(tensor.node.id())?;
         self.feeds.borrow_mut().push((tensor.node, array));
         Ok(tensor)
     }
@@ -401,8 +563,9 @@ impl<'g, F: Element> Session<'g, F> {
     }
 
     fn unfed(&self, shape: &[usize]) -> AgTensor<'g, F> {
-        // The crate panics on an extent of 0; -1 leaves it open.
-        let extents: Vec<isize> = shape.iter().map(|&extent| if extent == 0 { -1 } else { extent as isize }).collect();
+        // The crate panics on an extent of 0 and on one below -1, which leaves it open.
+        let open = |&extent: &usize| isize::try_from(extent).ok().filter(|&extent| extent > 0).unwrap_or(-1);
+        let extents: Vec<isize> = shape.iter().map(open).collect();
         // Fed by node, never looked up by name: one name serves all.
         let node = self.context.placeholder("image-losses input", &extents);
         AgTensor { node, graph: self.context, shape: shape.into() }
@@ -469,7 +632,11 @@ impl<'g, F: Element> Session<'g, F> {
             .into_iter()
             .map(|array| Ok(Some(into_row_major(array?))))
             .collect::<Result<Vec<Option<Vec<F>>>, ag::EvalError>>()
-            .map_err(|error| Error::Engine { engine: ENGINE, message: error.to_string() })?;
+            .map_err(|error| {
+                // Its words end with a colon and nothing after it.
+                let message = error.to_string().trim_end_matches([':', ' ']).to_owned();
+                Error::Engine { engine: ENGINE, message }
+            })?;
         let position = |tensor: &AgTensor<'g, F>| unique.iter().position(|node| node.id() == tensor.node.id());
         let mut values: Vec<Vec<F>> = Vec::with_capacity(tensors.len());
         for (index, tensor) in tensors.iter().enumerate() {
@@ -486,7 +653,8 @@ impl<'g, F: Element> Session<'g, F> {
 
 /// Values that do not fill a shape.
 fn length(operation: &'static str, shape: &[usize], got: usize) -> Error {
-    Error::Length { operation, shape: shape.to_vec(), expected: kernels::count(shape), got }
+    let expected = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).unwrap_or(usize::MAX);
+    Error::Length { operation, shape: shape.to_vec(), expected, got }
 }
 
 /// The elements in row-major order; copied only where the layout is another.

@@ -107,11 +107,11 @@ impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
             Storage::Shared(array) => array.shape(),
         }
     }
-    fn from_elements((): &(), elements: Vec<F>, shape: &[usize]) -> Self {
+    fn from_elements((): &(), elements: Vec<F>, shape: &[usize]) -> Result<Self> {
         // The trait's contract gives as many elements as the shape has; were it broken, the shape is the elements'.
         let array = ArcArray::from_shape_vec(IxDyn(shape), elements)
             .unwrap_or_else(|_| ArcArray::from_elem(IxDyn(&[0]), F::ZERO));
-        NdTensor(Storage::Shared(array))
+        Ok(NdTensor(Storage::Shared(array)))
     }
     fn detached(&self) -> Self {
         self.clone()
@@ -128,7 +128,7 @@ impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
         let elements: Vec<Cow<'_, [F]>> = views.iter().map(row_major).collect();
         let arrays: Vec<Array<'_, F>> =
             shapes.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
-        Ok(Self::from_elements(&(), kernels::evaluate(&primitive, &arrays, &shape), &shape))
+        Self::from_elements(&(), kernels::evaluate(&primitive, &arrays, &shape), &shape)
     }
 }
 

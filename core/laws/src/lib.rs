@@ -25,6 +25,7 @@
 
 mod bits;
 mod case;
+mod derivatives;
 mod draw;
 mod engine;
 mod laws;
@@ -39,6 +40,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use case::Case;
+pub use derivatives::{closed_forms, norms};
 pub use draw::drawn;
 pub use engine::{Cpu, Derived, Engine, derive};
 pub use plain::Plain;
