@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Stop;
+use crate::{Outcome, Stop};
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -17,6 +17,37 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.current_dir(root());
     command
+}
+
+/// Arguments of a task that this build lacks: [`again`] passes them on.
+#[cfg(not(all(feature = "bench", feature = "gallery")))]
+#[derive(Debug, clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct PassedOn {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _words: Vec<OsString>,
+}
+
+/// Runs this program again with its arguments, built with these features, and optimised where the profile is `release`.
+pub(crate) fn again(profile: &str, features: &[&str]) -> Result<Outcome, Stop> {
+    if features.contains(&"tch") && libtorch().is_none() {
+        return Err("the tch engine needs libtorch: run `cargo xtask setup libtorch` first".into());
+    }
+    let status = cargo()
+        .args(["run", "--quiet", "--package", "xtask", "--profile", profile, "--features", &features.join(","), "--"])
+        .args(std::env::args_os().skip(1))
+        .status()
+        .map_err(|error| format!("cargo: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(Outcome::Success),
+        Some(1) => Ok(Outcome::Failure),
+        _ => Err(format!("the run with {} ended with {status}", features.join(" and "))),
+    }
+}
+
+/// Runs a task of the feature `bench`: optimised, and on tch where libtorch is set up.
+pub(crate) fn again_to_measure() -> Result<Outcome, Stop> {
+    again("release", if libtorch().is_some() { &["bench", "tch"] } else { &["bench"] })
 }
 
 /// A Python interpreter that the user's path has.
@@ -50,6 +81,7 @@ pub(crate) fn libtorch() -> Option<PathBuf> {
 
 /// A Python with PyTorch, to compare with: the interpreter that `IMAGE_LOSSES_PEER_PYTHON` names, or the one that
 /// `cargo xtask setup torch-peer` installs.
+#[cfg(feature = "bench")]
 pub(crate) fn torch_peer() -> Result<Command, Stop> {
     let python = match std::env::var_os("IMAGE_LOSSES_PEER_PYTHON").filter(|named| !named.is_empty()) {
         Some(named) => PathBuf::from(named),

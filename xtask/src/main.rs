@@ -3,10 +3,12 @@
 //! Exit codes: 0 where everything asked for succeeded, 1 where a check failed, 2 where the command could not be run
 //! as given, 141 where the reader of the output went away.
 
+#[cfg(feature = "bench")]
 mod bench;
 mod command;
 mod config;
 mod features;
+#[cfg(feature = "gallery")]
 mod gallery;
 mod package;
 mod reference;
@@ -15,6 +17,32 @@ mod soak;
 mod test;
 mod verify;
 mod weights;
+
+/// Tasks that a build with the feature has.
+#[cfg(not(feature = "bench"))]
+mod bench {
+    pub(crate) use crate::command::PassedOn as Arguments;
+    use crate::command::again_to_measure;
+    use crate::{Outcome, Stop};
+
+    pub(crate) mod memory {
+        pub(crate) use super::{Arguments, run};
+    }
+
+    pub(crate) fn run(_: &Arguments) -> Result<Outcome, Stop> {
+        again_to_measure()
+    }
+}
+/// A task that a build with the feature has.
+#[cfg(not(feature = "gallery"))]
+mod gallery {
+    pub(crate) use crate::command::PassedOn as Arguments;
+    use crate::{Outcome, Stop};
+
+    pub(crate) fn run(_: &Arguments) -> Result<Outcome, Stop> {
+        crate::command::again("dev", &["gallery"])
+    }
+}
 
 use std::process::ExitCode;
 

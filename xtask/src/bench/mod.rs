@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use globset::{Glob, GlobSetBuilder};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::command::cargo;
+use crate::command::again_to_measure;
 use crate::{Outcome, Stop};
 use measure::{Plan, measure};
 use peer::Peer;
@@ -58,7 +58,7 @@ enum Format {
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     if cfg!(debug_assertions) {
-        return again_optimised();
+        return again_to_measure();
     }
     if let Some(picture) = &arguments.scaling {
         return scaling::run(picture, arguments.rounds);
@@ -111,20 +111,4 @@ fn cases() -> Vec<subject::Case> {
 
 fn names() -> Vec<String> {
     cases().into_iter().map(|case| case.name).collect()
-}
-
-/// Runs this program again, optimised.
-fn again_optimised() -> Result<Outcome, Stop> {
-    let mut command = cargo();
-    command.args(["run", "--quiet", "--release", "--package", "xtask"]);
-    if cfg!(feature = "tch") || crate::command::libtorch().is_some() {
-        command.args(["--features", "tch"]);
-    }
-    let status =
-        command.arg("--").args(std::env::args_os().skip(1)).status().map_err(|error| format!("cargo: {error}"))?;
-    match status.code() {
-        Some(0) => Ok(Outcome::Success),
-        Some(1) => Ok(Outcome::Failure),
-        _ => Err(format!("the optimised run ended with {status}")),
-    }
 }

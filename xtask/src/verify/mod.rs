@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::command::{cargo, libtorch, root};
+use crate::command::{again, root};
 use crate::{Outcome, Stop};
 use case::Case;
 use report::{Report, Row};
@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     let all = arguments.backend.contains(&Backend::All);
     let wants = |backend| all || arguments.backend.contains(&backend);
     if wants(Backend::Tch) && !cfg!(feature = "tch") {
-        return again_with_tch();
+        return again("dev", &["tch"]);
     }
     let default = arguments.backend.is_empty();
     let engines = [
@@ -155,21 +155,4 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
         }
     }
     Ok(if report.failed() == 0 && report.passed() > 0 { Outcome::Success } else { Outcome::Failure })
-}
-
-/// Runs this program again, built with the tch engine.
-fn again_with_tch() -> Result<Outcome, Stop> {
-    if libtorch().is_none() {
-        return Err("the tch engine needs libtorch: run `cargo xtask setup libtorch` first".into());
-    }
-    let status = cargo()
-        .args(["run", "--quiet", "--package", "xtask", "--features", "tch", "--"])
-        .args(std::env::args_os().skip(1))
-        .status()
-        .map_err(|error| format!("cargo: {error}"))?;
-    match status.code() {
-        Some(0) => Ok(Outcome::Success),
-        Some(1) => Ok(Outcome::Failure),
-        _ => Err(format!("the run with tch ended with {status}")),
-    }
 }

@@ -1,0 +1,4 @@
+//! Tests of the program as a process.
+
+mod interrupted;
+mod soak;
