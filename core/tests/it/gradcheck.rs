@@ -99,17 +99,63 @@ fn an_error_in_any_one_entry_of_a_hessian_shows() {
 
 #[test]
 fn a_kink_within_the_step_hides_neither_a_right_slope_nor_a_wrong_one() {
-    // 2x below the kink, 5x − 3·kink above it.
-    let inputs = [vec![1.0]];
-    for kink in [1.0 - STEP / 5.0, 1.0 + STEP / 5.0] {
-        let value = |x: &[Vec<f64>]| Ok(2.0 * x[0][0] + 3.0 * (x[0][0] - kink).max(0.0));
-        let slope = if kink < 1.0 { 5.0 } else { 2.0 };
-        let right = check_slope(&inputs, STEP, value, |_| Ok(vec![vec![slope]])).unwrap();
-        assert!(right.error < 1e-9, "{right:?}");
-        for wrong in [slope * 1.01, -slope, 3.0] {
-            let wrong = check_slope(&inputs, STEP, value, |_| Ok(vec![vec![wrong]])).unwrap();
-            assert!(wrong.error > 0.005, "{wrong:?}");
+    // 2x below the kink, 5x − 3·kink above it: from beyond the step to where no step gets past it, and at the point.
+    for distance in [2.0, 0.9, 0.5, 1.0 / 3.0, 0.2, 1e-2, 1e-3, 1e-4, 1e-6, 0.0] {
+        for kink in [1.0 - distance * STEP, 1.0 + distance * STEP] {
+            let value = |x: &[Vec<f64>]| Ok(2.0 * x[0][0] + 3.0 * (x[0][0] - kink).max(0.0));
+            let slope = if kink < 1.0 { 5.0 } else { 2.0 };
+            let check = |slope: f64| check_slope(&[vec![1.0]], STEP, value, |_| Ok(vec![vec![slope]])).unwrap();
+            assert!(check(slope).agrees(), "{distance}: {:?}", check(slope));
+            for wrong in [slope * 1.001, slope * 0.999, -slope, 3.0] {
+                assert!(!check(wrong).agrees(), "{distance}: {:?}", check(wrong));
+            }
+            let worst = |slope: f64| check_gradient(&[vec![1.0]], STEP, value, |_| Ok(vec![vec![slope]])).unwrap();
+            assert!(worst(slope).unwrap().error < 1e-6, "{distance}: {:?}", worst(slope));
+            assert!(worst(slope * 1.001).unwrap().error > 9e-4, "{distance}: {:?}", worst(slope * 1.001));
         }
+    }
+}
+
+#[test]
+fn a_jump_of_the_gradient_hides_neither_a_right_second_derivative_nor_a_wrong_one() {
+    // The gradient of x² + 3·max(x − kink, 0): 2x, and 3 more above the kink.
+    for distance in [2.0, 0.9, 0.5, 0.2, 1e-2, 1e-4] {
+        for kink in [1.0 - distance * STEP, 1.0 + distance * STEP] {
+            let gradient = |x: &[Vec<f64>]| Ok(vec![vec![2.0 * x[0][0] + if x[0][0] > kink { 3.0 } else { 0.0 }]]);
+            let check = |second: f64| {
+                check_curvature(&[vec![1.0]], STEP, gradient, |_, d| Ok(vec![vec![second * d[0][0]]])).unwrap()
+            };
+            assert!(check(2.0).agrees(), "{distance}: {:?}", check(2.0));
+            for wrong in [2.002, 1.998, -2.0, 0.0] {
+                assert!(!check(wrong).agrees(), "{distance}: {:?}", check(wrong));
+            }
+        }
+    }
+}
+
+#[test]
+fn kinks_to_either_side_are_left_behind_by_smaller_steps() {
+    let value = |x: &[Vec<f64>]| {
+        let x = (x[0][0] - 1.0) / STEP;
+        Ok((2.0 * x + 3.0 * (x - 0.03).max(0.0) + (-0.02 - x).max(0.0)) * STEP)
+    };
+    let check = |slope: f64| check_slope(&[vec![1.0]], STEP, value, |_| Ok(vec![vec![slope]])).unwrap();
+    assert!(check(2.0).agrees(), "{:?}", check(2.0));
+    assert!([2.002, 1.998, 5.0, 1.0].into_iter().all(|wrong| !check(wrong).agrees()));
+}
+
+#[test]
+fn one_wrong_entry_of_many_behind_kinks_shows() {
+    // Σ |x − a| + (x − a)², a quarter of the kinks within the step.
+    let at: Vec<f64> = (0..12).map(|i| if i % 4 == 0 { STEP / 3.0 } else { (f64::from(i) * 0.7).sin() }).collect();
+    let value = |x: &[Vec<f64>]| Ok(x[0].iter().zip(&at).map(|(x, a)| (x - a).abs() + (x - a).powi(2)).sum());
+    let gradient: Vec<f64> = at.iter().map(|a| -a.signum() - 2.0 * a).collect();
+    let check = |gradient: &[f64]| check_slope(&[vec![0.0; 12]], STEP, value, |_| Ok(vec![gradient.to_vec()])).unwrap();
+    assert!(check(&gradient).agrees(), "{:?}", check(&gradient));
+    for entry in 0..12 {
+        let mut wrong = gradient.clone();
+        wrong[entry] *= 1.001;
+        assert!(!check(&wrong).agrees(), "{entry}: {:?}", check(&wrong));
     }
 }
 
