@@ -3,7 +3,7 @@
 //! DISTS.
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock, Mutex};
 
 use image_losses_core::{Differentiable, Result, Tensor};
 use image_losses_laws::{Hand, Lawful, Network, Rank, Takes, Weight, general};
@@ -20,6 +20,32 @@ const SEED: u64 = 7;
 
 fn seeded(architecture: &[(String, Vec<usize>)]) -> Weights {
     Checkpoint::seeded(architecture, SEED).unwrap().into()
+}
+
+/// Losses by their options: their networks' parameters are converted and prepared once, not at each evaluation.
+struct Built<O, L>(Mutex<Vec<(O, Arc<L>)>>);
+
+impl<O: Clone + PartialEq, L> Built<O, L> {
+    /// Losses that are kept: a law changes options a few at a time, and a loss may take half a gigabyte.
+    const KEPT: usize = 4;
+
+    const fn new() -> Self {
+        Built(Mutex::new(Vec::new()))
+    }
+
+    /// The loss of these options.
+    fn get(&self, options: &O, new: impl FnOnce(O) -> Result<L>) -> Result<Arc<L>> {
+        let mut built = self.0.lock().unwrap();
+        if let Some((_, loss)) = built.iter().find(|(known, _)| known == options) {
+            return Ok(Arc::clone(loss));
+        }
+        let loss = Arc::new(new(options.clone())?);
+        if built.len() == Self::KEPT {
+            built.remove(0);
+        }
+        built.push((options.clone(), Arc::clone(&loss)));
+        Ok(loss)
+    }
 }
 
 /// Not 0, which would leave nothing to compare.
@@ -81,7 +107,8 @@ struct LightCnnLoss(LightCnnFeatureOptions);
 
 impl LightCnnLoss {
     fn compute<T: Tensor>(&self, [pred, gt]: [&T; 2]) -> Result<T> {
-        LightCnnFeatureLoss::new(self.0.clone(), &LIGHT_CNN)?.forward(pred, gt)
+        static BUILT: Built<LightCnnFeatureOptions, LightCnnFeatureLoss> = Built::new();
+        BUILT.get(&self.0, |options| LightCnnFeatureLoss::new(options, &LIGHT_CNN))?.forward(pred, gt)
     }
 }
 
@@ -111,7 +138,8 @@ struct IdLoss(FaceIdOptions);
 
 impl IdLoss {
     fn compute<T: Tensor>(&self, [pred, gt]: [&T; 2]) -> Result<T> {
-        FaceIdLoss::new(self.0.clone(), &IR_SE50)?.forward(pred, gt)
+        static BUILT: Built<FaceIdOptions, FaceIdLoss> = Built::new();
+        BUILT.get(&self.0, |options| FaceIdLoss::new(options, &IR_SE50))?.forward(pred, gt)
     }
 }
 
@@ -160,7 +188,8 @@ struct ImageForText(ClipOptions);
 
 impl ImageForText {
     fn compute<T: Tensor>(&self, [image]: [&T; 1]) -> Result<T> {
-        ClipLoss::new(self.0.clone(), &CLIP_WEIGHTS)?.forward(image, &TEXT)
+        static BUILT: Built<ClipOptions, ClipLoss> = Built::new();
+        BUILT.get(&self.0, |options| ClipLoss::new(options, &CLIP_WEIGHTS))?.forward(image, &TEXT)
     }
 }
 
@@ -231,12 +260,14 @@ impl LpipsLoss {
     }
 
     fn compute<T: Tensor>(&self, [prediction, target]: [&T; 2]) -> Result<T> {
+        static BUILT: Built<LpipsOptions, Lpips> = Built::new();
         let backbone = match self.0.net {
             LpipsNet::Alex => &ALEX_NET,
             LpipsNet::Squeeze => &SQUEEZE_NET,
             LpipsNet::Vgg => &VGG_16,
         };
-        Lpips::new(self.0.clone(), backbone, &trained(self.file()))?.forward(prediction, target)
+        let loss = BUILT.get(&self.0, |options| Lpips::new(options, backbone, &trained(self.file())))?;
+        loss.forward(prediction, target)
     }
 }
 
@@ -262,7 +293,8 @@ struct DistsLoss(DistsOptions);
 
 impl DistsLoss {
     fn compute<T: Tensor>(&self, [prediction, target]: [&T; 2]) -> Result<T> {
-        Dists::new(self.0.clone(), &VGG_16, &DISTS_WEIGHTS)?.forward(prediction, target)
+        static BUILT: Built<DistsOptions, Dists> = Built::new();
+        BUILT.get(&self.0, |options| Dists::new(options, &VGG_16, &DISTS_WEIGHTS))?.forward(prediction, target)
     }
 }
 
