@@ -1,20 +1,14 @@
 #!/bin/sh
-# Runs the test of the `mpi` feature in several MPI processes (two, or as many as the argument says). Installs OpenMPI
-# and libclang from Debian's packages where they are missing.
+# Runs the test of the `mpi` feature in several MPI processes (two, or as many as the argument says). Needs OpenMPI and
+# libclang, which `.ci/setup` installs.
 set -eu
 cd "$(dirname "$0")/.."
 processes="${1:-2}"
 
-have_libclang() {
-    [ -n "${LIBCLANG_PATH:-}" ] || ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1
+command -v mpicc >/dev/null && command -v mpirun >/dev/null || {
+    echo "no mpicc or mpirun: .ci/setup installs OpenMPI and libclang" >&2
+    exit 2
 }
-if ! command -v mpicc >/dev/null || ! command -v mpirun >/dev/null || ! have_libclang; then
-    as_root=""
-    [ "$(id -u)" -eq 0 ] || as_root="sudo"
-    $as_root apt-get update -q
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
-        libopenmpi-dev openmpi-bin clang libclang-dev
-fi
 
 # Cargo starts the test through mpirun.
 host="$(rustc -vV | sed -n 's/^host: //p')"
