@@ -131,7 +131,7 @@ fn compared(checkpoint: &Checkpoint) -> Vec<Fit> {
     #[cfg(feature = "vgg")]
     known.extend(VggType::ALL.map(|kind| (kind.name().into(), kind.architecture(), &["classifier."][..])));
     #[cfg(feature = "light-cnn")]
-    known.push(("LightCNN".into(), LightCnn::architecture(), &["classifier."]));
+    known.extend([("LightCNN".into(), LightCnn::architecture(), &["classifier."][..])]);
     #[cfg(feature = "face-id")]
     for mode in [IrMode::Ir, IrMode::IrSe] {
         for depth in [IrDepth::L50, IrDepth::L100, IrDepth::L152] {
