@@ -66,8 +66,8 @@
 use std::sync::Arc;
 
 use image_losses_core::{
-    Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, Loss, Pool2d, Primitive, Result, Shape,
-    Tensor, Unary, checked_count, weighted_map,
+    Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, LinearMap, Loss, Pool2d, Primitive, Result,
+    Shape, Tensor, Unary, checked_count, weighted_map,
 };
 use tch::{Device, Kind, Reduction, TchError};
 
@@ -93,7 +93,8 @@ impl TchTensor {
     /// Shares a tensor.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for an element type that is not floating.
+    /// [`Error::InvalidOption`] for an element type that is not floating, a layout that is not strided (sparse tensors)
+    /// and an undefined tensor.
     pub fn new(tensor: &tch::Tensor) -> Result<Self> {
         Self::own(tensor.shallow_clone())
     }
@@ -101,15 +102,30 @@ impl TchTensor {
     /// Takes a tensor.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for an element type that is not floating.
+    /// As [`new`](TchTensor::new).
     pub fn own(tensor: tch::Tensor) -> Result<Self> {
-        let dtype = match tensor.kind() {
-            Kind::Half => DType::F16,
-            Kind::BFloat16 => DType::BF16,
-            Kind::Float => DType::F32,
-            Kind::Double => DType::F64,
+        if !tensor.defined() {
+            return Err(Error::option("TchTensor", "tensor", "a defined tensor", "an undefined one"));
+        }
+        let tensor = Self::result(tensor)?;
+        // Only strided tensors have other views of their elements; the first two flags say it without an exception.
+        let x = &tensor.tensor;
+        if x.is_sparse() || x.is_mkldnn() || x.f_unsqueeze(0).is_err() {
+            return Err(Error::option("TchTensor", "layout", "Strided", "a sparse or an opaque one"));
+        }
+        Ok(tensor)
+    }
+
+    /// The result of an operation, which is strided where its operands are.
+    fn result(tensor: tch::Tensor) -> Result<Self> {
+        let dtype = match tensor.f_kind() {
+            Ok(Kind::Half) => DType::F16,
+            Ok(Kind::BFloat16) => DType::BF16,
+            Ok(Kind::Float) => DType::F32,
+            Ok(Kind::Double) => DType::F64,
             kind => {
-                return Err(Error::option("TchTensor", "kind", "Half, BFloat16, Float or Double", format!("{kind:?}")));
+                let kind = kind.map_or_else(|error| error.to_string(), |kind| format!("{kind:?}"));
+                return Err(Error::option("TchTensor", "kind", "Half, BFloat16, Float or Double", kind));
             }
         };
         Ok(TchTensor { tensor, dtype })
@@ -130,13 +146,33 @@ impl TchTensor {
     /// # Errors
     /// [`Error::Engine`] where libtorch fails.
     pub fn values(&self) -> Result<Vec<f64>> {
-        let flat = self.tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).contiguous().view([-1]);
+        let flat = self.tensor.detach().f_to_device(Device::Cpu).and_then(|x| x.f_to_kind(Kind::Double));
+        let flat = flat.and_then(|x| x.f_reshape([-1])).map_err(engine)?;
         Vec::<f64>::try_from(&flat).map_err(engine)
     }
 
     /// The result of an operation that keeps the element type.
     fn same(&self, result: Result<tch::Tensor, TchError>) -> Result<Self> {
         Ok(TchTensor { tensor: result.map_err(engine)?, dtype: self.dtype })
+    }
+
+    /// What to divide elements by so that their squares and the sums of these over `axes` are in range, without history; 1
+    /// wherever they are. Its derivatives cancel: c·|x/c| is |x| for every c.
+    fn scale_of_squares(&self, axes: &[usize]) -> Result<tch::Tensor, TchError> {
+        // The scale keeps the largest magnitude between these bounds: the squares of what is 1e-4 (1e-54) of it are normal
+        // numbers, and 1e8 (1e108) squares have a sum. It is not the magnitude itself, by which the gradient of the norm is
+        // multiplied before it is divided by it: that may be out of range.
+        let (smallest, low, high) = match self.dtype {
+            DType::F64 => (f64::MIN_POSITIVE, 1e-100, 1e100),
+            _ => (f64::from(f32::MIN_POSITIVE), 1e-15, 1e15),
+        };
+        let x = self.tensor.detach();
+        if x.numel() == 0 {
+            return tch::Tensor::f_ones([0i64; 0], (x.kind(), x.device()));
+        }
+        let largest = x.f_norm_scalaropt_dim(f64::INFINITY, extents(axes), true)?;
+        let largest = largest.f_clamp_min(smallest)?;
+        largest.f_div(&largest.f_clamp(low, high)?)?.f_nan_to_num(1.0, 1.0, 1.0)
     }
 
     /// The element type a half-precision tensor is reduced in.
@@ -210,36 +246,37 @@ impl Tensor for TchTensor {
     fn dtype(&self) -> DType {
         self.dtype
     }
-    fn constant(&(kind, device): &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
+    fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
         check_length("constant", values.len(), shape)?;
-        let tensor = tch::Tensor::f_from_slice(values).map_err(engine)?;
-        let tensor = tensor.f_to_kind(kind).and_then(|t| t.f_to_device(device)).map_err(engine)?;
-        Self::own(tensor.f_reshape(extents(shape)).map_err(engine)?)
+        match values {
+            [first, rest @ ..] if rest.iter().all(|value| value.to_bits() == first.to_bits()) => {
+                filled(context, *first, shape)
+            }
+            _ => uploaded(context, values, shape),
+        }
     }
-    fn shared_constant(&(kind, device): &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
+    fn shared_constant(context: &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
         check_length("constant", values.len(), shape)?;
-        let tensor = tch::Tensor::f_from_slice(values).map_err(engine)?;
-        let tensor = tensor.f_to_kind(kind).and_then(|t| t.f_to_device(device)).map_err(engine)?;
-        Self::own(tensor.f_reshape(extents(shape)).map_err(engine)?)
+        uploaded(context, values, shape)
     }
     fn detach(&self) -> Self {
         TchTensor { tensor: self.tensor.detach(), dtype: self.dtype }
     }
     fn add(&self, other: &Self) -> Result<Self> {
         broadcastable("add", self, other)?;
-        Self::own(self.tensor.f_add(&other.tensor).map_err(engine)?)
+        Self::result(self.tensor.f_add(&other.tensor).map_err(engine)?)
     }
     fn sub(&self, other: &Self) -> Result<Self> {
         broadcastable("sub", self, other)?;
-        Self::own(self.tensor.f_sub(&other.tensor).map_err(engine)?)
+        Self::result(self.tensor.f_sub(&other.tensor).map_err(engine)?)
     }
     fn mul(&self, other: &Self) -> Result<Self> {
         broadcastable("mul", self, other)?;
-        Self::own(self.tensor.f_mul(&other.tensor).map_err(engine)?)
+        Self::result(self.tensor.f_mul(&other.tensor).map_err(engine)?)
     }
     fn div(&self, other: &Self) -> Result<Self> {
         broadcastable("div", self, other)?;
-        Self::own(self.tensor.f_div(&other.tensor).map_err(engine)?)
+        Self::result(self.tensor.f_div(&other.tensor).map_err(engine)?)
     }
     fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
         if scale == -1.0 && shift != 0.0 {
@@ -311,13 +348,23 @@ impl Tensor for TchTensor {
         self.same(self.tensor.f_sum(None::<Kind>))
     }
     fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        check_axes("norm", axes, &self.shape())?;
-        // Squares in double precision, which holds that of every number in single precision. Not libtorch's own norm,
-        // whose second derivative is NaN where the norm is 0.
-        let wide = Self::own(self.tensor.f_to_kind(Kind::Double).map_err(engine)?)?;
-        let squares = wide.unary(Unary::Square)?.sum(axes, keep)?;
+        let shape = self.shape();
+        check_axes("norm", axes, &shape)?;
+        if axes.is_empty() {
+            return self.unary(Unary::Abs);
+        }
+        // Not libtorch's own norm, whose second derivative is NaN where the norm is 0.
+        let wide = self.accumulator()?;
+        let scale = wide.scale_of_squares(axes).map_err(engine)?;
+        let scaled = wide.tensor.f_div(&scale).and_then(|x| x.f_square());
+        let squares = wide.same(scaled)?.sum(axes, true)?;
         let norm = Self::pointwise(&Function::unary(Unary::Sqrt), &[&squares])?;
-        self.same(norm.tensor.f_to_kind(self.tensor.kind()))
+        let norm = norm.same(norm.tensor.f_mul(&scale))?;
+        if keep {
+            return norm.cast_like(self);
+        }
+        let left: Shape = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
+        norm.reshape(&left)?.cast_like(self)
     }
     fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
         Primitive::BroadcastTo(shape.to_vec()).output_shape(&[&self.shape()])?;
@@ -350,7 +397,7 @@ impl Tensor for TchTensor {
         Primitive::Concatenate { axis }.output_shape(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         // libtorch promotes here.
         let tensors: Vec<&tch::Tensor> = tensors.iter().map(|tensor| &tensor.tensor).collect();
-        Self::own(tch::Tensor::f_cat(&tensors, axis as i64).map_err(engine)?)
+        Self::result(tch::Tensor::f_cat(&tensors, axis as i64).map_err(engine)?)
     }
     fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
         let rule = Primitive::MatMul { transpose_left: transpose_self, transpose_right: transpose_other };
@@ -360,7 +407,7 @@ impl Tensor for TchTensor {
         };
         let [left, right] = promoted([self, other])?;
         let (left, right) = (side(&left, transpose_self)?, side(&right, transpose_other)?);
-        Self::own(left.f_matmul(&right).map_err(engine)?)
+        Self::result(left.f_matmul(&right).map_err(engine)?)
     }
     fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
         self.conv2d(weight, None, geometry)
@@ -387,7 +434,7 @@ impl Tensor for TchTensor {
             extents(&geometry.dilation),
             geometry.groups as i64,
         );
-        Self::own(out.map_err(engine)?)
+        Self::result(out.map_err(engine)?)
     }
     fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
         pool.output_shape(&self.shape())?;
@@ -431,21 +478,25 @@ impl Tensor for TchTensor {
         broadcastable("squared_difference", self, other)?;
         // libtorch's derivative takes one type alone, here and below.
         let [a, b] = promoted([self, other])?;
-        Self::own(a.f_mse_loss(&b, Reduction::None).map_err(engine)?)
+        Self::result(a.f_mse_loss(&b, Reduction::None).map_err(engine)?)
     }
     fn huber_difference(&self, other: &Self, delta: f64) -> Result<Self> {
         broadcastable("huber_difference", self, other)?;
         let [a, b] = promoted([self, other])?;
-        Self::own(a.f_huber_loss(&b, Reduction::None, delta).map_err(engine)?)
+        Self::result(a.f_huber_loss(&b, Reduction::None, delta).map_err(engine)?)
     }
     fn hypotenuse(&self, square: f64) -> Result<Self> {
         // One pass forwards and one back, where the square, the sum and the root are three and as many.
-        let side = tch::Tensor::f_full([0i64; 0], square.sqrt(), (self.tensor.kind(), self.tensor.device()));
-        self.same(self.tensor.f_hypot(&side.map_err(engine)?))
+        let side = filled(&self.context(), square.sqrt(), &[])?;
+        self.same(self.tensor.f_hypot(&side.tensor))
     }
-    fn full(&(kind, device): &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
+    fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
         checked_count("full", "shape", shape)?;
-        Self::own(tch::Tensor::f_full(extents(shape), value, (kind, device)).map_err(engine)?)
+        filled(context, value, shape)
+    }
+    fn matrix(context: &Self::Context, map: &Arc<LinearMap>) -> Result<Self> {
+        matrices::get(context, map)
+    }
     }
     fn leaky_relu(&self, slope: f64) -> Result<Self> {
         // tch's own `leaky_relu` has no slope argument.
@@ -476,13 +527,89 @@ impl Tensor for TchTensor {
         })
     }
     fn accumulator(&self) -> Result<Self> {
-        if self.is_half() { Self::own(self.tensor.f_to_kind(Kind::Float).map_err(engine)?) } else { Ok(self.clone()) }
+        if self.is_half() {
+            Self::result(self.tensor.f_to_kind(Kind::Float).map_err(engine)?)
+        } else {
+            Ok(self.clone())
+        }
     }
     fn cast_like(&self, other: &Self) -> Result<Self> {
         if self.dtype == other.dtype {
             return Ok(self.clone());
         }
-        Self::own(self.tensor.f_to_kind(other.tensor.kind()).map_err(engine)?)
+        Self::result(self.tensor.f_to_kind(other.tensor.kind()).map_err(engine)?)
+    }
+}
+
+/// A tensor filled with a value, made on its device: nothing waits for a copy.
+fn filled(context: &(Kind, Device), value: f64, shape: &[usize]) -> Result<TchTensor> {
+    let largest = match context.0 {
+        Kind::Half => 65504.0,
+        // That of `BFloat16` is slightly less than that of `Float`.
+        Kind::BFloat16 | Kind::Float => 3.38e38,
+        _ => f64::MAX,
+    };
+    if value.is_finite() && value.abs() > largest {
+        // libtorch refuses a number that the type does not hold; a conversion makes it infinite.
+        return uploaded(context, &[value], &vec![1; shape.len()])?.broadcast_to(shape);
+    }
+    TchTensor::result(tch::Tensor::f_full(extents(shape), value, *context).map_err(engine)?)
+}
+
+/// A tensor of the values, which fill the shape.
+fn uploaded<E: tch::kind::Element>(
+    &(kind, device): &(Kind, Device),
+    values: &[E],
+    shape: &[usize],
+) -> Result<TchTensor> {
+    let tensor = tch::Tensor::f_from_slice(values).and_then(|x| x.f_to_kind(kind));
+    let tensor = tensor.and_then(|x| x.f_to_device(device)).and_then(|x| x.f_reshape(extents(shape)));
+    TchTensor::result(tensor.map_err(engine)?)
+}
+
+/// Matrices of linear maps, kept on their devices: losses apply the same few at every step.
+mod matrices {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use image_losses_core::{LinearMap, Result, Tensor};
+    use tch::{Device, Kind};
+
+    use super::{TchTensor, uploaded};
+
+    /// The most matrices that are kept.
+    const MATRICES: usize = 16;
+    /// The most elements that they have together.
+    const ELEMENTS: usize = 1 << 24;
+
+    struct Entry {
+        map: Arc<LinearMap>,
+        context: (Kind, Device),
+        matrix: tch::Tensor,
+    }
+
+    /// The one that was used last stands last.
+    static KEPT: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+
+    /// The map as a matrix.
+    pub(super) fn get(context: &(Kind, Device), map: &Arc<LinearMap>) -> Result<TchTensor> {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        // Callers make maps anew: equal ones are the same.
+        let is_it = |entry: &Entry| entry.context == *context && (Arc::ptr_eq(&entry.map, map) || entry.map == *map);
+        if let Some(at) = kept.iter().position(is_it) {
+            let entry = kept.remove(at);
+            let matrix = entry.matrix.shallow_clone();
+            kept.push(entry);
+            return TchTensor::result(matrix);
+        }
+        let made = uploaded(context, &map.to_dense(), &[map.outputs(), map.inputs()])?;
+        if made.elements() <= ELEMENTS {
+            kept.push(Entry { map: Arc::clone(map), context: *context, matrix: made.tensor.shallow_clone() });
+            let elements = |kept: &[Entry]| kept.iter().map(|entry| entry.matrix.numel()).sum::<usize>();
+            while kept.len() > MATRICES || elements(&kept) > ELEMENTS {
+                kept.remove(0);
+            }
+        }
+        Ok(made)
     }
 }
 
@@ -546,14 +673,11 @@ impl Differentiable for TchTensor {
     }
 
     fn gradients(output: &Self, inputs: &[&Self], create_graph: bool) -> Result<Vec<Option<Self>>> {
-        // Without a history there is nothing to differentiate; libtorch raises there.
-        if !output.tensor.requires_grad() {
-            return Ok(vec![None; inputs.len()]);
-        }
-        let output = output.sum_all()?;
+        // Without a history there is nothing to differentiate, and libtorch crashes. The root is the output itself, and not
+        // its sum, which has no history where none is recorded: the gradient from above is 1 for each of its elements.
         let tracked: Vec<&tch::Tensor> =
             inputs.iter().filter(|input| input.tensor.requires_grad()).map(|input| &input.tensor).collect();
-        if tracked.is_empty() {
+        if !output.tensor.requires_grad() || tracked.is_empty() {
             return Ok(vec![None; inputs.len()]);
         }
         let mut gradients =
@@ -576,8 +700,7 @@ pub trait TchLoss<const K: usize> {
     /// type.
     ///
     /// # Errors
-    /// Shape errors as for [`Loss::forward`]; [`Error::InvalidOption`] for tensors that are not floating;
-    /// [`Error::Engine`] where libtorch fails (tensors on different devices).
+    /// Shape errors as for [`Loss::forward`]; [`Error::InvalidOption`] as for [`TchTensor::new`]; [`Error::Engine`] where libtorch fails (tensors on different devices).
     fn call(&self, inputs: [&tch::Tensor; K], weight: Option<&tch::Tensor>) -> Result<tch::Tensor>;
 }
 
@@ -586,7 +709,7 @@ impl<const K: usize, L: Loss<K>> TchLoss<K> for L {
         let wrapped = inputs.into_iter().map(TchTensor::new).collect::<Result<Vec<_>>>()?;
         let weight = weight.map(TchTensor::new).transpose()?;
         let promoted = promoted::<K>(std::array::from_fn(|k| &wrapped[k]))?;
-        let wrapped = promoted.into_iter().map(TchTensor::own).collect::<Result<Vec<_>>>()?;
+        let wrapped = promoted.into_iter().map(TchTensor::result).collect::<Result<Vec<_>>>()?;
         let inputs = std::array::from_fn(|k| &wrapped[k]);
         Ok(self.forward(inputs, weight.as_ref())?.into_tensor())
     }
@@ -595,16 +718,20 @@ impl<const K: usize, L: Loss<K>> TchLoss<K> for L {
 /// The value of a function of tensors and its gradient with respect to each, detached from one another's history.
 ///
 /// A value with several elements is differentiated through its sum. An input without influence has a gradient of
-/// zeros.
+/// zeros. History is recorded also within `tch::no_grad`.
 ///
 /// # Errors
-/// [`Error::InvalidOption`] for tensors that are not floating, and those of `function`.
+/// As [`TchTensor::new`], and those of `function`.
 pub fn differentiate(
     inputs: &[&tch::Tensor],
     function: impl Fn(&[TchTensor]) -> Result<TchTensor>,
 ) -> Result<(tch::Tensor, Vec<tch::Tensor>)> {
     let leaves = inputs.iter().map(|input| TchTensor::new(input)?.leaf()).collect::<Result<Vec<_>>>()?;
-    let value = function(&leaves)?;
+    let value = {
+        // `with_grad` restores what was set before unless the closure panics; the guard does in any case.
+        let _guard = tch::no_grad_guard();
+        tch::with_grad(|| function(&leaves))?
+    };
     let gradients = Differentiable::gradients(&value, &leaves.iter().collect::<Vec<_>>(), false)?;
     let gradients = gradients
         .into_iter()
