@@ -19,6 +19,9 @@ use crate::weights::{Request, Weights};
 
 const NAME: &str = "LightCNNFeatureLoss";
 
+/// The channels of the features.
+const CHANNELS: usize = 128;
+
 /// Options of [`LightCnnFeatureLoss`].
 ///
 /// | option | meaning | default |
@@ -212,8 +215,8 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         self.compare_composed(pred, &self.features_composed(gt)?)
     }
 
-    /// The features of a target, without gradient, for [`forward_with`](BoundLightCnnFeatureLoss::forward_with): of
-    /// shape (N, 128, h, w), or, where the network is fused, flat.
+    /// The features of a target, (N, 128, h, w), without gradient, for
+    /// [`forward_with`](BoundLightCnnFeatureLoss::forward_with).
     ///
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
@@ -221,7 +224,8 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         if let Some(network) = self.fused(gt)?
             && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
         {
-            return Ok(TargetFeatures::flat(self.loss.id, gt.shape(), flat?));
+            let features = flat?.reshape(&output_shape(&gt.shape()))?;
+            return Ok(TargetFeatures::new(self.loss.id, gt.shape(), vec![features]));
         }
         self.features_composed(gt)
     }
@@ -230,7 +234,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     ///
     /// # Errors
     /// Those of [`LightCnnFeatureLoss`], [`Error::OtherNetwork`] for another loss's features, and
-    /// [`Error::ShapeMismatch`] for features of the fused network where this one is composed.
+    /// [`Error::ShapeMismatch`] for features of images of another size.
     pub fn forward_with(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
         self.loss.id.check(NAME, target.network)?;
         let (expected, got) = (pred.shape(), &target.shape);
@@ -242,9 +246,10 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
                 got: got.clone(),
             });
         }
-        if target.is_flat
-            && let Some(network) = self.fused(pred)?
-            && let Some(value) = self.compare(network, true).apply(pred, &target.only(NAME)?.detach())
+        let features = target.only(NAME)?;
+        if let Some(network) = self.fused(pred)?
+            && let Some(value) =
+                self.compare(network, true).apply(pred, &features.detach().reshape(&[features.elements()])?)
         {
             return value;
         }
@@ -280,4 +285,11 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     fn network(&self) -> Result<&BoundSequential<T>> {
         get_or_try_make(&self.network, || self.loss.network.bind(&self.context))
     }
+}
+
+/// The shape of the features of images (N, C, H, W).
+fn output_shape(images: &[usize]) -> Vec<usize> {
+    // Four poolings, each rounding up.
+    let halved = images.iter().skip(2).map(|extent| extent.div_ceil(16));
+    images.iter().take(1).copied().chain([CHANNELS]).chain(halved).collect()
 }

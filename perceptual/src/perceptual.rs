@@ -1,6 +1,6 @@
 //! The perceptual and style loss on VGG features.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -253,8 +253,9 @@ impl PerceptualLoss {
     /// ```
     ///
     /// # Errors
-    /// Those of the type's description, [`Error::Length`] for a target of another size and [`Error::OtherNetwork`] for
-    /// another loss's features.
+    /// Those of the type's description; [`Error::Length`] for target images of another size, [`Error::ShapeMismatch`] for
+    /// features of images of another size, for the style term alone too; [`Error::OtherNetwork`] for another loss's
+    /// features.
     pub fn value_and_gradient(&self, x: Array<'_, f32>, target: Target<'_>) -> Result<PerceptualGradient> {
         let shape = four(NAME, x.shape)?;
         let groups = self.groups();
@@ -411,8 +412,11 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
             && target.is_flat
         {
             let other_form = Error::InputCount { operation: NAME, expected: self.layers(), got: 1 };
-            let network = if x.shape() == target.shape { self.fused(x, "x")? } else { None };
-            let sums = network.and_then(|network| self.compare(network, true).apply(x, &flat.detach()));
+            let Some(network) = self.fused(x, "x")? else { return Err(other_form) };
+            if x.shape() != target.shape {
+                return self.compare_composed(x, &self.grams_of_flat(&flat.detach(), &target.shape)?);
+            }
+            let sums = self.compare(network, true).apply(x, &flat.detach());
             return self.split(&sums.ok_or(other_form)??);
         }
         self.compare_composed(x, target)
@@ -454,6 +458,24 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     fn features_composed(&self, gt: &T) -> Result<TargetFeatures<T>> {
         let (features, grams) = self.run(&gt.detach(), "gt")?;
         Ok(TargetFeatures { grams, ..TargetFeatures::new(self.loss.id, gt.shape(), features) })
+    }
+
+    /// The Gram matrices of the style term alone, from the fused network's features of a target of this shape. They can
+    /// be compared with those of an image of another size, as the fused network's features cannot.
+    fn grams_of_flat(&self, flat: &T, shape: &[usize]) -> Result<TargetFeatures<T>> {
+        let PerceptualLoss { layers, network, .. } = &self.loss;
+        // The flat features hold each tap once, in the network's order.
+        let taps: BTreeSet<usize> = layers.style.iter().map(|(index, _)| *index).collect();
+        let mut grams = BTreeMap::new();
+        let mut from = 0;
+        for tap in taps {
+            let extents = network.output_shape(tap, four(NAME, shape)?);
+            let len = extents.iter().product();
+            grams.insert(tap, gram(&flat.narrow(0, from, len)?.reshape(&extents)?)?);
+            from += len;
+        }
+        let grams = layers.style.iter().filter_map(|(index, _)| grams.get(index).cloned()).collect();
+        Ok(TargetFeatures { grams, ..TargetFeatures::new(self.loss.id, shape.to_vec(), Vec::new()) })
     }
 
     fn compare_composed(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {

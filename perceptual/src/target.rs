@@ -26,7 +26,7 @@ impl<T: Tensor> TargetFeatures<T> {
     }
 
     /// The features of all layers as one tensor.
-    #[cfg(any(feature = "vgg", feature = "light-cnn"))]
+    #[cfg(feature = "vgg")]
     pub(crate) fn flat(network: NetworkId, shape: Vec<usize>, features: T) -> Self {
         TargetFeatures { is_flat: true, ..Self::new(network, shape, vec![features]) }
     }

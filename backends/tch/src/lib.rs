@@ -497,7 +497,6 @@ impl Tensor for TchTensor {
     fn matrix(context: &Self::Context, map: &Arc<LinearMap>) -> Result<Self> {
         matrices::get(context, map)
     }
-    }
     fn leaky_relu(&self, slope: f64) -> Result<Self> {
         // tch's own `leaky_relu` has no slope argument.
         self.if_not_positive(&self.scale(slope)?, self)

@@ -219,6 +219,22 @@ impl Vgg {
         self.layers.bind(context)
     }
 
+    /// The shape that a layer puts out for images of this shape.
+    pub(crate) fn output_shape(
+        &self,
+        layer: usize,
+        [samples, mut channels, mut height, mut width]: [usize; 4],
+    ) -> [usize; 4] {
+        for place in self.vgg_type.places().iter().take(layer + 1) {
+            match place.kind {
+                Kind::Convolution { to, .. } => channels = to,
+                Kind::Pool => [height, width] = [height / 2, width / 2],
+                Kind::BatchNorm(_) | Kind::Relu => {}
+            }
+        }
+        [samples, channels, height, width]
+    }
+
     /// The network with its criteria, fused: on images that `input` maps to those that the network takes.
     pub(crate) fn frozen(&self, taps: &[usize], input: [Vec<f32>; 2]) -> Result<FrozenNetwork> {
         self.layers.frozen(taps, Some(input))

@@ -133,6 +133,76 @@ fn perceptual_loss_is_that_of_the_composed_network() -> Result<()> {
 }
 
 #[test]
+fn the_style_of_a_target_of_another_size_is_the_same_from_its_features() -> Result<()> {
+    // Layer 10 comes before layer 2 in the options, and after it in the network.
+    let style = PerceptualOptions {
+        perceptual_weight: 0.0,
+        layer_weights_style: Some([("10".to_owned(), 2.0), ("2".to_owned(), 0.5), ("relu1_1".to_owned(), 1.0)].into()),
+        ..options(&[("0", 1.0)])
+    };
+    let loss = PerceptualLoss::new(style, &Weights::Seeded(7))?;
+    for (shape, other) in [([1, 3, 16, 16], [1, 3, 8, 8]), ([2, 3, 9, 13], [2, 3, 14, 12])] {
+        let (x, gt) = (image(shape, 389), image(other, 577));
+        // By `forward`, by `features` and `forward_with`; fused and composed.
+        let evaluate = |is_composed: bool, is_cached: bool| {
+            run(|session| {
+                let (x, gt) = (session.input(x.clone(), &shape)?, session.input(gt.clone(), &other)?);
+                let bound = loss.bind(&x.context())?;
+                let bound = if is_composed { bound.composed() } else { bound };
+                let terms =
+                    if is_cached { bound.forward_with(&x, &bound.features(&gt)?)? } else { bound.forward(&x, &gt)? };
+                assert!(terms.perceptual.is_none());
+                let value = terms.style.expect("the style term is on").reshape(&[1])?;
+                let gradients = Differentiable::gradients(&value, &[&x, &gt], false)?;
+                assert!(gradients[1].is_none(), "the target has no gradient");
+                let gradient = gradients.into_iter().flatten().next().expect("x has influence");
+                let mut found = session.evaluate(&[&value, &gradient])?;
+                let gradient = found.pop().unwrap_or_default();
+                Ok::<_, Error>((found.concat(), gradient))
+            })
+        };
+        let (value, gradient) = evaluate(true, false)?;
+        for (is_composed, is_cached) in [(true, true), (false, false), (false, true)] {
+            let (found, found_gradient) = evaluate(is_composed, is_cached)?;
+            // Winograd's transforms round by some 4e-7 of a feature.
+            assert!(distance(&found, &value) < 5e-6, "{value:?} {found:?}");
+            assert!(distance(&found_gradient, &gradient) < 2e-5, "{:e}", distance(&found_gradient, &gradient));
+        }
+        let tensor =
+            |shape, data: &[f32]| NdTensor::new(Array4::from_shape_vec(shape, data.to_vec()).expect("the shape's"));
+        let (x, gt) = (tensor(shape, &x), tensor(other, &gt));
+        let bound = loss.bind(&())?;
+        let terms = bound.forward_with(&x, &bound.features(&gt)?)?;
+        assert!(distance(&[terms.style.expect("the style term is on").item()?], &value) < 5e-6);
+        // Another number of images or channels is refused, in words.
+        let more = tensor([shape[0] + 1, 3, 8, 8], &image([shape[0] + 1, 3, 8, 8], 211));
+        let refused = bound.forward_with(&more, &bound.features(&gt)?);
+        assert!(matches!(refused, Err(Error::ShapeMismatch { argument: "gt", .. })), "{refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn features_of_faces_of_another_size_are_refused() -> Result<()> {
+    let loss = LightCnnFeatureLoss::new(LightCnnFeatureOptions::default(), &Weights::Seeded(3))?;
+    let bound = loss.bind(&())?;
+    let tensor =
+        |shape: [usize; 4]| NdTensor::new(Array4::from_shape_vec(shape, image(shape, 389)).expect("the shape's"));
+    let wide = tensor([1, 3, 17, 33]);
+    // As many numbers as the other's, for another shape.
+    let high = tensor([1, 3, 33, 17]);
+    let features = bound.features(&wide)?;
+    assert_eq!(features.shape(), [1, 128, 2, 3]);
+    assert_eq!(features.shape(), bound.clone().composed().features(&wide)?.shape());
+    assert_eq!(bound.forward_with(&wide, &features)?.item()?, 0.0);
+    for bound in [bound.clone(), bound.composed()] {
+        let refused = bound.forward_with(&high, &features);
+        assert!(matches!(refused, Err(Error::ShapeMismatch { .. })), "{refused:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn light_cnn_is_that_of_the_composed_network() -> Result<()> {
     for (shape, loss_weight) in [([1, 3, 16, 16], 1.0), ([2, 3, 9, 21], 0.5), ([1, 3, 1, 1], 2.0)] {
         let options = LightCnnFeatureOptions { loss_weight, criterion: Criterion::Mse, pretrained: None };
