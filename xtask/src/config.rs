@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use image_losses::config::check::{Findings, check};
 use image_losses::config::{BuildContext, Registry, read, schema};
 
-use crate::{Outcome, Stop};
+use crate::{Outcome, Stop, escape};
 
 /// What to do with configurations.
 #[derive(Debug, Subcommand)]
@@ -24,7 +24,8 @@ pub(crate) struct CheckArguments {
     /// JSON, TOML or YAML files, told apart by their endings.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// `tsv`: file, path in the document, type, and `ok` or the error, separated by tabs.
+    /// `tsv`: file, path in the document, type, and `ok` or the error, separated by tabs; tabs, line breaks, backslashes
+    /// and control characters in them are escaped, and the summary goes to the standard error.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Where checkpoints are looked up by name; else the directory in `IMAGE_LOSSES_WEIGHTS`.
@@ -84,8 +85,7 @@ fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
     match arguments.format {
         Format::Tsv => {
             for row in &rows {
-                // A field that holds a separator would be two.
-                let fields: Vec<String> = row.iter().map(|field| field.replace(['\t', '\n', '\r'], " ")).collect();
+                let fields: Vec<String> = row.iter().map(|field| escape::cell(field)).collect();
                 println!("{}", fields.join("\t"));
             }
         }
@@ -93,15 +93,20 @@ fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
             let mut table = Table::new();
             table.load_preset(presets::NOTHING).set_header(["file", "path", "type", "status"]);
             for row in rows {
-                table.add_row(row);
+                table.add_row(row.iter().map(|field| escape::line(field)));
             }
             println!("{}", table.trim_fmt());
         }
     }
     for remark in remarks {
-        eprintln!("note: {remark}");
+        eprintln!("note: {}", escape::line(&remark));
     }
-    println!("{built} built, {failed} failed");
+    let counts = format!("{built} built, {failed} failed");
+    match arguments.format {
+        // Every line of the output is a row.
+        Format::Tsv => eprintln!("{counts}"),
+        Format::Table => println!("{counts}"),
+    }
     Ok(if failed == 0 { Outcome::Success } else { Outcome::Failure })
 }
 

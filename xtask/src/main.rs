@@ -7,6 +7,7 @@
 mod bench;
 mod command;
 mod config;
+mod escape;
 mod features;
 #[cfg(feature = "gallery")]
 mod gallery;
@@ -144,7 +145,7 @@ fn main() -> ExitCode {
         Ok(Outcome::Success) => ExitCode::SUCCESS,
         Ok(Outcome::Failure) => ExitCode::from(1),
         Err(stop) => {
-            eprintln!("error: {stop}");
+            eprintln!("error: {}", escape::lines(&stop));
             ExitCode::from(2)
         }
     }

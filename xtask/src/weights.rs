@@ -8,7 +8,7 @@ use image_losses::perceptual::checkpoint::{Checkpoint, Entry};
 use image_losses::perceptual::networks::{Fit, fits};
 use serde_json::json;
 
-use crate::{Outcome, Stop};
+use crate::{Outcome, Stop, escape};
 
 /// How many tensors the table has without `--all`, and how many names a list.
 const SHOWN: usize = 20;
@@ -60,7 +60,8 @@ pub(crate) fn run(command: &Command) -> Result<Outcome, Stop> {
         Format::Json => {
             let described =
                 arguments.files.iter().map(|file| Ok(describe(&open(file)?))).collect::<Result<Vec<_>, Stop>>()?;
-            println!("{}", serde_json::to_string_pretty(&described).map_err(|error| error.to_string())?);
+            let text = serde_json::to_string_pretty(&described).map_err(|error| error.to_string())?;
+            println!("{}", escape::json(&text));
         }
         Format::Table => {
             for (number, file) in arguments.files.iter().enumerate() {
@@ -114,13 +115,13 @@ fn near(fit: &Fit) -> serde_json::Value {
 /// A file for people.
 fn print(checkpoint: &Checkpoint, all: bool) {
     let limit = if all { usize::MAX } else { SHOWN };
-    println!("{}: {}", checkpoint.path().display(), checkpoint.format());
+    println!("{}: {}", escape::line(&checkpoint.path().display().to_string()), checkpoint.format());
     let wrapping = checkpoint.wrapping();
     if !wrapping.dictionaries.is_empty() {
-        println!("opened: {}", wrapping.dictionaries.join(" / "));
+        println!("opened: {}", escape::line(&wrapping.dictionaries.join(" / ")));
     }
     if !wrapping.prefix.is_empty() {
-        println!("prefix taken off every name: {}", wrapping.prefix);
+        println!("prefix taken off every name: {}", escape::line(&wrapping.prefix));
     }
     if !wrapping.passed_over.is_empty() {
         println!("passed over: {}", list(&wrapping.passed_over, limit));
@@ -129,8 +130,7 @@ fn print(checkpoint: &Checkpoint, all: bool) {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(["tensor", "type", "shape", "elements"]);
     for (name, entry) in checkpoint.iter().take(limit) {
-        // Escaped: a name from a file must not steer the terminal.
-        let name = name.escape_debug().to_string();
+        let name = escape::line(name);
         let elements = Cell::new(entry.elements()).set_alignment(CellAlignment::Right);
         let row = [Cell::new(name), Cell::new(entry.dtype()), Cell::new(format!("{:?}", entry.shape())), elements];
         table.add_row(row);
@@ -165,7 +165,7 @@ fn print(checkpoint: &Checkpoint, all: bool) {
 
 /// Names, as far as the limit goes.
 fn list(names: &[String], limit: usize) -> String {
-    let mut text = names.iter().take(limit).map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
+    let mut text = names.iter().take(limit).map(|name| escape::line(name)).collect::<Vec<_>>().join(", ");
     if names.len() > limit {
         text += &format!(", … and {} more", names.len() - limit);
     }

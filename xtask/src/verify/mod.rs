@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::command::{again, root};
-use crate::{Outcome, Stop};
+use crate::{Outcome, Stop, escape};
 use case::Case;
 use report::{Report, Row};
 
@@ -128,7 +128,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     }
     let mut report = Report::new(targets.clone());
     for file in &files {
-        progress.set_message(file.name.clone());
+        progress.set_message(escape::line(&file.name));
         match Case::read(file) {
             Ok(case) => {
                 for &target in &targets {

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Target;
 use super::case::{Case, File};
 use super::evaluate::{Checked, worse};
-use crate::Stop;
+use crate::{Stop, escape};
 
 /// A case on a target.
 pub(crate) struct Row<'a> {
@@ -140,7 +140,7 @@ impl Report {
         let mut reasons: Vec<&'static str> = Vec::new();
         for ((family, loss), summaries) in &self.losses {
             let cases = summaries.iter().map(|summary| summary.cases).max().unwrap_or(0);
-            let mut row = vec![Cell::new(family), Cell::new(loss), Cell::new(cases)];
+            let mut row = vec![Cell::new(escape::line(family)), Cell::new(escape::line(loss)), Cell::new(cases)];
             row[2] = row[2].clone().set_alignment(CellAlignment::Right);
             for summary in summaries {
                 row.push(summary.cell(&mut reasons));
@@ -157,7 +157,7 @@ impl Report {
             println!("skipped [{}]: {reason}", i + 1);
         }
         for failure in &self.failures {
-            println!("FAILED {failure}");
+            println!("FAILED {}", escape::line(failure));
         }
     }
 
@@ -170,7 +170,7 @@ impl Report {
             "skipped": self.skipped,
         });
         let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
-        println!("{text}");
+        println!("{}", escape::json(&text));
         Ok(())
     }
 }
