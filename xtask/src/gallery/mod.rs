@@ -2,13 +2,13 @@
 
 mod distortion;
 mod entry;
+mod folder;
 mod options;
 mod page;
 mod plot;
 mod scene;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -19,9 +19,10 @@ use image_losses::core::Tensor;
 use image_losses::ndarray::NdTensor;
 use serde_json::Value;
 
-use crate::{Outcome, Stop};
+use crate::{Outcome, Stop, escape};
 use distortion::Distortion;
 use entry::{ENTRIES, Figure};
+use folder::Files;
 use page::{Drawing, Section};
 
 /// The options.
@@ -30,13 +31,11 @@ pub(crate) struct Arguments {
     /// Write nothing; fail where a loss has no entry or a file is not what would be written.
     #[arg(long)]
     check: bool,
-    /// Where the page lies; without it, `docs/gallery`.
+    /// Where the page lies; without it, `docs/gallery`. The folder is empty, not there, or one that an earlier run wrote: its
+    /// `.gallery` lists what the next run may overwrite and delete. Links are not followed.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
-
-/// Files by their path below the gallery's folder.
-type Files = BTreeMap<String, Vec<u8>>;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
@@ -50,8 +49,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     }
     let files = files(&registry)?;
     if arguments.check {
-        let differences = differences(&files, &folder)?;
-        differences.iter().for_each(|difference| eprintln!("{difference}"));
+        let differences = folder::differences(&files, &folder)?;
+        differences.iter().for_each(|difference| eprintln!("{}", escape::line(difference)));
         if !differences.is_empty() {
             eprintln!("`cargo xtask gallery` writes it anew");
             return Ok(Outcome::Failure);
@@ -59,17 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
         println!("{} losses, {} files, all up to date", ENTRIES.len(), files.len());
         return Ok(Outcome::Success);
     }
-    let failed = |error: std::io::Error| format!("{}: {error}", folder.display());
-    for name in present(&folder)?.iter().filter(|name| !files.contains_key(*name)) {
-        fs::remove_file(folder.join(name)).map_err(failed)?;
-    }
-    for (name, bytes) in &files {
-        let path = folder.join(name);
-        fs::create_dir_all(path.parent().unwrap_or(&folder)).map_err(failed)?;
-        // Beside its place first: an interrupted run leaves no half-written file.
-        let partial = path.with_extension("partial");
-        fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, &path)).map_err(failed)?;
-    }
+    folder::write(&files, &folder)?;
     let size = files.values().map(Vec::len).sum::<usize>() / 1024;
     println!("{} losses, {} files, {size} KiB in {}", ENTRIES.len(), files.len(), folder.display());
     Ok(Outcome::Success)
@@ -82,44 +71,6 @@ fn gaps<'a>(types: impl Iterator<Item = &'a str>) -> Vec<String> {
     let missing = missing.map(|name| format!("`{name}` has no entry in xtask/src/gallery/entry.rs"));
     let strange = ENTRIES.iter().filter(|entry| !types.contains(entry.name));
     missing.chain(strange.map(|entry| format!("the entry `{}` names no loss of the registry", entry.name))).collect()
-}
-
-/// Where a folder is not what would be written.
-fn differences(files: &Files, folder: &Path) -> Result<Vec<String>, Stop> {
-    let present = present(folder)?;
-    let mut found: Vec<String> = present
-        .iter()
-        .filter(|name| !files.contains_key(*name))
-        .map(|name| format!("{name}: not of the page"))
-        .collect();
-    for (name, bytes) in files {
-        match fs::read(folder.join(name)) {
-            Ok(there) if there == *bytes => {}
-            Ok(_) => found.push(format!("{name}: out of date")),
-            Err(error) => found.push(format!("{name}: {error}")),
-        }
-    }
-    Ok(found)
-}
-
-/// The files of a folder and of those in it.
-fn present(folder: &Path) -> Result<BTreeSet<String>, Stop> {
-    let mut names = BTreeSet::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(next) = folders.pop() {
-        if !next.exists() {
-            continue;
-        }
-        for item in fs::read_dir(&next).map_err(|error| format!("{}: {error}", next.display()))? {
-            let path = item.map_err(|error| error.to_string())?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if let Ok(name) = path.strip_prefix(folder) {
-                names.insert(name.to_string_lossy().replace('\\', "/"));
-            }
-        }
-    }
-    Ok(names)
 }
 
 /// All files of the gallery.
@@ -308,23 +259,6 @@ mod tests {
     fn an_entry_without_a_loss_is_named() {
         let gaps = gaps(types().into_iter().filter(|name| *name != "HuberLoss"));
         assert_eq!(gaps, ["the entry `HuberLoss` names no loss of the registry"]);
-    }
-
-    #[test]
-    fn a_changed_a_missing_and_a_foreign_file_are_found() {
-        let folder = std::env::temp_dir().join(format!("image-losses-gallery-{}", std::process::id()));
-        fs::create_dir_all(folder.join("plots")).unwrap();
-        fs::write(folder.join("plots/a.svg"), "old").unwrap();
-        fs::write(folder.join("same"), "same").unwrap();
-        fs::write(folder.join("foreign"), "").unwrap();
-        let files = [("plots/a.svg", "new"), ("same", "same"), ("gone", "")];
-        let files = files.map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec())).into();
-        let found = differences(&files, &folder).unwrap();
-        fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(found.len(), 3, "{found:?}");
-        for (found, expected) in found.iter().zip(["foreign: not of the page", "gone: ", "plots/a.svg: out of date"]) {
-            assert!(found.starts_with(expected), "{found}");
-        }
     }
 
     #[test]
