@@ -189,7 +189,8 @@ impl AdvLoss {
         let empty = || Error::MissingInput {
             operation: NAME,
             argument: "predictions".into(),
-            hint: ": the pools are empty; run the discriminator's step first and add its predictions to the state"
+            hint: ": the pools are empty; run the discriminator's step first and add its predictions (the finite ones \
+                   are stored) to the state"
                 .into(),
         };
         let m_f = state.fake_pool.mean(filling.then_some(&f), &f)?.ok_or_else(empty)?;
@@ -288,6 +289,9 @@ impl<V> AdvState<V> {
 impl<T: Tensor> AdvState<T> {
     /// Remembers the predictions of a discriminator's step, if there are any.
     ///
+    /// The tensors are not read: skip the call where the step's loss is not finite, or the pools' means stay NaN until the
+    /// predictions have left.
+    ///
     /// # Errors
     /// The engine's own.
     pub fn add(&mut self, terms: &AdvTerms<T>) -> Result<()> {
@@ -301,7 +305,8 @@ impl<T: Tensor> AdvState<T> {
 }
 
 impl AdvState<crate::Sample> {
-    /// Remembers the evaluated predictions of a discriminator's step, each with its shape (N, …).
+    /// Remembers the evaluated predictions of a discriminator's step, each with its shape (N, …). A sample with a value
+    /// that is not finite is not remembered.
     ///
     /// # Errors
     /// As [`Sample::split`](crate::Sample::split).

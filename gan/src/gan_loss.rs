@@ -264,7 +264,8 @@ impl GanLoss {
         if role.target_is_real() { self.options.real_label_val } else { self.options.fake_label_val }
     }
 
-    fn weight(&self, role: Role) -> f64 {
+    /// The weight that is in the value: λ in the generator's roles, 1 in the discriminator's.
+    pub fn weight(&self, role: Role) -> f64 {
         if role.is_discriminator() { 1.0 } else { self.options.loss_weight }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use image_losses_core::{Error, Result, Tensor};
+use image_losses_core::{Error, Result, Tensor, finite};
 use image_losses_penalties::Draws;
 use serde::{Deserialize, Serialize};
 
@@ -203,7 +203,7 @@ impl<T: Tensor> Stored<T> for T {
     }
 }
 
-/// One sample of an evaluated prediction: plain numbers, which outlive a graph and can be saved.
+/// One sample of an evaluated prediction: finite numbers, which outlive a graph and can be saved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "SavedSample")]
 pub struct Sample {
@@ -230,35 +230,35 @@ impl Sample {
     /// The values of one sample, row-major.
     ///
     /// # Errors
-    /// [`Error::Length`] where the values do not fill the shape.
+    /// [`Error::Length`] where the values do not fill the shape, [`Error::InvalidOption`] for a value that is not finite.
     pub fn new(values: Vec<f64>, shape: &[usize]) -> Result<Self> {
-        let expected = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).unwrap_or(usize::MAX);
-        if expected != values.len() {
-            let got = values.len();
-            return Err(Error::Length { operation: "Sample", shape: shape.to_vec(), expected, got });
+        check_length(&values, shape)?;
+        for &value in &values {
+            finite("Sample", "values", value)?;
         }
         Ok(Sample { values, shape: shape.to_vec() })
     }
 
-    /// The samples of a batch (N, …), each (1, …).
+    /// The samples of a batch (N, …), each (1, …). A sample with a value that is not finite is left out: it would stay in
+    /// a pool for many steps, and could not be saved.
     ///
     /// # Errors
     /// [`Error::Length`] where the values do not fill the shape, [`Error::ShapeRule`] for a shape without axes,
     /// [`Error::Empty`] for one without elements.
     pub fn split<F: Copy + Into<f64>>(values: &[F], shape: &[usize]) -> Result<Vec<Self>> {
         let values: Vec<f64> = values.iter().map(|&value| value.into()).collect();
-        let batch = Sample::new(values, shape)?;
+        check_length(&values, shape)?;
         let Some(&samples) = shape.first() else {
             let expected = "rank at least 1 (batch, …)".into();
             return Err(Error::ShapeRule { operation: "Sample", argument: "values", expected, got: shape.to_vec() });
         };
-        if batch.values.is_empty() {
+        if values.is_empty() {
             return Err(Error::Empty { operation: "Sample", argument: "values", got: shape.to_vec() });
         }
         let mut shape = shape.to_vec();
         shape[0] = 1;
-        let chunks = batch.values.chunks(batch.values.len() / samples);
-        Ok(chunks.map(|values| Sample { values: values.to_vec(), shape: shape.clone() }).collect())
+        let kept = values.chunks(values.len() / samples).filter(|values| values.iter().all(|value| value.is_finite()));
+        Ok(kept.map(|values| Sample { values: values.to_vec(), shape: shape.clone() }).collect())
     }
 
     /// The values, row-major.
@@ -270,6 +270,15 @@ impl Sample {
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
+}
+
+/// Refuses values that do not fill the shape.
+fn check_length(values: &[f64], shape: &[usize]) -> Result<()> {
+    let expected = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent)).unwrap_or(usize::MAX);
+    if expected == values.len() {
+        return Ok(());
+    }
+    Err(Error::Length { operation: "Sample", shape: shape.to_vec(), expected, got: values.len() })
 }
 
 impl<T: Tensor> Stored<T> for Sample {

@@ -34,7 +34,7 @@ impl Default for LeCamOptions {
 
 /// The moving averages α of a critic's scores, the state of a [`LeCamLoss`].
 ///
-/// `None` until the first update, which sets them to the scores' means; start them elsewhere by filling the fields.
+/// `None` until the first update with a finite mean, which they are set to; start them elsewhere by filling the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LeCamAverages {
@@ -70,7 +70,7 @@ pub struct LeCamAverages {
 ///
 /// let loss = LeCamLoss::default();
 /// let mut averages = LeCamAverages::default();
-/// loss.update(&mut averages, 2.0, -1.0)?; // the means of the real and of the generated scores
+/// loss.update(&mut averages, 2.0, -1.0); // the means of the real and of the generated scores
 /// let (fake, real) = (NdTensor::new(array![-2.0f64, 0.0]), NdTensor::new(array![2.0f64, 2.0]));
 /// // mean (2 + 1)² + mean ((−2 − 2)², (0 − 2)²)
 /// assert_eq!(loss.forward(&fake, &real, &averages)?.item()?, 19.0);
@@ -100,16 +100,14 @@ impl LeCamLoss {
 
     /// Moves the averages towards the means of this step's scores, evaluated. The authors update before they regularise.
     ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a mean that is not finite; the averages then stay as they were.
-    pub fn update(&self, averages: &mut LeCamAverages, mean_real: f64, mean_fake: f64) -> Result<()> {
-        finite(NAME, "mean_real", mean_real)?;
-        finite(NAME, "mean_fake", mean_fake)?;
+    /// A mean that is not finite is not remembered: its average stays as it was.
+    pub fn update(&self, averages: &mut LeCamAverages, mean_real: f64, mean_fake: f64) {
         let decay = self.options.decay;
         for (average, mean) in [(&mut averages.real, mean_real), (&mut averages.fake, mean_fake)] {
-            *average = Some(average.map_or(mean, |average| decay * average + (1.0 - decay) * mean));
+            if mean.is_finite() {
+                *average = Some(average.map_or(mean, |average| decay * average + (1.0 - decay) * mean));
+            }
         }
-        Ok(())
     }
 
     /// The regulariser of the scores of generated and of real images.

@@ -75,6 +75,14 @@ impl RelativisticAverageHingeLoss {
         Ok(RelativisticAverageHingeLoss { options })
     }
 
+    /// The weight that is in the value: λ in the generator's step, 1 in the discriminator's.
+    pub fn weight(&self, step: Step) -> f64 {
+        match step {
+            Step::Discriminator => 1.0,
+            Step::Generator => self.options.loss_weight,
+        }
+    }
+
     /// The loss of the scores of generated and of real images.
     ///
     /// # Errors
@@ -82,10 +90,8 @@ impl RelativisticAverageHingeLoss {
     pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
         check_scores(NAME, "fake", fake)?;
         check_scores(NAME, "real", real)?;
-        let (sign, weight) = match step {
-            Step::Discriminator => (1.0, 1.0),
-            Step::Generator => (-1.0, self.options.loss_weight),
-        };
+        let sign = if step == Step::Discriminator { 1.0 } else { -1.0 };
+        let weight = self.weight(step);
         let (wide_fake, wide_real) = (fake.accumulator()?, real.accumulator()?);
         let r = less(&wide_real, &wide_fake.mean_all()?)?;
         let f = less(&wide_fake, &wide_real.mean_all()?)?;

@@ -75,17 +75,22 @@ impl RelativisticPairingLoss {
         Ok(RelativisticPairingLoss { options })
     }
 
+    /// The weight that is in the value: λ in the generator's step, 1 in the discriminator's.
+    pub fn weight(&self, step: Step) -> f64 {
+        match step {
+            Step::Discriminator => 1.0,
+            Step::Generator => self.options.loss_weight,
+        }
+    }
+
     /// The loss of the scores of generated and of real images.
     ///
     /// # Errors
     /// As the type says.
     pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
-        let (sign, weight) = match step {
-            Step::Discriminator => (-1.0, 1.0),
-            Step::Generator => (1.0, self.options.loss_weight),
-        };
+        let sign = if step == Step::Discriminator { -1.0 } else { 1.0 };
         let function = SoftplusOfDifference::function(sign);
-        mean(NAME, &function, &[("real", real), ("fake", fake)], weight)?.cast_like(fake)
+        mean(NAME, &function, &[("real", real), ("fake", fake)], self.weight(step))?.cast_like(fake)
     }
 }
 

@@ -67,6 +67,16 @@ pub struct PathLengthState {
     pub mean_path_length: f64,
 }
 
+impl PathLengthState {
+    /// Remembers the value of a result's [`mean_path_length`](PathLength::mean_path_length). One that is not finite is not
+    /// remembered: the state stays as it was.
+    pub fn update(&mut self, mean_path_length: f64) {
+        if mean_path_length.is_finite() {
+            self.mean_path_length = mean_path_length;
+        }
+    }
+}
+
 /// The noise that an image is projected on.
 #[derive(Debug)]
 pub enum Noise<'a, T> {
@@ -81,7 +91,8 @@ pub enum Noise<'a, T> {
 pub struct PathLength<T> {
     /// The penalty, to be minimised.
     pub penalty: T,
-    /// The moved mean path length, one element, detached: its value belongs into the state.
+    /// The moved mean path length, one element, detached: its value belongs into the state
+    /// ([`PathLengthState::update`]).
     pub mean_path_length: T,
     /// The path length of each sample, (N), detached.
     pub path_lengths: T,
@@ -97,7 +108,8 @@ pub struct PathLength<T> {
 /// generator's parameters (and to whatever made the latents) is a second derivative.
 ///
 /// With a batch of images of its own, of [`batch_size`](GeneratorPathRegularizer::batch_size) samples. The state is
-/// yours: pass it in, and store the value of the result's `mean_path_length` in it after the step.
+/// yours: pass it in, and [`update`](PathLengthState::update) it with the value of the result's `mean_path_length` after
+/// the step.
 ///
 /// # Shapes
 /// Latents: (N, L, D), L the number of layers that are fed. Images and noise: (N, C, H, W).
@@ -131,7 +143,7 @@ pub struct PathLength<T> {
 ///     let values = session.evaluate(&[&result.penalty, &result.mean_path_length])?;
 ///     Ok::<_, image_losses_core::Error>((values[0][0], values[1][0]))
 /// })?;
-/// state.mean_path_length = mean;
+/// state.update(mean);
 /// assert!((penalty - 0.99f64.powi(2) * 8.0).abs() < 1e-12);
 /// assert!((state.mean_path_length - 0.01 * 8f64.sqrt()).abs() < 1e-15);
 /// # Ok::<(), image_losses_core::Error>(())
@@ -173,6 +185,12 @@ impl GeneratorPathRegularizer {
     /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
     pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
         GeneratorPathRegularizer::new(PathLengthOptions { loss_scale, ..self.options })
+    }
+
+    /// The weight that is in the penalty: λ, times the interval with `multiply_by_interval`.
+    pub fn weight(&self) -> f64 {
+        let PathLengthOptions { loss_weight, interval, multiply_by_interval, .. } = self.options;
+        weight(loss_weight, interval, multiply_by_interval)
     }
 
     /// Whether the regulariser acts in this iteration.
@@ -237,8 +255,7 @@ impl GeneratorPathRegularizer {
                 (squares.add(&through)?, mean)
             }
         };
-        let PathLengthOptions { loss_weight, interval, multiply_by_interval, .. } = self.options;
-        let penalty = penalty.scale(weight(loss_weight, interval, multiply_by_interval))?.cast_like(latents)?;
+        let penalty = penalty.scale(self.weight())?.cast_like(latents)?;
         Ok(PathLength { penalty, mean_path_length: mean, path_lengths: lengths.detach() })
     }
 

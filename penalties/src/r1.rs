@@ -53,6 +53,11 @@ impl R1Options {
         Ok(self)
     }
 
+    /// λ, times the interval if so chosen.
+    pub(crate) fn weight(&self) -> f64 {
+        weight(self.loss_weight, self.interval, self.multiply_by_interval)
+    }
+
     /// Whether the penalty acts.
     pub(crate) fn due(&self, iteration: u64) -> bool {
         due(self.interval, iteration)
@@ -71,9 +76,7 @@ impl R1Options {
         check_mask(operation, &shape, mask)?;
         let gradient = inner_gradient(operation, critic, data, mask, self.loss_scale)?;
         let squares = gradient.unary(Unary::Square)?.sum(&self.norm_mode.axes(shape.len()), true)?;
-        masked_mean(&squares, mask, processes)?
-            .scale(weight(self.loss_weight, self.interval, self.multiply_by_interval))?
-            .cast_like(data)
+        masked_mean(&squares, mask, processes)?.scale(self.weight())?.cast_like(data)
     }
 }
 
@@ -138,6 +141,11 @@ impl R1GradientPenalty {
     /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
     pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
         R1GradientPenalty::new(R1Options { loss_scale, ..self.options })
+    }
+
+    /// The weight that is in the value: λ, times the interval with `multiply_by_interval`.
+    pub fn weight(&self) -> f64 {
+        self.options.weight()
     }
 
     /// Whether the penalty acts in this iteration.

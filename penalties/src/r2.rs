@@ -63,6 +63,11 @@ impl R2GradientPenalty {
         R2GradientPenalty::new(R1Options { loss_scale, ..self.options })
     }
 
+    /// The weight that is in the value: λ, times the interval with `multiply_by_interval`.
+    pub fn weight(&self) -> f64 {
+        self.options.weight()
+    }
+
     /// Whether the penalty acts in this iteration.
     pub fn is_due(&self, iteration: u64) -> bool {
         self.options.due(iteration)

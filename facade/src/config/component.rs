@@ -1,5 +1,6 @@
 //! A loss built from data, with its place in a training step.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use image_losses_core::{Error, Result};
@@ -72,7 +73,8 @@ impl Component {
                 common.insert(name.to_owned(), value);
             }
         }
-        let loss = entry.build_erased(Value::Object(options), path, context).map_err(|error| match error {
+        let drawing = BuildContext { draws: seed_at(context.draws, path), ..context.clone() };
+        let loss = entry.build_erased(Value::Object(options), path, &drawing).map_err(|error| match error {
             // A slip in a common field's name is as likely as in one of the loss's.
             Error::UnknownName { path: place, kind: "field", name, nearest: None } if place == join(path, &name) => {
                 unknown(place, "field", &name, COMPONENT_FIELDS)
@@ -210,7 +212,15 @@ impl Component {
         if !self.is_due(inputs)? {
             return Ok(Outcome::Skipped);
         }
-        let Some(data_info) = &self.data_info else { return self.loss.evaluate(inputs) };
+        self.loss.evaluate(&*self.pick(inputs)?)
+    }
+
+    /// The arguments among a training step's outputs; all of them where the configuration does not say.
+    pub(crate) fn pick<'s, 'a, 'g>(
+        &self,
+        inputs: &'s Inputs<'a, AnyTensor<'g>>,
+    ) -> Result<Cow<'s, Inputs<'a, AnyTensor<'g>>>> {
+        let Some(data_info) = &self.data_info else { return Ok(Cow::Borrowed(inputs)) };
         let mut picked = Inputs::picking();
         for argument in self.loss.arguments() {
             let given = data_info.get(argument.name).map(String::as_str);
@@ -222,7 +232,7 @@ impl Component {
                 None => return Err(self.missing(argument.name, output)),
             }
         }
-        self.loss.evaluate(&picked)
+        Ok(Cow::Owned(picked))
     }
 
     /// Evaluates the loss with arguments that the caller picked.
@@ -262,7 +272,13 @@ impl Component {
         Error::MissingInput { operation: self.type_name(), argument: output.to_owned(), hint }.at(&self.path)
     }
 
-    /// Takes over the value of a tensor that an evaluation carried ([`Outcome::Carrying`]).
+    /// The weight that is in one of the values, where the loss is evaluated with these arguments.
+    pub(crate) fn weight(&self, value: &str, picked: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
+        self.loss.weight(value, picked)
+    }
+
+    /// Takes over the value of a tensor that an evaluation carried ([`Outcome::Carrying`]). One that is not finite is not
+    /// remembered.
     ///
     /// # Errors
     /// As the loss says.
@@ -286,12 +302,13 @@ impl Component {
     pub fn restore(&mut self, state: Value) -> Result<()> {
         self.loss.restore(state).map_err(|error| error.at(&self.path))
     }
+}
 
-    /// λ, as far as the loss has one.
-    pub(crate) fn loss_weight(&self) -> f64 {
-        let options = self.loss.options().unwrap_or_default();
-        options.get("loss_weight").and_then(Value::as_f64).unwrap_or(1.0)
-    }
+/// The seed of the draws at a place: FNV-1a over the place's bytes, from the seed on.
+pub(crate) fn seed_at(seed: u64, place: &str) -> u64 {
+    place
+        .bytes()
+        .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Refuses an output that the training step does not offer, where it is known what it offers.

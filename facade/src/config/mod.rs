@@ -21,7 +21,7 @@ mod registry;
 mod schema;
 
 pub use component::Component;
-pub(crate) use component::check_offered;
+pub(crate) use component::{check_offered, seed_at};
 #[cfg(feature = "inventory")]
 pub use contribution::Contribution;
 pub use document::{Syntax, parse, read};

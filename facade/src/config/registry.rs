@@ -81,7 +81,8 @@ pub struct BuildContext {
     pub seeded: Option<u64>,
     /// The shapes of a network that is seeded and has many (CLIP), as the checkpoint would tell.
     pub architecture: Option<Value>,
-    /// The seed of random draws (a penalty's α, the noise of path lengths).
+    /// The seed of random draws (a penalty's α, the noise of path lengths). Each loss mixes its place in the document into
+    /// it: losses at different places draw independently, one at the same place draws the same again.
     pub draws: u64,
     /// The names of the outputs that the training step will offer: with it, a `data_info` that asks for another is
     /// refused when the loss is built.
@@ -112,11 +113,25 @@ pub trait Configurable: Debug + Clone + Send + Sync + 'static {
     /// # Errors
     /// [`Error::MissingInput`], shape errors.
     fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>>;
+    /// The weight that is in one of its values, by that name, where it is evaluated with these inputs: the value is the
+    /// weight times the value at weight 1. Reported beside the value.
+    ///
+    /// By default the option `loss_weight` where there is one, for a value that is part of the loss; 1 for one that is only
+    /// logged. A loss that weighs otherwise says so here.
+    ///
+    /// # Errors
+    /// [`Error::MissingInput`] for inputs that the loss cannot be evaluated with.
+    fn weight<T>(&self, value: &str, inputs: &Inputs<'_, T>) -> Result<f64> {
+        let _ = inputs;
+        let is_logged = Self::TERMS.iter().any(|(name, term)| *name == value && !term.contains("loss"));
+        Ok(if is_logged { 1.0 } else { loss_weight(&to_value(&self.options())?) })
+    }
     /// It acts when the iteration is a multiple of this: for a loss with an option `interval` of its own.
     fn interval(&self) -> u64 {
         1
     }
-    /// Takes over the value of a tensor that an evaluation carried.
+    /// Takes over the value of a tensor that an evaluation carried. A value that is not finite is no error, and is not
+    /// remembered: the state keeps its last finite value.
     ///
     /// # Errors
     /// As the loss says.
@@ -147,6 +162,7 @@ pub(crate) trait ErasedLoss: Debug + Send + Sync {
     fn terms(&self) -> &'static [(&'static str, &'static str)];
     fn options(&self) -> Result<Value>;
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>>;
+    fn weight(&self, value: &str, inputs: &Inputs<'_, AnyTensor<'_>>) -> Result<f64>;
     fn interval(&self) -> u64;
     fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()>;
     fn state(&self) -> Result<Value>;
@@ -167,6 +183,9 @@ impl<L: Configurable> ErasedLoss for L {
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
         Configurable::evaluate(self, inputs)
     }
+    fn weight(&self, value: &str, inputs: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
+        Configurable::weight(self, value, inputs)
+    }
     fn interval(&self) -> u64 {
         Configurable::interval(self)
     }
@@ -182,6 +201,11 @@ impl<L: Configurable> ErasedLoss for L {
     fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
         Box::new(self.clone())
     }
+}
+
+/// The option `loss_weight`, 1 where there is none.
+pub(crate) fn loss_weight(options: &Value) -> f64 {
+    options.get("loss_weight").and_then(Value::as_f64).unwrap_or(1.0)
 }
 
 /// A structure as data.
@@ -240,7 +264,8 @@ impl Entry {
     {
         Entry::new(L::NAME, fields_of::<O>(), |value, path, _| {
             let names = L::INPUTS.map(|input| input.name);
-            Adapter::<L, O, K>::build(value, path, L::NAME, names, Some("weight"))
+            let loss_weight = |loss: &L| Ok(loss.reducer().loss_weight);
+            Adapter::<L, O, K>::build(value, path, L::NAME, names, Some("weight"), loss_weight)
         })
     }
 
@@ -307,7 +332,8 @@ impl Entry {
         O: Serialize + DeserializeOwned + 'static,
     {
         Entry::new(L::NAME, fields_of::<O>(), |value, path, _| {
-            Adapter::<L, O, K>::build(value, path, L::NAME, L::INPUTS, L::WEIGHT)
+            let loss_weight = |loss: &L| Ok(loss_weight(&to_value::<O>(&loss.clone().into())?));
+            Adapter::<L, O, K>::build(value, path, L::NAME, L::INPUTS, L::WEIGHT, loss_weight)
         })
     }
 
@@ -386,6 +412,8 @@ struct Adapter<L, O, const K: usize> {
     name: &'static str,
     inputs: [&'static str; K],
     weight: Option<&'static str>,
+    /// λ of the loss.
+    loss_weight: fn(&L) -> Result<f64>,
     options: PhantomData<fn() -> O>,
 }
 
@@ -400,10 +428,11 @@ where
         name: &'static str,
         inputs: [&'static str; K],
         weight: Option<&'static str>,
+        loss_weight: fn(&L) -> Result<f64>,
     ) -> Result<Box<dyn ErasedLoss>> {
         let options = read_options::<O>(value, path)?;
         let loss = L::try_from(options).map_err(|error| error.at(path))?;
-        Ok(Box::new(Adapter { loss, name, inputs, weight, options: PhantomData }))
+        Ok(Box::new(Adapter { loss, name, inputs, weight, loss_weight, options: PhantomData }))
     }
 }
 
@@ -430,6 +459,9 @@ where
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
         call(&self.loss, self.name, self.inputs, self.weight, inputs)
     }
+    fn weight(&self, _: &str, _: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
+        (self.loss_weight)(&self.loss)
+    }
     fn interval(&self) -> u64 {
         1
     }
@@ -443,8 +475,8 @@ where
         Ok(())
     }
     fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
-        let Adapter { ref loss, name, inputs, weight, .. } = *self;
-        Box::new(Adapter::<L, O, K> { loss: loss.clone(), name, inputs, weight, options: PhantomData })
+        let Adapter { ref loss, name, inputs, weight, loss_weight, .. } = *self;
+        Box::new(Adapter::<L, O, K> { loss: loss.clone(), name, inputs, weight, loss_weight, options: PhantomData })
     }
 }
 
@@ -500,6 +532,9 @@ impl<P: Pointwise<K> + Serialize, const K: usize> ErasedLoss for FunctionLoss<P,
     }
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
         call(self, self.name, self.inputs, Some("weight"), inputs)
+    }
+    fn weight(&self, _: &str, _: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
+        Ok(self.options.loss_weight)
     }
     fn interval(&self) -> u64 {
         1

@@ -38,18 +38,19 @@
 mod models;
 mod report;
 
+use std::borrow::Cow;
+
 use image_losses_core::{Error, Result, Tensor};
-#[cfg(feature = "schema")]
-use serde_json::json;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 pub use models::{CycleGanConfig, Model, Pix2PixConfig, StyleGan2Config, WganGpConfig};
 pub(crate) use report::Carried;
 pub use report::{Report, Step, StepTerm, Term};
 
 use crate::AnyTensor;
-use crate::config::fields::{join, refuse, unknown};
-use crate::config::{Argument, BuildContext, Component, Inputs, Item, Kind, Registry, check_offered};
+use crate::config::fields::{join, read_options, refuse, unknown};
+use crate::config::{Argument, BuildContext, Component, Inputs, Item, Kind, Registry, check_offered, seed_at};
 
 /// Whose step it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,8 +86,6 @@ struct Part {
     sources: Option<Vec<(&'static str, Source)>>,
     /// Multiplies what the loss gives.
     factor: f64,
-    /// λ and the factor, for the report.
-    weight: f64,
     /// It may share its name with others.
     shares: bool,
 }
@@ -141,6 +140,8 @@ pub struct Need {
 #[derive(Clone, Debug)]
 pub struct Objective {
     losses: Vec<Component>,
+    /// The place of each loss in the objective, under which its state is saved. No two are equal.
+    places: Vec<String>,
     parts: Vec<Part>,
     notes: Vec<Note>,
     value: Value,
@@ -294,12 +295,15 @@ impl Objective {
     /// Takes the values of a step's [`tensors`](Step::tensors): the losses remember what they carried, and the report
     /// is complete.
     ///
+    /// A value that is not finite is reported ([`Report::first_not_finite`]) and not remembered: the losses keep their last
+    /// finite values.
+    ///
     /// # Errors
     /// As [`Step::report`], and the losses' own.
     pub fn finish(&mut self, step: &Step<'_>, values: &[Vec<f64>]) -> Result<Report> {
         let report = step.report(values)?;
         let carried = &values[values.len() - step.state.len()..];
-        for (Carried { loss, name, value }, values) in step.state.iter().zip(carried) {
+        for (Carried { loss, name, value, .. }, values) in step.state.iter().zip(carried) {
             if let Some(loss) = self.losses.get_mut(*loss) {
                 loss.remember(name, values, &value.shape())?;
             }
@@ -307,31 +311,72 @@ impl Objective {
         Ok(report)
     }
 
-    /// What the losses remember, to be saved with a training's checkpoint.
+    /// What the losses remember, to be saved with a training's checkpoint: `{place: {"type": …, "state": …}}`, with an
+    /// entry for each loss that remembers something.
+    ///
+    /// The place is that of the loss in the objective's own document (`gan_loss`, `disc_auxiliary_loss.0`, a key of a sum),
+    /// or the name of the term that a model's `loss_config` gives it (`loss_path_regular`). The `type` is the loss's; the
+    /// `state` is its [`Component::state`].
     ///
     /// # Errors
     /// [`Error::Config`] where it cannot be serialised.
     pub fn state(&self) -> Result<Value> {
-        self.losses.iter().map(Component::state).collect::<Result<_>>().map(Value::Array)
+        let mut states = Map::new();
+        for (loss, place) in self.losses.iter().zip(&self.places) {
+            let state = loss.state()?;
+            if !state.is_null() {
+                states.insert(place.clone(), json!({"type": loss.type_name(), "state": state}));
+            }
+        }
+        Ok(Value::Object(states))
     }
 
-    /// Goes on from a saved [`state`](Objective::state) of an objective of the same configuration.
+    /// Goes on from a saved [`state`](Objective::state) of an objective of the same configuration. Where that fails, the
+    /// objective stays as it was.
     ///
     /// # Errors
-    /// [`Error::Config`] where it is none.
+    /// [`Error::Config`] where it is none, or another objective's: with a loss at another place, of another type, one more
+    /// or one less; with the place.
     pub fn restore(&mut self, state: Value) -> Result<()> {
-        match state {
-            Value::Array(states) if states.len() == self.losses.len() => {
-                for (loss, state) in self.losses.iter_mut().zip(states) {
-                    if !state.is_null() {
-                        loss.restore(state)?;
-                    }
+        let Value::Object(mut states) = state else {
+            return Err(refuse("state", "the state of an objective is a mapping {place: {type, state}}"));
+        };
+        let mut restored = Vec::new();
+        for (index, (loss, place)) in self.losses.iter().zip(&self.places).enumerate() {
+            let (name, path) = (loss.type_name(), join("state", place));
+            let Some(saved) = states.shift_remove(place) else {
+                if loss.state()?.is_null() {
+                    continue;
                 }
-                Ok(())
+                let message = format!("it is of another objective: there is none of the {name} at this place");
+                return Err(refuse(&path, message));
+            };
+            let Saved { name: saved_name, state } = read_options(saved, &path)?;
+            if saved_name != name {
+                return Err(refuse(&path, format!("it is of another objective: of {saved_name}, expected of {name}")));
             }
-            _ => Err(refuse("state", format!("the state of this objective is a list of {}", self.losses.len()))),
+            let mut loss = loss.clone();
+            loss.restore(state).map_err(|error| error.at(path))?;
+            restored.push((index, loss));
         }
+        if let Some(place) = states.keys().next() {
+            let message = "it is of another objective: this one has no loss at this place";
+            return Err(refuse(&join("state", place), message));
+        }
+        for (index, loss) in restored {
+            self.losses[index] = loss;
+        }
+        Ok(())
     }
+}
+
+/// What a loss remembers, in an objective's state.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    #[serde(rename = "type")]
+    name: String,
+    state: Value,
 }
 
 impl Part {
@@ -383,8 +428,8 @@ impl Part {
             step.skipped.extend(loss.term_names(self.name.as_deref()));
             return Ok(());
         }
-        let outcome = match &self.sources {
-            None => loss.evaluate(outputs),
+        let picked = match &self.sources {
+            None => loss.pick(outputs)?,
             Some(sources) => {
                 let mut picked = Inputs::picking();
                 for (argument, source) in sources {
@@ -399,9 +444,10 @@ impl Part {
                     };
                     picked.insert(*argument, item);
                 }
-                loss.evaluate_picked(&picked)
+                Cow::Owned(picked)
             }
         };
+        let outcome = loss.evaluate_picked(&picked);
         let (values, state) = outcome.map_err(|error| placed(error, loss))?.into_parts();
         for (value_name, value) in values {
             let name = loss.term_name(self.name.as_deref(), value_name);
@@ -411,10 +457,13 @@ impl Part {
                 value = value.scale(self.factor)?;
             }
             let counts = name.contains("loss");
-            let weight = if counts { self.weight } else { 1.0 };
+            let weight = self.factor * loss.weight(value_name, &picked).map_err(|error| placed(error, loss))?;
             step.terms.push(StepTerm { name, weight, value, counts });
         }
-        step.state.extend(state.into_iter().map(|(name, value)| Carried { loss: self.loss, name, value }));
+        let term = loss.term_names(self.name.as_deref()).into_iter().next().unwrap_or_default();
+        let carried =
+            state.into_iter().map(|(name, value)| Carried { loss: self.loss, term: term.clone(), name, value });
+        step.state.extend(carried);
         Ok(())
     }
 }
@@ -433,12 +482,13 @@ struct Builder<'a> {
     context: &'a BuildContext,
     path: String,
     losses: Vec<Component>,
+    places: Vec<String>,
     parts: Vec<Part>,
 }
 
 impl<'a> Builder<'a> {
     fn new(registry: &'a Registry, path: &str, context: &'a BuildContext) -> Self {
-        Builder { registry, context, path: path.to_owned(), losses: Vec::new(), parts: Vec::new() }
+        Builder { registry, context, path: path.to_owned(), losses: Vec::new(), places: Vec::new(), parts: Vec::new() }
     }
 
     fn path(&self) -> &str {
@@ -449,16 +499,15 @@ impl<'a> Builder<'a> {
     fn configured(&mut self, side: Side, loss: &Value, place: String, name: Option<&str>) -> Result<Value> {
         let loss = self.registry.build(loss, &place, self.context)?;
         let value = loss.to_value()?;
-        let (weight, shares) = (loss.loss_weight(), loss.is_named());
-        let name = name.map(str::to_owned);
-        let part = Part { side, loss: self.losses.len(), name, sources: None, factor: 1.0, weight, shares };
+        let (name, shares) = (name.map(str::to_owned), loss.is_named());
+        let part = Part { side, loss: self.losses.len(), name, sources: None, factor: 1.0, shares };
         if loss.data_info().is_none() {
             // Nothing says what it takes but its arguments' names.
             for need in part.needs(&loss).iter().filter(|need| need.required) {
                 check_offered(&place, &need.output, self.context)?;
             }
         }
-        self.losses.push(loss);
+        self.hold(loss, self.relative(&place).to_owned());
         self.parts.push(part);
         Ok(value)
     }
@@ -472,9 +521,26 @@ impl<'a> Builder<'a> {
         sources: Vec<(&'static str, Source)>,
         factor: f64,
     ) -> Result<()> {
-        let loss = self.registry.build(loss, &self.path, self.context)?;
-        self.losses.push(loss);
+        // The losses of a `loss_config` share their path: their terms' names are their places.
+        let numbered = (1..).map(|number: usize| join(name, &number.to_string()));
+        let mut places = std::iter::once(name.to_owned()).chain(numbered);
+        let place = places.find(|place| !self.places.contains(place)).unwrap_or_default();
+        let context = BuildContext { draws: seed_at(self.context.draws, &place), ..self.context.clone() };
+        let loss = self.registry.build(loss, &self.path, &context)?;
+        self.hold(loss, place);
         self.push(side, name, sources, factor)
+    }
+
+    /// Adds a loss with its place in the objective.
+    fn hold(&mut self, loss: Component, place: String) {
+        self.losses.push(loss);
+        self.places.push(place);
+    }
+
+    /// A place in the objective's own document, of one in the whole.
+    fn relative<'p>(&self, place: &'p str) -> &'p str {
+        let below = place.strip_prefix(self.path.as_str()).and_then(|below| below.strip_prefix('.'));
+        if self.path.is_empty() { place } else { below.unwrap_or(place) }
     }
 
     /// A part of the last loss.
@@ -485,11 +551,8 @@ impl<'a> Builder<'a> {
                 check_offered(loss.path(), name, self.context)?;
             }
         }
-        // λ of a `GANLoss` is the generator's alone.
-        let whole = side != Side::Discriminator || !sources.iter().any(|(argument, _)| *argument == "is_disc");
-        let weight = if whole { loss.loss_weight() * factor } else { factor };
         let (loss, name) = (self.losses.len() - 1, Some(name.to_owned()));
-        self.parts.push(Part { side, loss, name, sources: Some(sources), factor, weight, shares: true });
+        self.parts.push(Part { side, loss, name, sources: Some(sources), factor, shares: true });
         Ok(())
     }
 
@@ -543,7 +606,9 @@ impl<'a> Builder<'a> {
             let message = "a `gan_loss` takes `input`, `target_is_real` and `is_disc`, or `fake`, `real` and `model`";
             return Err(refuse(place, message));
         }
-        self.losses.push(loss);
+        // A model's own `gan_loss` stands nowhere in its document.
+        let place = if place == self.path { "gan_loss" } else { self.relative(place) };
+        self.hold(loss, place.to_owned());
         for (side, name, sources) in parts {
             self.push(side, name, sources, 1.0)?;
         }
@@ -551,7 +616,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self, value: Value) -> Objective {
-        let Builder { losses, parts, .. } = self;
+        let Builder { losses, places, parts, .. } = self;
         let mut notes = Vec::new();
         let mut named: Vec<(Side, String, Vec<&Part>)> = Vec::new();
         for part in &parts {
@@ -572,7 +637,7 @@ impl<'a> Builder<'a> {
                 notes.push(Note::SharedName { name, paths });
             }
         }
-        Objective { losses, parts, notes, value }
+        Objective { losses, places, parts, notes, value }
     }
 }
 

@@ -25,7 +25,7 @@ pub struct Step<'g> {
 pub struct StepTerm<'g> {
     /// The term's name.
     pub name: String,
-    /// The weight that is in the value.
+    /// The weight that is in the value, as the loss says: the value is the weight times the value at weight 1.
     pub weight: f64,
     /// The value, one element; a map's is its mean.
     pub value: AnyTensor<'g>,
@@ -37,6 +37,8 @@ pub struct StepTerm<'g> {
 #[derive(Clone, Debug)]
 pub(crate) struct Carried<'g> {
     pub(crate) loss: usize,
+    /// The name of the loss's term.
+    pub(crate) term: String,
     pub(crate) name: &'static str,
     pub(crate) value: AnyTensor<'g>,
 }
@@ -88,6 +90,7 @@ impl<'g> Step<'g> {
                 return Err(Error::Length { operation: "report", shape: tensor.shape(), expected, got });
             }
         }
+        let carried = &values[values.len() - self.state.len()..];
         let mut numbers = values.iter().map(|values| values.first().copied().unwrap_or(0.0));
         let total = self.total.as_ref().and_then(|_| numbers.next()).unwrap_or(0.0);
         let mut terms: Vec<Term> = Vec::new();
@@ -107,6 +110,11 @@ impl<'g> Step<'g> {
                 }
             }
         }
+        for (part, values) in self.state.iter().zip(carried) {
+            if values.iter().any(|value| !value.is_finite()) {
+                first_not_finite.get_or_insert_with(|| part.term.clone());
+            }
+        }
         if !total.is_finite() {
             first_not_finite.get_or_insert_with(|| "total".to_owned());
         }
@@ -123,8 +131,8 @@ pub struct Report {
     pub terms: Vec<Term>,
     /// The terms that their interval skipped.
     pub skipped: Vec<String>,
-    /// The first term with a value that is not finite: where the trouble began. `total` where each term is finite, and
-    /// their sum is not.
+    /// The first term with a value that is not finite: where the trouble began. Else the first term of a loss that was to
+    /// remember a value that is not finite; else `total` where each term is finite, and their sum is not.
     pub first_not_finite: Option<String>,
 }
 

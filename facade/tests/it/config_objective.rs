@@ -237,7 +237,10 @@ fn the_stylegan2_objective_is_its_parts_over_40_iterations() {
     }
     assert_eq!(acted, [3, 10]);
     assert!(state.mean_path_length > 0.0);
-    assert_eq!(objective.state().unwrap()[2]["mean_path_length"], state.mean_path_length);
+    let saved = objective.state().unwrap();
+    assert_eq!(saved.as_object().unwrap().keys().collect::<Vec<_>>(), ["loss_path_regular"]);
+    assert_eq!(saved["loss_path_regular"]["type"], "GeneratorPathRegularizerComps");
+    assert_eq!(saved["loss_path_regular"]["state"]["mean_path_length"], state.mean_path_length);
 }
 
 /// A row of numbers as an image tensor.
@@ -316,6 +319,206 @@ fn the_first_term_that_is_not_finite_is_named() {
     assert_eq!(first(f64::MAX, f64::MAX), Some("total".to_owned()));
 }
 
+/// Saves the objective's state as text, builds the objective again and loads it.
+fn reloaded(objective: &Objective) -> Objective {
+    let text = serde_json::to_string(&objective.state().unwrap()).unwrap();
+    let mut again = gan(objective.to_value().clone()).unwrap();
+    again.restore(serde_json::from_str(&text).unwrap()).unwrap();
+    again
+}
+
+#[test]
+fn lecam_reports_what_is_not_finite_and_remembers_the_last_finite_means() {
+    let document = json!({"loss_lecam": {"type": "LeCamLoss", "decay": 0.5}});
+    let mut objective = gan(document).unwrap();
+    let outputs = |fake: f64, real: f64| Inputs::new().tensor("fake", row(&[fake])).tensor("real", row(&[real]));
+    // The first call has no value yet; the mean that is not finite is reported all the same.
+    let report = eager(&mut objective, Side::Only, &outputs(f64::NAN, 2.0));
+    assert_eq!((report.terms.len(), report.first_not_finite.as_deref()), (0, Some("loss_lecam")));
+    eager(&mut objective, Side::Only, &outputs(4.0, 2.0));
+    for overflow in [f64::NAN, f64::INFINITY] {
+        let report = eager(&mut objective, Side::Only, &outputs(overflow, 2.0));
+        assert!(!report.total.is_finite());
+        assert_eq!(report.first_not_finite.as_deref(), Some("loss_lecam"));
+        objective = reloaded(&objective);
+    }
+    let report = eager(&mut objective, Side::Only, &outputs(3.0, 5.0));
+    // α_real = 2, α_fake = 4.
+    assert_eq!((report.total, report.first_not_finite), (1.0 + 1.0, None));
+}
+
+#[test]
+fn pools_report_predictions_that_are_not_finite_and_do_not_remember_them() {
+    let document = json!({"gan_loss": {"type": "AdvLoss", "loss_type": "ragan-ls"}});
+    let mut objective = gan(document).unwrap();
+    let critic = network(|x: &AnyTensor<'static>| Ok(x.clone()));
+    let outputs = |fake: &[f64], real: &[f64]| {
+        Inputs::new().tensor("fake_imgs", row(fake)).tensor("real_imgs", row(real)).network("disc", &critic)
+    };
+    for overflow in [f64::NAN, f64::INFINITY] {
+        let report = eager(&mut objective, Side::Discriminator, &outputs(&[overflow, 1.0], &[3.0, 3.0]));
+        assert_eq!(report.first_not_finite.as_deref(), Some("loss_disc"));
+        objective = reloaded(&objective);
+    }
+    // m_f = 1, m_r = 3: ½((3 − 1 + 1)² + (0 − 3 − 1)²).
+    let report = eager(&mut objective, Side::Generator, &outputs(&[0.0], &[3.0]));
+    assert_eq!((report.total, report.first_not_finite), (12.5, None));
+}
+
+#[test]
+fn the_mean_path_length_survives_an_overflow() {
+    let document = json!({"loss_path": {"type": "GeneratorPathRegularizerComps", "decay": 0.5}});
+    let mut objective = gan(document).unwrap();
+    // image = s·(w₁ + w₂), noise 1: the length is √2·s, moved halfway.
+    let step = |objective: &mut Objective, slope: f64| {
+        run(|session| {
+            let generator = network(|w: &Any<'_>| w.sum_all()?.scale(slope)?.reshape(&[1, 1, 1, 1]));
+            let outputs = Inputs::new()
+                .tensor("latents", session.input(vec![0.5f64, -1.0], &[1, 1, 2])?.into())
+                .tensor("noise", session.input(vec![1.0f64], &[1, 1, 1, 1])?.into())
+                .network("generator", &generator);
+            let step = objective.evaluate(Side::Only, &outputs)?;
+            let values = Any::evaluate(session, &step.tensors())?;
+            objective.finish(&step, &values)
+        })
+        .unwrap()
+    };
+    let near = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-12;
+    let report = step(&mut objective, 2.0);
+    assert!(near(report.term("mean_path_length"), 2f64.sqrt()) && near(report.term("loss_path"), 2.0), "{report}");
+    for overflow in [f64::INFINITY, f64::NAN] {
+        let report = step(&mut objective, overflow);
+        assert_eq!(report.first_not_finite.as_deref(), Some("loss_path"));
+        objective = reloaded(&objective);
+    }
+    // Half way from √2 to 2√2 again.
+    let report = step(&mut objective, 2.0);
+    assert!(near(report.term("mean_path_length"), 1.5 * 2f64.sqrt()), "{report}");
+    assert_eq!(report.first_not_finite, None);
+}
+
+#[test]
+fn losses_at_different_places_draw_differently() {
+    let penalty = json!({"type": "GradientPenaltyLossComps", "data_info": {
+        "discriminator": "disc", "real_data": "real_imgs", "fake_data": "fake_imgs"}});
+    let values = |document: Value, draws: u64| {
+        let context = BuildContext { draws, ..BuildContext::default() };
+        let mut objective = Objective::build(&Registry::standard(), &document, "losses", &context).unwrap();
+        run(|session| {
+            // The norm of the gradient at x is 2x: the penalty says where α was.
+            let critic = network(|x: &Any<'_>| x.mul(x));
+            let tensor = |value: f64| session.input(vec![value], &[1, 1, 1, 1]).map(Any::from);
+            let outputs = Inputs::new()
+                .tensor("disc_pred_fake", tensor(0.0)?)
+                .tensor("disc_pred_real", tensor(0.0)?)
+                .tensor("real_imgs", tensor(2.0)?)
+                .tensor("fake_imgs", tensor(1.0)?)
+                .network("disc", &critic);
+            let side = if document.get("gan_loss").is_some() { Side::Discriminator } else { Side::Only };
+            let step = objective.evaluate(side, &outputs)?;
+            let wanted: Vec<&Any<'_>> =
+                step.terms().iter().filter(|t| t.name.contains("gp")).map(|t| &t.value).collect();
+            Ok::<_, Error>(Any::evaluate(session, &wanted)?.concat())
+        })
+        .unwrap()
+    };
+    let vanilla = json!({"type": "GANLoss", "gan_type": "vanilla"});
+    for document in [
+        json!({"gan_loss": vanilla, "disc_auxiliary_loss": [penalty, penalty, penalty]}),
+        json!({"loss_gp": penalty, "loss_gp_2": penalty, "other_gp_loss": penalty}),
+        json!([penalty, penalty, penalty]),
+    ] {
+        let (drawn, other) = (values(document.clone(), 1), values(document.clone(), 2));
+        let all: Vec<f64> = drawn.iter().chain(&other).copied().collect();
+        assert_eq!(all.len(), 6);
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| a != b), "{all:?}");
+        }
+        // The same document and seed, the same draws.
+        assert_eq!(values(document, 1), drawn);
+    }
+}
+
+#[test]
+fn a_state_is_restored_by_place_and_that_of_another_objective_is_refused() {
+    let lecam = json!({"type": "LeCamLoss"});
+    let penalty = json!({"type": "GradientPenaltyLoss"});
+    let pixel = json!({"type": "L1Loss"});
+    let mut objective = gan(json!({"a": lecam, "p": pixel, "b": lecam})).unwrap();
+    let saved = json!({
+        "a": {"type": "LeCamLoss", "state": {"real": 1.0, "fake": 2.0}},
+        "b": {"type": "LeCamLoss", "state": {"real": 3.0, "fake": 4.0}},
+    });
+    objective.restore(saved.clone()).unwrap();
+    assert_eq!(objective.state().unwrap(), saved);
+    // The same losses in another order: each finds its own.
+    let mut turned = gan(json!({"b": lecam, "a": lecam})).unwrap();
+    turned.restore(saved.clone()).unwrap();
+    assert_eq!(turned.state().unwrap(), saved);
+
+    let place = |error: Error, expected: &str, words: &str| {
+        assert!(matches!(&error, Error::Config { path, .. } if path == expected), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    let another = "another objective";
+    let refused = |document: Value, state: Value| {
+        let mut objective = gan(document).unwrap();
+        let before = objective.state().unwrap();
+        let error = objective.restore(state).unwrap_err();
+        assert_eq!(objective.state().unwrap(), before, "a refused state changes nothing");
+        error
+    };
+    place(refused(json!({"a": lecam}), saved.clone()), "state.b", another);
+    place(refused(json!({"a": lecam, "b": lecam, "c": penalty}), saved.clone()), "state.c", another);
+    place(refused(json!({"a": lecam, "b": penalty}), saved.clone()), "state.b", another);
+    place(refused(json!({"b": penalty, "a": lecam}), saved.clone()), "state.b", another);
+    place(refused(json!({"a": lecam, "b": pixel}), saved.clone()), "state.b", another);
+    place(refused(json!({"a": lecam}), json!([{"real": 1.0, "fake": 2.0}])), "state", "mapping");
+    let error = refused(json!({"a": lecam}), json!({"a": {"type": "LeCamLoss", "state": {}, "x": 1}}));
+    assert!(matches!(&error, Error::UnknownName { path, .. } if path == "state.a.x"), "{error}");
+    let error = refused(json!({"a": lecam}), json!({"a": {"type": "LeCamLoss", "state": {"real": "x"}}}));
+    assert!(error.to_string().contains("state.a"), "{error}");
+
+    // Places are those in the objective's own document, wherever that lies in the whole.
+    let document =
+        json!({"gan_loss": {"type": "AdvLoss", "loss_type": "ragan"}, "disc_auxiliary_loss": [lecam, penalty]});
+    let build =
+        |path: &str| Objective::build(&Registry::standard(), &document, path, &BuildContext::default()).unwrap();
+    let state = build("model.loss_config").state().unwrap();
+    let places: Vec<&String> = state.as_object().unwrap().keys().collect();
+    assert_eq!(places, ["gan_loss", "disc_auxiliary_loss.0", "disc_auxiliary_loss.1"]);
+    build("").restore(state).unwrap();
+    let mut dotted =
+        Objective::build(&Registry::standard(), &json!({".a": lecam, "a": lecam}), "", &BuildContext::default());
+    let state = dotted.as_mut().unwrap().state().unwrap();
+    assert_eq!(state.as_object().unwrap().len(), 2);
+    dotted.unwrap().restore(state).unwrap();
+}
+
+#[test]
+fn a_norm_that_would_be_ignored_is_refused() {
+    let call = |options: Value| {
+        let mut document = json!({"type": "GradientPenaltyLossComps"});
+        document.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let mut loss = Registry::standard().build(&document, "loss", &BuildContext::default()).unwrap();
+        run(|session| {
+            let critic = network(|x: &Any<'_>| Ok(x.clone()));
+            let tensor = || session.input(vec![1.0f64, 2.0], &[1, 2]).map(Any::from);
+            let inputs = Inputs::new()
+                .tensor("real_data", tensor()?)
+                .tensor("fake_data", tensor()?)
+                .network("discriminator", &critic);
+            loss.evaluate(&inputs).map(|_| ())
+        })
+    };
+    let picking = json!({"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"});
+    call(json!({})).unwrap();
+    call(json!({"norm_mode": "pixel"})).unwrap();
+    call(json!({"norm_mode": "HWC", "data_info": picking})).unwrap();
+    let error = call(json!({"norm_mode": "HWC"})).unwrap_err();
+    assert!(matches!(error, Error::InvalidOption { option: "norm_mode", .. }), "{error}");
+}
+
 #[test]
 fn the_other_models_are_their_terms() {
     let numbers = |model: Value, side: Side, outputs: &Inputs<'_, AnyTensor<'static>>| {
@@ -360,6 +563,7 @@ fn the_other_models_are_their_terms() {
     let cycle =
         json!({"type": "CycleGAN", "reachable_domains": ["photo", "mask"], "loss_config": {"id_loss_weight": 0.5}});
     let report = numbers(cycle.clone(), Side::Discriminator, &outputs);
+    assert!(report.terms.iter().all(|term| term.weights == [0.5, 0.5]), "{report}");
     assert_eq!((report.term("loss_gan_d_photo"), report.term("loss_gan_d_mask")), (Some(2.5), Some(4.0)));
     let report = numbers(cycle, Side::Generator, &outputs);
     assert_eq!((report.term("cycle_loss"), report.term("id_loss"), report.total), (Some(30.0), Some(2.5), 34.5));

@@ -19,6 +19,7 @@ use image_losses::AnyTensor;
 use image_losses::autograd::{Session, run};
 use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry, network};
 use image_losses::core::{Result, Tensor, Unary};
+use image_losses::objective::{Objective, Side};
 use image_losses::penalties::{Communicator, Processes};
 use serde_json::{Value, json};
 
@@ -54,7 +55,7 @@ fn table() -> Vec<(&'static str, Value, Value)> {
         ("DiscShiftLoss", json!({}), json!({"loss_weight": 2.0})),
         ("DiscShiftLossComps", json!({}), json!({"loss_weight": 2.0})),
         ("GradientPenaltyLoss", json!({}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
-        // Called directly the component computes the pixel norm, as MMagic's does: `norm_mode` acts with `data_info`.
+        // Without `data_info` the component refuses another `norm_mode` than the default.
         ("GradientPenaltyLossComps", json!({"data_info": {"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"}}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
         ("R1GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
         ("R2GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
@@ -136,21 +137,31 @@ impl Communicator for Pair {
 type Results = Vec<(String, Vec<usize>, Vec<f64>)>;
 
 fn results(loss: &mut Component) -> Result<Results> {
-    let image = if HEAVY.contains(&loss.type_name()) { small(loss.type_name()) } else { 4 };
     if HEAVY.contains(&loss.type_name()) {
         let make = |seed: usize, shape: &[usize]| {
             let values: Vec<f32> = numbers(shape.iter().product(), seed).iter().map(|&v| v as f32).collect();
             let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), values).unwrap();
             Ok(AnyTensor::from(image_losses::ndarray::NdTensor::new(array)))
         };
-        let inputs = world(make, image)?;
+        let inputs = world(make, small(loss.type_name()))?;
         let read = |tensors: &[&AnyTensor<'_>]| tensors.iter().map(|tensor| tensor.values()).collect();
         return evaluate(loss, inputs, 1, &read);
     }
-    run(|session| on_session(session, loss, image))
+    run(|session| on_session(session, loss))
 }
 
-fn on_session<'g>(session: &Session<'g, f64>, loss: &mut Component, image: usize) -> Result<Results> {
+fn on_session<'g>(session: &Session<'g, f64>, loss: &mut Component) -> Result<Results> {
+    with_world(session, |inputs| {
+        let read = |tensors: &[&AnyTensor<'g>]| AnyTensor::evaluate(session, tensors);
+        evaluate(loss, inputs.clone(), 3, &read)
+    })
+}
+
+/// Inputs for every argument there is, on a graph.
+fn with_world<'g, R>(
+    session: &Session<'g, f64>,
+    body: impl FnOnce(&mut Inputs<'_, AnyTensor<'g>>) -> Result<R>,
+) -> Result<R> {
     let make =
         |seed: usize, shape: &[usize]| session.input(numbers(shape.iter().product(), seed), shape).map(AnyTensor::from);
     // The two factors cancel, unless a loss scale overflows between them.
@@ -164,20 +175,13 @@ fn on_session<'g>(session: &Session<'g, f64>, loss: &mut Component, image: usize
         Ok(session.evaluate(&[x])?[0][0])
     };
     let processes = Processes { communicator: &Pair, read: &read_one };
-    let mut inputs = world(make, image)?;
+    let mut inputs = world(make, 4)?;
     for name in ["discriminator", "net"] {
         inputs.insert(name, Item::Network(&critic));
     }
     inputs.insert("generator", Item::Network(&generator));
     inputs.insert("processes", Item::Processes(processes));
-    let read = |tensors: &[&AnyTensor<'g>]| {
-        let nodes: Vec<_> = tensors
-            .iter()
-            .map(|tensor| if let AnyTensor::AgF64(node) = tensor { node } else { unreachable!() })
-            .collect();
-        session.evaluate(&nodes)
-    };
-    evaluate(loss, inputs, 3, &read)
+    body(&mut inputs)
 }
 
 /// The extent of images that a network takes.
@@ -271,6 +275,96 @@ fn evaluate<'g>(
         }
     }
     Ok(all)
+}
+
+/// What the report says of a loss, called twice in each of its roles: the values with their weights.
+fn reported(name: &str, term: &str, options: &Value) -> Vec<(String, f64, f64)> {
+    let document = json!({term: document(name, options)});
+    let mut objective = Objective::sum(&Registry::standard(), &document, "losses", &context(name)).unwrap();
+    let takes = |argument: &str| objective.needs(Side::Only).iter().any(|need| need.output == argument);
+    // Whether the target is real, whether it is the discriminator's step.
+    let roles = [(true, true), (true, false), (false, true), (false, false)];
+    let roles = if takes("is_disc") {
+        &roles[..]
+    } else if takes("model") {
+        &roles[..2]
+    } else {
+        &roles[..1]
+    };
+    let mut all = Vec::new();
+    if HEAVY.contains(&name) {
+        let make = |seed: usize, shape: &[usize]| {
+            let values: Vec<f32> = numbers(shape.iter().product(), seed).iter().map(|&v| v as f32).collect();
+            let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), values).unwrap();
+            Ok(AnyTensor::from(image_losses::ndarray::NdTensor::new(array)))
+        };
+        let inputs = world(make, small(name)).unwrap();
+        let evaluated = objective.evaluate(Side::Only, &inputs).unwrap();
+        let report = objective.finish(&evaluated, &evaluated.values().unwrap()).unwrap();
+        all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
+        return all;
+    }
+    run(|session| {
+        with_world(session, |inputs| {
+            for _ in 0..2 {
+                for &(real, disc) in roles {
+                    inputs.insert("target_is_real", Item::Flag(real));
+                    inputs.insert("is_disc", Item::Flag(disc));
+                    inputs.insert("model", Item::Text(if disc { "discriminator" } else { "generator" }.into()));
+                    let evaluated = objective.evaluate(Side::Only, inputs)?;
+                    let values = AnyTensor::evaluate(session, &evaluated.tensors())?;
+                    let report = objective.finish(&evaluated, &values)?;
+                    all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
+                }
+            }
+            Ok(())
+        })
+    })
+    .unwrap_or_else(|error| panic!("{name}: {error}"));
+    all
+}
+
+#[test]
+fn every_value_is_its_reported_weight_times_the_value_at_weight_1() {
+    const WEIGHTS: [&str; 3] = ["loss_weight", "perceptual_weight", "style_weight"];
+    for (name, base, alternatives) in table() {
+        let heavy = HEAVY.contains(&name);
+        let mut documents = vec![base.clone()];
+        if !heavy {
+            let alternatives = alternatives.as_object().unwrap().iter();
+            documents.extend(alternatives.map(|(option, value)| merged(&base, &json!({option: value}))));
+        }
+        let registry = Registry::standard();
+        let fields = registry.get(name).unwrap().fields();
+        let with = |options: &Value, weights: [f64; 3]| {
+            let own = WEIGHTS.iter().zip(weights).filter(|(option, _)| fields.contains(option));
+            own.fold(options.clone(), |options, (option, weight)| merged(&options, &json!({*option: weight})))
+        };
+        let mut weighed = false;
+        for (position, options) in documents.iter().enumerate() {
+            let mut plain = with(options, [1.0; 3]);
+            plain.as_object_mut().unwrap().remove("multiply_by_interval");
+            let all_weights = [[1.75, 0.25, 2.5], [-0.5, 0.5, 0.75], [1.0; 3]];
+            for weights in &all_weights[..if heavy { 1 } else { 3 }] {
+                let options = with(options, *weights);
+                // Under a name that counts, and under one that is only logged.
+                let names = ["loss_term", "term"];
+                for term in &names[..if heavy || position > 0 { 1 } else { 2 }] {
+                    let (found, unit) = (reported(name, term, &options), reported(name, term, &plain));
+                    assert_eq!(found.len(), unit.len(), "{name} with {options}");
+                    for ((at, value, weight), (_, plain, one)) in found.iter().zip(&unit) {
+                        let expected = weight * plain;
+                        let rounding = if heavy { 1e-6 } else { 1e-12 } * (value.abs() + weight.abs());
+                        let same = (value - expected).abs() <= rounding || !value.is_finite() && !expected.is_finite();
+                        assert!(same, "{name} with {options}: {at} is {value}, expected {weight} · {plain}");
+                        assert_eq!(*one, 1.0, "{name} with {options}: {at}");
+                        weighed |= *weight != 1.0;
+                    }
+                }
+            }
+        }
+        assert_eq!(weighed, fields.iter().any(|field| WEIGHTS.contains(field)), "{name}");
+    }
 }
 
 /// Whether two results differ by more than rounding.

@@ -1,5 +1,5 @@
 use image_losses_autograd::{AgTensor, run};
-use image_losses_core::{Differentiable, Result, Tensor, Unary};
+use image_losses_core::{Differentiable, Error, Result, Tensor, Unary};
 use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvState, ImagePool, Sample, Step};
 use image_losses_laws::drawn;
 use proptest::prelude::*;
@@ -310,4 +310,34 @@ fn configurations_and_states_are_read_and_written() {
     let text = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<AdvState<Sample>>(&text).unwrap(), state);
     assert_eq!(serde_json::to_string(&Step::Generator).unwrap(), "\"generator\"");
+}
+
+#[test]
+fn predictions_that_are_not_finite_are_not_remembered() {
+    for kind in [AdvLossType::Ragan, AdvLossType::RaganLs] {
+        let mut state = AdvState::<Sample>::new(4);
+        let step = |fake: f64, step: Step, state: &mut AdvState<Sample>| {
+            run(|session| {
+                let (fake, real) = (session.input(vec![fake, 1.0], &[2, 1])?, session.input(vec![4.0, 6.0], &[2, 1])?);
+                let terms = loss(kind).forward(|x: &_| Ok(Clone::clone(x)), &fake, &real, step, None, state)?;
+                let Some(new) = terms.predictions else { return Ok(session.evaluate(&[&terms.loss])?[0][0]) };
+                let values = session.evaluate(&[&terms.loss, &new.fake, &new.real])?;
+                state.add_values((&values[1], &new.fake.shape()), (&values[2], &new.real.shape()))?;
+                Ok::<_, Error>(values[0][0])
+            })
+            .unwrap()
+        };
+        for overflow in [f64::INFINITY, f64::NAN] {
+            assert!(!step(overflow, Step::Discriminator, &mut state).is_finite());
+        }
+        // Of each step the finite sample of the generated images, and both real ones.
+        assert_eq!((state.fake_pool.len(), state.real_pool.len()), (2, 4));
+        // Saved after the overflow and loaded, the pools go on.
+        let text = serde_json::to_string(&state).unwrap();
+        let mut loaded: AdvState<Sample> = serde_json::from_str(&text).unwrap();
+        assert_eq!(loaded, state);
+        for side in [Step::Generator, Step::Discriminator] {
+            assert!(step(2.0, side, &mut loaded).is_finite());
+        }
+    }
 }

@@ -103,5 +103,10 @@ fn samples_split_a_batch() {
     assert_eq!(variant(Sample::split(&[1.0], &[])), "ShapeRule");
     assert_eq!(variant(Sample::split::<f64>(&[], &[0, 2])), "Empty");
     assert_eq!(variant(Sample::new(vec![1.0], &[usize::MAX, 2])), "Length");
+    // What is not finite is not stored.
+    let kept = Sample::split(&[1.0, f64::NAN, 3.0, 4.0, f64::INFINITY, 6.0], &[3, 2]).unwrap();
+    assert_eq!(kept, [Sample::new(vec![3.0, 4.0], &[1, 2]).unwrap()]);
+    assert_eq!(Sample::split(&[f32::NAN], &[1]).unwrap(), []);
+    assert_eq!(variant(Sample::new(vec![f64::NAN], &[1])), "InvalidOption");
     assert!(serde_json::from_str::<Sample>(r#"{"values": [1.0], "shape": [2]}"#).is_err());
 }

@@ -368,6 +368,14 @@ fn path_length_batches_and_state() {
     let text = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<PathLengthState>(&text).unwrap(), state);
     assert!(serde_json::from_str::<PathLengthState>(r#"{"mean_path_length": 1, "mean": 2}"#).is_err());
+    // After an overflow the last finite length is saved.
+    let mut moved = state;
+    for overflow in [f64::NAN, f64::INFINITY] {
+        moved.update(overflow);
+        assert_eq!(serde_json::from_str::<PathLengthState>(&serde_json::to_string(&moved).unwrap()).unwrap(), state);
+    }
+    moved.update(2.0);
+    assert_eq!(moved.mean_path_length, 2.0);
 }
 
 #[test]

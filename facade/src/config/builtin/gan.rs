@@ -32,12 +32,21 @@ impl Configurable for GanLoss {
     }
     fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
         let name = "GANLoss";
-        let target_is_real = inputs.get_flag(name, "target_is_real")?;
-        let is_disc = inputs.get_flag_if_any(name, "is_disc")?.unwrap_or(false);
+        let role = role_of(inputs)?;
         let mask = inputs.get_tensor_if_any(name, "mask")?;
         let scores = inputs.get_tensors(name, "input")?;
-        self.forward_scales(&scores, Role::from_flags(target_is_real, is_disc), mask).map(Outcome::Value)
+        self.forward_scales(&scores, role, mask).map(Outcome::Value)
     }
+    fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<f64> {
+        Ok(GanLoss::weight(self, role_of(inputs)?))
+    }
+}
+
+/// The role that the switches name.
+fn role_of<T>(inputs: &Inputs<'_, T>) -> Result<Role> {
+    let name = "GANLoss";
+    let is_disc = inputs.get_flag_if_any(name, "is_disc")?.unwrap_or(false);
+    Ok(Role::from_flags(inputs.get_flag(name, "target_is_real")?, is_disc))
 }
 
 impl Configurable for GaussianBlur {
@@ -194,7 +203,7 @@ impl Configurable for LeCam {
         let Some(&mean) = values.first() else { return Ok(()) };
         match (name, self.waiting.take()) {
             (MEAN_REAL, _) => self.waiting = Some(mean),
-            (MEAN_FAKE, Some(real)) => self.loss.update(&mut self.averages, real, mean)?,
+            (MEAN_FAKE, Some(real)) => self.loss.update(&mut self.averages, real, mean),
             _ => {}
         }
         Ok(())
@@ -248,6 +257,9 @@ macro_rules! relativistic {
                 let step = step_of($name, inputs)?;
                 let (fake, real) = (inputs.get_tensor($name, "fake")?, inputs.get_tensor($name, "real")?);
                 self.forward(fake, real, step).map(Outcome::Value)
+            }
+            fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<f64> {
+                Ok($loss::weight(self, step_of($name, inputs)?))
             }
         }
     };

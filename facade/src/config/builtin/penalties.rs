@@ -46,10 +46,12 @@ impl<const COMPS: bool> Configurable for Gradient<COMPS> {
     fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
         let name = "GradientPenaltyLoss";
         let mut loss = self.loss;
-        // MMagic's component hands `norm_mode` on only where `data_info` picks its arguments: called directly, it
-        // computes the pixel norm whatever is configured. So does this.
-        if COMPS && !inputs.picked() {
-            loss = GradientPenaltyLoss::new(GradientPenaltyOptions { norm_mode: NormMode::Pixel, ..loss.into() })?;
+        // MMagic's component passes `norm_mode` on only where `data_info` picks its arguments; called directly it computes
+        // the pixel norm whatever is configured.
+        if COMPS && !inputs.picked() && Configurable::options(self).norm_mode != NormMode::Pixel {
+            let expected =
+                "`pixel` where no `data_info` picks the arguments (MMagic's component passes it on only then)";
+            return Err(Error::option("GradientPenaltyLossComps", "norm_mode", expected, "HWC"));
         }
         if let Some(scale) = inputs.get_number_if_any(name, LOSS_SCALER)? {
             loss = loss.with_loss_scale(scale)?;
@@ -86,7 +88,6 @@ macro_rules! at_data {
                     Argument::optional("mask", Kind::Tensor),
                     Argument::optional(LOSS_SCALER, Kind::Number),
                     PROCESSES,
-                    PROCESSES,
                 ]
             }
             fn build(options: R1Options, _: &BuildContext) -> Result<Self> {
@@ -105,6 +106,9 @@ macro_rules! at_data {
                 let mask = inputs.get_tensor_if_any($name, "mask")?;
                 let processes = inputs.get_processes_if_any($name, PROCESSES.name)?;
                 loss.forward_across(discriminator, data, mask, processes).map(Outcome::Value)
+            }
+            fn weight<T>(&self, _: &str, _: &Inputs<'_, T>) -> Result<f64> {
+                Ok($loss::weight(self))
             }
             fn interval(&self) -> u64 {
                 Configurable::options(self).interval
@@ -193,12 +197,17 @@ impl Configurable for PathLength {
         let values = vec![("penalty", lengths.penalty), (MEAN, mean.clone()), ("path_lengths", lengths.path_lengths)];
         Ok(Outcome::Carrying { values, state: vec![(MEAN, mean)] })
     }
+    fn weight<T>(&self, value: &str, _: &Inputs<'_, T>) -> Result<f64> {
+        Ok(if value == "penalty" { self.loss.weight() } else { 1.0 })
+    }
     fn interval(&self) -> u64 {
         Configurable::options(self).interval
     }
     fn remember(&mut self, name: &str, values: &[f64], _: &[usize]) -> Result<()> {
         if let (MEAN, Some(&mean)) = (name, values.first()) {
-            self.state.mean_path_length = mean;
+            let mut state = PathLengthState { mean_path_length: self.state.mean_path_length };
+            state.update(mean);
+            self.state.mean_path_length = state.mean_path_length;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ use serde_json::Value;
 use crate::AnyTensor;
 use crate::config::fields::{fields_of, read_options};
 use crate::config::inputs::{Inputs, Outcome};
-use crate::config::registry::{Argument, BuildContext, Entry, ErasedLoss, Kind, to_value};
+use crate::config::registry::{Argument, BuildContext, Entry, ErasedLoss, Kind, loss_weight, to_value};
 
 /// A loss over a frozen network.
 pub(in crate::config::builtin) trait Frozen:
@@ -45,6 +45,11 @@ pub(in crate::config::builtin) trait Frozen:
     fn configuration(&self) -> Self::Options;
     fn on<T: Tensor>(&self, context: &T::Context) -> Result<Self::Bound<T>>;
     fn call<T: Differentiable>(bound: &Self::Bound<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>>;
+    /// The weight that is in the value of this name.
+    fn weight(&self, value: &str) -> Result<f64> {
+        let _ = value;
+        Ok(loss_weight(&to_value(&self.configuration())?))
+    }
 }
 
 /// An entry for a loss over a frozen network.
@@ -150,6 +155,9 @@ where
         }
         L::call(&self.loss.on::<AnyTensor<'g>>(&tensor.context())?, inputs)
     }
+    fn weight(&self, value: &str, _: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
+        self.loss.weight(value)
+    }
     fn interval(&self) -> u64 {
         1
     }
@@ -190,6 +198,10 @@ impl Frozen for PerceptualLoss {
         let terms = bound.forward(inputs.get_tensor(Self::TYPE, "x")?, inputs.get_tensor(Self::TYPE, "gt")?)?;
         let named = [("perceptual", terms.perceptual), ("style", terms.style)];
         Ok(Outcome::Values(named.into_iter().filter_map(|(name, term)| Some((name, term?))).collect()))
+    }
+    fn weight(&self, value: &str) -> Result<f64> {
+        let PerceptualOptions { perceptual_weight, style_weight, .. } = *self.options();
+        Ok(if value == "style" { style_weight } else { perceptual_weight })
     }
 }
 
