@@ -19,6 +19,17 @@ pub fn read(bytes: Vec<u8>) {
         assert_eq!(values.len(), entry.shape().iter().product::<usize>());
         floats &= entry.dtype().is_float();
     }
+    for (_, entry) in checkpoint.beside() {
+        let values = entry.to_f32().expect("what was opened in memory can be read");
+        assert_eq!(values.len(), entry.elements());
+    }
+    // Every prefix of a name gives the tensors under it.
+    for (name, _) in checkpoint.iter().chain(checkpoint.beside()).take(64) {
+        if let Some((prefix, _)) = name.rsplit_once('.') {
+            let _ = checkpoint.under(prefix);
+        }
+    }
+    let _ = checkpoint.unread();
     let needed: Vec<_> = checkpoint.iter().map(|(name, entry)| (name.to_owned(), entry.shape().to_vec())).collect();
     let loaded = checkpoint.load("itself", &needed, Strictness::Strict);
     assert!(loaded.is_ok() || !floats);

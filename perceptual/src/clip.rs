@@ -11,7 +11,9 @@ use image_losses_core::{Error, LinearMap, Result, Shape, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::lazy::Lazy;
-use crate::networks::{BoundAffine, BoundClip, ChannelAffine, Clip, ClipShape, Tokens, check_image};
+use crate::networks::{
+    BoundAffine, BoundClip, ChannelAffine, Clip, ClipActivation, ClipShape, HEAD, Tokens, check_image,
+};
 use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
@@ -25,6 +27,9 @@ const NAME: &str = "CLIPLoss";
 /// | `scale_factor` | enlarge so many times first | 7 |
 /// | `pool_size` | the size to average down to; `scale_factor`·`in_size` // `pool_size` is the window | 224 |
 /// | `clip_type` | the parameters' file, or a published model's name, see [`Weights`] | `ViT-B/32` |
+/// | `prefix` | where the model lies in the file, see [`Weights`] | the file as a whole |
+/// | `activation` | `quick_gelu`, or the exact `gelu` of most models of OpenCLIP; the file does not tell | `quick_gelu` |
+/// | `head_width` | length of a head's vectors in the vision transformer; 80 in OpenCLIP's ViT-H/14; the file does not tell | 64 |
 /// | `normalize` | subtract CLIP's mean, divide by its deviation (MMagic does not) | `false` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -38,6 +43,16 @@ pub struct ClipModelOptions {
     pub pool_size: usize,
     /// The parameters' file or a published model's name.
     pub clip_type: String,
+    /// Where the model lies in the file: the names' part before its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// The activation that the model was trained with, which its file does not tell. OpenAI's models have `quick_gelu`,
+    /// as those of OpenCLIP whose name ends with `quickgelu`; OpenCLIP's other models have `gelu`. `gelu` is computed by
+    /// composed operations on every engine.
+    pub activation: ClipActivation,
+    /// The length of a head's vectors in the vision transformer, which the file does not tell: 64 in OpenAI's models, 80
+    /// in OpenCLIP's ViT-H/14. Heads of the text transformer have 64.
+    pub head_width: usize,
     /// Subtract CLIP's mean, divide by its deviation.
     pub normalize: bool,
 }
@@ -49,6 +64,9 @@ impl Default for ClipModelOptions {
             scale_factor: 7,
             pool_size: 224,
             clip_type: "ViT-B/32".into(),
+            prefix: None,
+            activation: ClipActivation::QuickGelu,
+            head_width: HEAD,
             normalize: false,
         }
     }
@@ -80,9 +98,12 @@ impl ClipOptions {
     /// Checks them without reading any weights.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, or sizes that leave no window.
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, a `head_width` of 0, or sizes that leave no window.
     pub fn validate(&self) -> Result<()> {
         finite(NAME, "loss_weight", self.loss_weight)?;
+        if self.clip_model.head_width == 0 {
+            return Err(Error::option(NAME, "head_width", "at least 1", 0));
+        }
         self.window().map(drop)
     }
 
@@ -154,9 +175,17 @@ impl ClipLoss {
     pub fn new(options: ClipOptions, weights: &Weights) -> Result<Self> {
         options.validate()?;
         let clip_type = &options.clip_model.clip_type;
-        let request = Request { owner: NAME, option: "clip_type", configured: Some(clip_type), published: clip_type };
+        let request = Request {
+            owner: NAME,
+            option: "clip_type",
+            configured: Some(clip_type),
+            prefix: options.clip_model.prefix.as_deref(),
+            published: clip_type,
+        };
         let shape = || ClipShape::published(clip_type).unwrap_or(ClipShape::VIT_B_32);
-        let network = Clip::load(&weights.open(&request, || Ok(shape().architecture()))?)?;
+        let checkpoint = weights.open(&request, || Ok(shape().architecture()))?;
+        let ClipModelOptions { activation, head_width, .. } = options.clip_model;
+        let network = Clip::load_as(&checkpoint, activation, head_width)?;
         Ok(ClipLoss { options, network, id: NetworkId::unique(), fused: Lazy::default() })
     }
 

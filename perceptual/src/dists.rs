@@ -25,6 +25,7 @@ const STABILISER: f64 = 1e-6;
 /// | option | meaning | default |
 /// |---|---|---|
 /// | `pretrained` | VGG-16's file, see [`Weights`] | `torchvision://vgg16` |
+/// | `prefix` | where VGG-16 lies in its file, see [`Weights`] | the file as a whole |
 /// | `dists_weights` | the file of α and β, see [`Weights`] | `dists/weights.pt` |
 /// | `loss_weight` | λ, multiplies the result | 1 |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct DistsOptions {
     /// VGG-16's file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
+    /// Where VGG-16 lies in its file: the names' part before its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// The file of α and β.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dists_weights: Option<String>,
@@ -43,7 +47,7 @@ pub struct DistsOptions {
 
 impl Default for DistsOptions {
     fn default() -> Self {
-        DistsOptions { pretrained: None, dists_weights: None, loss_weight: 1.0 }
+        DistsOptions { pretrained: None, prefix: None, dists_weights: None, loss_weight: 1.0 }
     }
 }
 
@@ -120,6 +124,7 @@ impl Dists {
             owner: NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
+            prefix: options.prefix.as_deref(),
             published: "torchvision://vgg16",
         };
         let checkpoint = backbone.open(&request, || Ok(VggType::Vgg16.architecture()))?;
@@ -128,6 +133,7 @@ impl Dists {
             owner: NAME,
             option: "dists_weights",
             configured: options.dists_weights.as_deref(),
+            prefix: None,
             published: "dists/weights.pt",
         };
         let needed = Self::weights_architecture();

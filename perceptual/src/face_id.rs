@@ -38,6 +38,7 @@ pub enum FaceNetKind {
 /// |---|---|---|
 /// | `type` | `ArcFace` | `ArcFace` |
 /// | `ir_se50_weights` | the parameters' file, see [`Weights`] | `Arcface-IR-SE50` |
+/// | `prefix` | where the network lies in the file, see [`Weights`] | the file as a whole |
 /// | `num_layers` | 50, 100 or 152 | 50 |
 /// | `mode` | `ir`, or `ir_se` with squeeze-and-excitation | `ir_se` |
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct FaceNetOptions {
     /// The parameters' file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ir_se50_weights: Option<String>,
+    /// Where the network lies in the file: the names' part before its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// The number of layers.
     pub num_layers: IrDepth,
     /// With or without squeeze-and-excitation.
@@ -146,6 +150,7 @@ impl FaceIdLoss {
             owner: NAME,
             option: "ir_se50_weights",
             configured: options.facenet.ir_se50_weights.as_deref(),
+            prefix: options.facenet.prefix.as_deref(),
             published,
         };
         let checkpoint = weights.open(&request, || Ok(IrNet::architecture(num_layers, mode, true)))?;

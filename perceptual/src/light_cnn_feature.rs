@@ -27,6 +27,7 @@ const CHANNELS: usize = 128;
 /// | option | meaning | default |
 /// |---|---|---|
 /// | `pretrained` | the parameters' file, see [`Weights`] | `light_cnn_feature` |
+/// | `prefix` | where the network lies in the file, see [`Weights`] | the file as a whole |
 /// | `loss_weight` | λ, multiplies the result | 1 |
 /// | `criterion` | `l1` or `mse` between features | `l1` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct LightCnnFeatureOptions {
     /// The parameters' file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
+    /// Where the network lies in the file: the names' part before its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// λ, multiplies the result.
     pub loss_weight: f64,
     /// How features are compared.
@@ -44,7 +48,7 @@ pub struct LightCnnFeatureOptions {
 
 impl Default for LightCnnFeatureOptions {
     fn default() -> Self {
-        LightCnnFeatureOptions { pretrained: None, loss_weight: 1.0, criterion: Criterion::L1 }
+        LightCnnFeatureOptions { pretrained: None, prefix: None, loss_weight: 1.0, criterion: Criterion::L1 }
     }
 }
 
@@ -109,6 +113,7 @@ impl LightCnnFeatureLoss {
             owner: NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
+            prefix: options.prefix.as_deref(),
             published: "light_cnn_feature",
         };
         let network = LightCnn::load(&weights.open(&request, || Ok(LightCnn::architecture()))?)?;

@@ -89,6 +89,7 @@ pub enum LpipsVersion {
 /// | `spatial` | a map in the images' size instead of its mean | `false` |
 /// | `normalize` | images are in [0, 1], and mapped to [−1, 1] first | `false` |
 /// | `pretrained` | the backbone's file, see [`Weights`] | torchvision's |
+/// | `prefix` | where the backbone lies in its file, see [`Weights`] | the file as a whole |
 /// | `linear_weights` | the linear layers' file, see [`Weights`] | `lpips/v0.1/alex.pth` |
 /// | `loss_weight` | λ, multiplies the result | 1 |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -108,6 +109,9 @@ pub struct LpipsOptions {
     /// The backbone's file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
+    /// Where the backbone lies in its file: the names' part before its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// The linear layers' file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linear_weights: Option<String>,
@@ -124,6 +128,7 @@ impl Default for LpipsOptions {
             spatial: false,
             normalize: false,
             pretrained: None,
+            prefix: None,
             linear_weights: None,
             loss_weight: 1.0,
         }
@@ -207,6 +212,7 @@ impl Lpips {
             owner: NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
+            prefix: options.prefix.as_deref(),
             published: net.published(),
         };
         let checkpoint = backbone.open(&request, || Ok(net.architecture()))?;
@@ -230,6 +236,7 @@ impl Lpips {
                 owner: NAME,
                 option: "linear_weights",
                 configured: options.linear_weights.as_deref(),
+                prefix: None,
                 published: &published,
             };
             let needed = net.linear_architecture();

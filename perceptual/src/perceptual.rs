@@ -32,6 +32,7 @@ const NAME: &str = "PerceptualLoss";
 /// | `style_weight` | weight of the style term; 0 switches it off | 1 |
 /// | `norm_img` | images are in [−1, 1], and mapped to [0, 1] first | `true` |
 /// | `pretrained` | the parameters' file, see [`Weights`] | `torchvision://` and `vgg_type` |
+/// | `prefix` | where the network lies in the file, see [`Weights`] | the file as a whole |
 /// | `criterion` | `l1` or `mse` between features | `l1` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,6 +55,9 @@ pub struct PerceptualOptions {
     /// The parameters' file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pretrained: Option<String>,
+    /// Where the network lies in the file: the names' part before its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
     /// How features are compared.
     pub criterion: Criterion,
 }
@@ -69,6 +73,7 @@ impl Default for PerceptualOptions {
             style_weight: 1.0,
             norm_img: true,
             pretrained: None,
+            prefix: None,
             criterion: Criterion::L1,
         }
     }
@@ -194,6 +199,7 @@ impl PerceptualLoss {
             owner: NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
+            prefix: options.prefix.as_deref(),
             published: &published,
         };
         let checkpoint = weights.open(&request, || Ok(options.vgg_type.architecture()))?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image_losses_core::{Error, Result};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Format};
 use crate::networks::Architecture;
 
 /// The environment variable that names the weights directory.
@@ -12,6 +12,9 @@ pub const WEIGHTS_VARIABLE: &str = "IMAGE_LOSSES_WEIGHTS";
 
 /// Endings a file may have that a configuration names without one.
 const ENDINGS: [&str; 4] = ["safetensors", "pth", "pt", "pkl"];
+
+/// Networks whose file torchvision publishes under another name, before the eight digits.
+const PUBLISHED: [(&str, &str); 1] = [("alexnet", "alexnet-owt")];
 
 /// Where a loss finds the parameters of its network.
 ///
@@ -25,8 +28,13 @@ const ENDINGS: [&str; 4] = ["safetensors", "pth", "pt", "pkl"];
 /// | `seeded:7` | nothing: made-up parameters from the seed 7 ([`Checkpoint::seeded`]) |
 ///
 /// A name without an ending is completed by `.safetensors`, `.pth`, `.pt` or `.pkl`, with or without the eight digits
-/// that PyTorch's files carry (`vgg19-dcbb9e9d.pth`). The weights directory is the given one, else that of the
+/// that PyTorch's files carry (`vgg19-dcbb9e9d.pth`); AlexNet's is also found as torchvision publishes it
+/// (`alexnet-owt-7be5be79.pth`). The weights directory is the given one, else that of the
 /// environment variable `IMAGE_LOSSES_WEIGHTS`. Nothing is ever downloaded.
+///
+/// Where the network is a part of what the file holds, the option `prefix` names the part: `generator` for
+/// `generator.features.0.weight` ([`Checkpoint::under`]); `cargo xtask weights inspect` tells it. Parts that the network's
+/// names share (`features.`) may be missing there; `prefix: ""` is for a file that lacks nothing else.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Weights {
@@ -63,19 +71,24 @@ impl Weights {
     /// environment variable's.
     pub fn locate(name: &str, directory: Option<&Path>) -> Option<PathBuf> {
         let directory = directory.map(Path::to_owned).or_else(|| std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from));
-        let request = Request { owner: "weights", option: "name", configured: None, published: name };
+        let request = Request { owner: "weights", option: "name", configured: None, prefix: None, published: name };
         request.find(name, directory.as_deref()).ok().filter(|path| path.is_file())
     }
 
-    /// The checkpoint for a network configured as `configured` (else the published name `published`); `architecture`
+    /// The checkpoint, or the part of it that `prefix` names, for a network configured as `configured` (else the published name `published`); `architecture`
     /// is what a seed fills.
     pub(crate) fn open(
         &self,
         request: &Request<'_>,
         architecture: impl FnOnce() -> Result<Architecture>,
     ) -> Result<Checkpoint> {
+        let part = |checkpoint: Checkpoint, architecture: Architecture| match request.prefix {
+            // What a seed made is the network alone.
+            Some(prefix) if checkpoint.format() != Format::Seeded => checkpoint.at(prefix, &architecture),
+            _ => Ok(checkpoint),
+        };
         let directory = match self {
-            Weights::Checkpoint(checkpoint) => return Ok(checkpoint.clone()),
+            Weights::Checkpoint(checkpoint) => return part(checkpoint.clone(), architecture()?),
             Weights::Seeded(seed) => return Checkpoint::seeded(&architecture()?, *seed),
             Weights::Configured { directory } => directory.clone(),
         };
@@ -86,7 +99,7 @@ impl Weights {
             return Checkpoint::seeded(&architecture()?, seed);
         }
         let directory = directory.or_else(|| std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from));
-        Checkpoint::open(request.find(name, directory.as_deref())?)
+        part(Checkpoint::open(request.find(name, directory.as_deref())?)?, architecture()?)
     }
 }
 
@@ -98,6 +111,8 @@ pub(crate) struct Request<'a> {
     pub(crate) option: &'static str,
     /// What it says, if anything.
     pub(crate) configured: Option<&'a str>,
+    /// The part of the file, if not the whole.
+    pub(crate) prefix: Option<&'a str>,
     /// The name under which the network is published.
     pub(crate) published: &'a str,
 }
@@ -136,9 +151,12 @@ impl Request<'_> {
         if let Some(found) = ENDINGS.iter().map(|end| directory.join(format!("{file}.{end}"))).find(|at| at.is_file()) {
             return Ok(found);
         }
+        let published = PUBLISHED.iter().find(|(name, _)| *name == file).map(|(_, published)| *published);
         let hashed = |entry: &Path| {
             let known = entry.extension().is_some_and(|end| ENDINGS.iter().any(|known| end == *known));
-            let digits = entry.file_stem().and_then(|stem| stem.to_str()?.strip_prefix(&file)?.strip_prefix('-'));
+            let stem = entry.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let behind = |name: &str| stem.strip_prefix(name)?.strip_prefix('-');
+            let digits = published.and_then(behind).or_else(|| behind(&file));
             known && digits.is_some_and(|digits| digits.len() == 8 && digits.chars().all(|d| d.is_ascii_hexdigit()))
         };
         let mut found: Vec<PathBuf> = std::fs::read_dir(directory)

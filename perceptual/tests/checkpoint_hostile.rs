@@ -314,15 +314,20 @@ fn pickles_that_would_run_something() {
         (b"\x80\x02ccollections\nOrderedDict\nK\x01R.", "with an int"),
         (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "else than pairs"),
         (b"\x80\x02ctorch\nSize\n)R.", "without arguments"),
-        // INST, OBJ, PERSID, EXT1, NEWOBJ_EX, NEXT_BUFFER, DUP, POP and the text opcodes of protocol 0.
+        (b"\x80\x04)}\x92.", "empty stack"),
+        (b"\x80\x04K\x01)}\x92.", "makes an instance of an int"),
+        (b"\x80\x04](K\x01\x90.", "adds to a list"),
+        (b"\x80\x02cpip._internal\nmain\n.", "`pip._internal.main`"),
+        (b"\x80\x02c__builtin__\nexec\n.", "`__builtin__.exec`"),
+        // INST, OBJ, PERSID, EXT1, NEXT_BUFFER, DUP and the text opcodes of protocol 0.
         (b"\x80\x02(ios\nsystem\n.", "opcode 0x69"),
         (b"\x80\x02(o.", "opcode 0x6f"),
         (b"\x80\x02P0\n.", "opcode 0x50"),
         (b"\x80\x02\x82\x01.", "opcode 0x82"),
-        (b"\x80\x04)}\x92.", "opcode 0x92"),
         (b"\x80\x05\x97.", "opcode 0x97"),
         (b"\x80\x022.", "opcode 0x32"),
-        (b"\x80\x020.", "opcode 0x30"),
+        (b"\x80\x020.", "empty stack"),
+        (b"\x80\x021.", "did not open"),
         (b"\x80\x02I1\n.", "opcode 0x49"),
         (b"\xff", "opcode 0xff"),
         (b"\x80\x01.", "protocol 1"),
@@ -337,6 +342,14 @@ fn pickles_that_would_run_something() {
         (b"\x80\x02}(K\x01u.", "without a value"),
         (b"\x80\x02K\x01Nb.", "sets attributes of an int"),
         (b"\x80\x02K\x01Q.", "no storage"),
+        (b"\x80\x02ca.b\nC\nQ.", "no storage"),
+        (b"\x80\x02ca.b\nC\n)RQ.", "no storage"),
+        (b"\x80\x02(X\x07\0\0\0storageca.b\nC\nX\x01\0\0\00NK\x04tQ.", "no storage"),
+        (b"\x80\x02ca.b\nC\n)R.", "holds an object of `a.b.C`"),
+        (b"\x80\x02ca.b\nC\n.", "holds the name `a.b.C`"),
+        (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\xff.", "bytes in a pickle would take"),
+        (b"\x80\x02B\xff\xff\xff\xff.", "bytes in a pickle would take"),
+        (b"\x80\x02\x8b\xff\xff\xff\xff.", "bytes in a pickle would take"),
         (b"\x80\x02X\xff\xff\xff\xffa.", "a text of 4294967295 bytes"),
         (b"\x80\x04\x8d\xff\xff\xff\xff\xff\xff\xff\xffa.", "a text of 18446744073709551615 bytes"),
         (b"\x80\x02X\x01\0\0\0\xff.", "not UTF-8"),
@@ -379,6 +392,115 @@ fn pickles_that_grow() {
     copies.extend(b"h\x02h\x01R".repeat(10_000));
     copies.push(b'.');
     refused(pth(&copies), "no tensors");
+}
+
+/// What is opaque is not kept: neither what it is called with, nor what is put into it, nor how often.
+#[test]
+fn opaque_values_that_grow() {
+    let _alone = alone();
+    let of = |start: &[u8], part: &[u8], times: usize, end: &[u8]| pth(&[start, &part.repeat(times), end].concat());
+    let class: &[u8] = b"\x80\x02ca.b\nC\nq\0";
+    for (part, times) in [
+        // Calls of calls, instances, attributes, items, appended items, sets, keyword arguments, all of a class that
+        // the memo holds.
+        (&b")R"[..], 500_000),
+        (b"h\0)R0", 250_000),
+        (b"h\0)\x810", 250_000),
+        (b"Nb", 500_000),
+        (b"}b", 500_000),
+        (b"NNs", 300_000),
+        (b"(NNNNu", 170_000),
+        (b"Na", 500_000),
+        (b"(NNNe", 200_000),
+        (b"\x8f(NN\x900", 170_000),
+        (b"(N\x910", 250_000),
+        (b"h\0)}\x920", 200_000),
+        // The memo, which keeps the last.
+        (b"q\x01", 500_000),
+        (b"r\xff\xff\xff\x7f", 200_000),
+        (b"\x94", 1_000_000),
+        (b"ca.b\nC\n0", 300_000),
+    ] {
+        refused(of(class, part, times, b"."), "`a.b.C`");
+    }
+    // More than the steps that a pickle may take, in a file that is long enough.
+    refused(of(class, b")R", 600_000, b"."), "more than 1048576 steps");
+    // Arguments that contain one another, deeper than a stack would bear, given to a class, as its state and its items.
+    let deep = [&b")"[..], &b"\x85".repeat(400_000)].concat();
+    for end in [&b"R."[..], b"\x81.", b"b.", b"a."] {
+        refused(pth(&[class, &deep, end].concat()), "`a.b.C`");
+    }
+    // `_rebuild_from_type_v2` of itself, again and again, as its own arguments.
+    let mut nested = b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\0)q\x010".to_vec();
+    nested.extend(b"(h\0Nh\x01Ntq\x010".repeat(80_000));
+    nested.extend(*b"h\x01R.");
+    refused(pth(&nested), "without its arguments");
+    // A long name, and names made of every pair of two lists of long texts.
+    let long = [&b"X\xe8\x03\0\0"[..], &[b'a'; 1000]].concat();
+    refused(pth(&[b"\x80\x04", &long[..], b"q\0h\0\x93."].concat()), "a name longer than 1024 bytes");
+    let mut pairs = b"\x80\x04".to_vec();
+    for key in 0..200u8 {
+        pairs.extend(
+            [&b"X\xf4\x01\0\0"[..], &[key % 26 + b'a'; 498], &[b'a' + key / 26, b'z', b'q', key, b'0']].concat(),
+        );
+    }
+    for module in 0..200u8 {
+        pairs.extend((0..200u8).flat_map(|name| [b'h', module, b'h', name, 0x93, b'0']));
+    }
+    pairs.extend(*b"}.");
+    refused(pth(&pairs), "no tensors");
+    // The same opaque value under many names, of which the file has few letters.
+    let mut many = [class, b"0}("].concat();
+    for key in 0..60_000u32 {
+        many.push(b'J');
+        many.extend((key + 1_000_000).to_le_bytes());
+        many.extend(*b"h\0");
+    }
+    many.extend(*b"u.");
+    refused(pth(&many), "no tensors");
+}
+
+/// An array of NumPy as protocol 2 writes it: a text, here of more than a megabyte, that is read past.
+#[test]
+fn long_texts_beside_tensors_are_read_past() {
+    let _alone = alone();
+    let mut pickle = tensor(b"K\x04", b"K\0", b"K\x04", b"K\x01");
+    assert_eq!(pickle.pop(), Some(b'.'));
+    pickle.extend(*b"X\x01\0\0\0ac_codecs\nencode\nX");
+    pickle.extend(3_000_000u32.to_le_bytes());
+    pickle.extend("\u{ff}".repeat(1_500_000).bytes());
+    pickle.extend(*b"X\x06\0\0\0latin1\x86Rs.");
+    assert_eq!(read(pth(&pickle)).unwrap(), 4);
+}
+
+/// What lies beside the dictionary that is read is no reason to refuse the file, and costs no more than the file.
+#[test]
+fn faults_beside_the_parameters() {
+    let _alone = alone();
+    let good = tensor(b"K\x04", b"K\0", b"K\x04", b"K\x01");
+    let inner = &good[2..good.len() - 1];
+    let with = |beside: &[u8]| {
+        let mut pickle = b"\x80\x02}X\x06\0\0\0params".to_vec();
+        pickle.extend(inner);
+        pickle.push(b's');
+        pickle.extend(beside);
+        pickle.push(b'.');
+        pth(&pickle)
+    };
+    assert_eq!(read(with(b"")).unwrap(), 4);
+    // A tensor whose storage is not there, a dictionary that contains itself, thirty that contain the next twice.
+    let mut gone = tensor(b"K\x04", b"K\0", b"K\x04", b"K\x01");
+    let at = gone.windows(6).position(|window| window == b"X\x01\0\0\0\x30").unwrap();
+    gone[at + 5] = b'9';
+    assert_eq!(read(with(&[b"X\x01\0\0\0o", &gone[2..gone.len() - 1], b"s"].concat())).unwrap(), 4);
+    assert_eq!(read(with(b"X\x01\0\0\0o}q\0X\x01\0\0\0ah\0ss")).unwrap(), 4);
+    let mut nested = b"}q\x000".to_vec();
+    for level in 0..30u8 {
+        nested.extend([b'}', b'(', b'X', 1, 0, 0, 0, b'a', b'h', level, b'X', 1, 0, 0, 0, b'b', b'h', level, b'u']);
+        nested.extend([b'q', level + 1, b'0']);
+    }
+    nested.extend(*b"X\x01\0\0\0oh\x1es");
+    assert_eq!(read(with(&nested)).unwrap(), 4);
 }
 
 #[test]

@@ -303,9 +303,30 @@ fn row_major(shape: &[usize]) -> Vec<u64> {
 
 #[derive(Clone)]
 enum Data {
-    Stored { layout: Arc<Layout>, storage: Region },
-    Values { shape: Vec<usize>, values: Arc<[f32]> },
-    Seeded { shape: Vec<usize>, stream: seeded::Stream },
+    Stored {
+        layout: Arc<Layout>,
+        storage: Region,
+    },
+    Values {
+        shape: Vec<usize>,
+        values: Arc<[f32]>,
+    },
+    Seeded {
+        shape: Vec<usize>,
+        stream: seeded::Stream,
+    },
+    /// One below the other, along the outermost axis.
+    #[cfg_attr(not(feature = "clip"), expect(dead_code, reason = "a layout of CLIP alone"))]
+    Joined {
+        shape: Vec<usize>,
+        parts: Arc<[Entry]>,
+    },
+    /// A matrix whose axes are exchanged.
+    #[cfg_attr(not(feature = "clip"), expect(dead_code, reason = "a layout of CLIP alone"))]
+    Transposed {
+        shape: Vec<usize>,
+        matrix: Arc<Entry>,
+    },
 }
 
 /// A tensor of a checkpoint: its shape and type at once, its elements when asked for.
@@ -341,11 +362,34 @@ impl Entry {
         Entry(Data::Seeded { shape, stream })
     }
 
+    /// Tensors one below the other, if they differ in no axis but the outermost, and not in type.
+    #[cfg(feature = "clip")]
+    pub(crate) fn joined(parts: Vec<Entry>) -> Option<Entry> {
+        let first = parts.first()?;
+        let (dtype, rest) = (first.dtype(), first.shape().get(1..)?.to_vec());
+        if parts.iter().any(|part| part.dtype() != dtype || part.shape().get(1..) != Some(&rest)) {
+            return None;
+        }
+        let rows = parts.iter().try_fold(0usize, |rows, part| rows.checked_add(part.shape()[0]))?;
+        let shape = [vec![rows], rest].concat();
+        Some(Entry(Data::Joined { shape, parts: parts.into() }))
+    }
+
+    /// The transpose of a matrix.
+    #[cfg(feature = "clip")]
+    pub(crate) fn transposed(&self) -> Option<Entry> {
+        let &[rows, columns] = self.shape() else { return None };
+        Some(Entry(Data::Transposed { shape: vec![columns, rows], matrix: Arc::new(self.clone()) }))
+    }
+
     /// The extents, outermost axis first.
     pub fn shape(&self) -> &[usize] {
         match &self.0 {
             Data::Stored { layout, .. } => &layout.shape,
-            Data::Values { shape, .. } | Data::Seeded { shape, .. } => shape,
+            Data::Values { shape, .. }
+            | Data::Seeded { shape, .. }
+            | Data::Joined { shape, .. }
+            | Data::Transposed { shape, .. } => shape,
         }
     }
 
@@ -354,6 +398,8 @@ impl Entry {
         match &self.0 {
             Data::Stored { layout, .. } => layout.dtype,
             Data::Values { .. } | Data::Seeded { .. } => Dtype::F32,
+            Data::Joined { parts, .. } => parts.first().map_or(Dtype::F32, Entry::dtype),
+            Data::Transposed { matrix, .. } => matrix.dtype(),
         }
     }
 
@@ -363,6 +409,8 @@ impl Entry {
             Data::Stored { layout, .. } => layout.elements,
             Data::Values { values, .. } => values.len(),
             Data::Seeded { shape, .. } => count(shape).unwrap_or(0),
+            Data::Joined { parts, .. } => parts.iter().map(Entry::elements).sum(),
+            Data::Transposed { matrix, .. } => matrix.elements(),
         }
     }
 
@@ -375,6 +423,15 @@ impl Entry {
             Data::Stored { layout, storage } => layout.to_f32(storage).map_err(|fault| fault.at(storage.path())),
             Data::Values { values, .. } => Ok(values.to_vec()),
             Data::Seeded { shape, stream } => Ok(stream.fill(shape, self.elements())),
+            Data::Joined { parts, .. } => {
+                let parts = parts.iter().map(Entry::to_f32).collect::<Result<Vec<_>>>()?;
+                Ok(parts.concat())
+            }
+            Data::Transposed { shape, matrix } => {
+                let (rows, columns) = (shape[0], shape[1]);
+                let values = matrix.to_f32()?;
+                Ok((0..rows * columns).map(|at| values[at % columns * rows + at / columns]).collect())
+            }
         }
     }
 }

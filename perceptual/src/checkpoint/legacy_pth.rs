@@ -1,16 +1,15 @@
 //! Files of `torch.save` before 1.6: five pickles, then the storages one after the other.
 
-use super::Wrapping;
 use super::entry::Entry;
 use super::pickle::{self, Arena, Dialect, LEGACY_MAGIC, NoPersistent, Node, Value};
-use super::source::{Cursor, Named, Read, Region, refuse, shown};
-use super::state_dict;
+use super::source::{Cursor, Read, Region, refuse, shown};
+use super::state_dict::{self, Contents};
 use super::storages::Storages;
 
 /// The only version of the format there was.
 const PROTOCOL: i64 = 1001;
 
-pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
+pub(super) fn read(file: &Region) -> Read<Contents<Entry>> {
     let mut cursor = Cursor::new(file.clone());
     let plain = |cursor: &mut Cursor| pickle::run(cursor, Dialect::Python, &mut NoPersistent);
     let (arena, magic) = plain(&mut cursor)?;
@@ -42,15 +41,13 @@ pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
         if elements != declared.elements {
             return refuse(format!("the storage {} has {elements} elements, not {}", shown(key), declared.elements));
         }
-        *data = Some(cursor.region(elements.saturating_mul(declared.size), "a storage")?);
+        *data = Some(cursor.region(elements.saturating_mul(declared.kind.size()), "a storage")?);
     }
 
-    let (named, wrapping) = state_dict::tensors(&arena, value)?;
-    let entry = |(name, tensor): (String, std::sync::Arc<pickle::Tensor>)| match data.get(tensor.slot) {
-        Some(Some(storage)) => Ok((name, Entry::stored(tensor.layout.clone(), storage.clone())?)),
-        _ => refuse(format!("the storage of {} is not in the file", shown(&name))),
-    };
-    Ok((named.into_iter().map(entry).collect::<Read<_>>()?, wrapping))
+    state_dict::tensors(&arena, value)?.read(|name, tensor| match data.get(tensor.slot) {
+        Some(Some(storage)) => Entry::stored(tensor.layout.clone(), storage.clone()),
+        _ => refuse(format!("the storage of {} is not in the file", shown(name))),
+    })
 }
 
 /// Refuses the system description of a big-endian machine.

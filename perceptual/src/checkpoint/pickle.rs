@@ -1,9 +1,12 @@
-//! A pickle machine that knows what `torch.save` and `torch.jit.save` write, and nothing else.
+//! A pickle machine that knows the tensors of `torch.save` and `torch.jit.save`, and reads past everything else.
 //!
 //! Nothing is imported or called: a name such as `torch._utils._rebuild_tensor_v2` is looked up in a closed list, and
-//! its "call" builds a description of a tensor. Everything built lies in one arena and is referred to by its number,
-//! so that neither deep nesting nor cycles can exhaust the stack, and the number of steps is bounded.
+//! its "call" builds a description of a tensor. A name that is not in the list is a class without a meaning; its
+//! instances are opaque: no arguments, items or attributes of them are kept. Everything built lies in one arena and is
+//! referred to by its number, so that neither deep nesting nor cycles can exhaust the stack, and the number of steps is
+//! bounded.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +19,8 @@ const MAX_STEPS: usize = 1 << 20;
 /// The longest text and the longest name.
 const MAX_TEXT: u64 = 1 << 20;
 const MAX_NAME: usize = 1 << 10;
+/// How much of the name of an unknown class is kept, for messages.
+const MAX_CLASS: usize = 160;
 
 /// The magic number that opens a legacy file, as `torch.save` writes it (little-endian).
 pub(super) const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -35,6 +40,8 @@ pub(super) enum Value {
     Int(i64),
     /// Something no tensor depends on, such as a float or a device.
     Opaque,
+    /// An instance of the unknown class in this node, or whatever calling it gives.
+    Instance(u32),
     Node(u32),
 }
 
@@ -47,16 +54,20 @@ pub(super) enum Node {
     List(Vec<Value>),
     Dict(Vec<(Value, Value)>),
     Global(Global),
+    /// A class or function outside the list of [`Global`], by its full name.
+    Class(Arc<str>),
     /// An instance of a TorchScript class, with its attributes once `BUILD` has given them.
     Object(Value),
     Storage(Storage),
     Tensor(Arc<Tensor>),
 }
 
-/// The names a pickle may use.
+/// The names that have a meaning here.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Global {
     OrderedDict,
+    /// A call gives an empty dictionary; the factory of missing items is not needed.
+    DefaultDict,
     /// A call gives back its first argument: `torch.Size`, `_rebuild_parameter`, TorchScript's typed lists.
     First,
     /// A call gives back something no tensor depends on.
@@ -64,19 +75,57 @@ pub(super) enum Global {
     RebuildTensor,
     /// With an untyped storage and the dtype as an argument.
     RebuildTensorV3,
-    /// `None`: untyped bytes.
-    StorageType(Option<Dtype>),
+    /// `_rebuild_from_type_v2(function, type, arguments, state)`: a tensor of a subclass or with attributes.
+    RebuildFromType,
+    StorageType(StorageType),
     Dtype(Dtype),
     TensorType,
     ScriptClass,
+}
+
+/// The elements of a storage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum StorageType {
+    /// Untyped bytes.
+    Bytes,
+    Of(Dtype),
+    /// Elements of a type that is not read, and their size in bytes.
+    Unread(&'static str, u64),
+}
+
+impl StorageType {
+    /// The type of `torch.<name>Storage`.
+    fn named(name: &str) -> Option<StorageType> {
+        const UNREAD: [(&str, u64); 7] = [
+            ("ComplexFloat", 8),
+            ("ComplexDouble", 16),
+            ("QInt8", 1),
+            ("QUInt8", 1),
+            ("QInt32", 4),
+            ("QUInt4x2", 1),
+            ("QUInt2x4", 1),
+        ];
+        let unread = || UNREAD.iter().find(|(known, _)| *known == name);
+        Dtype::from_storage(name)
+            .map(StorageType::Of)
+            .or_else(|| unread().map(|&(name, size)| StorageType::Unread(name, size)))
+    }
+
+    /// Bytes per element.
+    pub(super) fn size(self) -> u64 {
+        match self {
+            StorageType::Bytes => 1,
+            StorageType::Of(dtype) => dtype.size() as u64,
+            StorageType::Unread(_, size) => size,
+        }
+    }
 }
 
 /// A part of the storage in a slot of the file's table, in elements.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage {
     pub(super) slot: usize,
-    /// `None`: untyped bytes.
-    pub(super) dtype: Option<Dtype>,
+    pub(super) kind: StorageType,
     pub(super) base: u64,
     pub(super) elements: u64,
 }
@@ -157,13 +206,26 @@ impl Arena {
         }
     }
 
+    /// The class of an opaque value, by its full name; a class itself is as opaque.
+    pub(super) fn class(&self, value: Value) -> Option<&Arc<str>> {
+        let (Value::Instance(index) | Value::Node(index)) = value else { return None };
+        match self.nodes.get(index as usize) {
+            Some(Node::Class(name)) => Some(name),
+            _ => None,
+        }
+    }
+
     /// What a value is, in words.
-    pub(super) fn kind(&self, value: Value) -> &'static str {
-        match value {
+    pub(super) fn kind(&self, value: Value) -> Cow<'static, str> {
+        if let Some(name) = self.class(value) {
+            let what = if matches!(value, Value::Node(_)) { "the name" } else { "an object of" };
+            return format!("{what} {}", shown(name)).into();
+        }
+        let kind = match value {
             Value::None => "None",
             Value::Bool(_) => "a bool",
             Value::Int(_) => "an int",
-            Value::Opaque => "a value without tensors",
+            Value::Opaque | Value::Instance(_) => "a value without tensors",
             Value::Node(_) => match self.node(value) {
                 Some(Node::Text(_)) => "a string",
                 Some(Node::Long(_)) => "a long int",
@@ -174,9 +236,10 @@ impl Arena {
                 Some(Node::Object(_)) => "a module",
                 Some(Node::Storage(_)) => "a storage",
                 Some(Node::Tensor(_)) => "a tensor",
-                None => "nothing",
+                Some(Node::Class(_)) | None => "nothing",
             },
-        }
+        };
+        kind.into()
     }
 }
 
@@ -190,8 +253,14 @@ pub(super) fn natural(value: Value) -> Read<u64> {
 
 /// Runs the pickle at the cursor; the cursor then stands behind it.
 pub(super) fn run(cursor: &mut Cursor, dialect: Dialect, persistent: &mut dyn Persistent) -> Read<(Arena, Value)> {
-    let mut machine =
-        Machine { dialect, arena: Arena::default(), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new() };
+    let mut machine = Machine {
+        dialect,
+        arena: Arena::default(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        classes: HashMap::new(),
+    };
     loop {
         machine.charge(1)?;
         let opcode = cursor.byte()?;
@@ -210,6 +279,8 @@ struct Machine {
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Value>,
+    /// The nodes of unknown classes.
+    classes: HashMap<Arc<str>, u32>,
 }
 
 impl Machine {
@@ -229,19 +300,41 @@ impl Machine {
             b'J' => self.stack.push(Value::Int(i64::from(i32::from_le_bytes(cursor.array()?)))),
             0x8a => {
                 let len = cursor.byte()?;
-                let bytes = cursor.bytes(u64::from(len), MAX_TEXT)?;
+                let bytes = cursor.bytes(u64::from(len))?;
                 self.push_long(bytes)?;
             }
             b'G' => {
                 cursor.array::<8>()?;
                 self.stack.push(Value::Opaque);
             }
-            // SHORT_BINSTRING and BINSTRING (Python 2), then the three lengths of unicode.
-            b'U' | 0x8c => {
+            // LONG4, and bytes of every length: what a tensor needs is never among them.
+            0x8b | b'B' => {
+                let len = u32::from_le_bytes(cursor.array()?);
+                self.push_bytes(cursor, u64::from(len))?;
+            }
+            b'C' => {
+                let len = cursor.byte()?;
+                self.push_bytes(cursor, u64::from(len))?;
+            }
+            0x8e | 0x96 => {
+                let len = u64::from_le_bytes(cursor.array()?);
+                self.push_bytes(cursor, len)?;
+            }
+            // SHORT_BINSTRING and BINSTRING: Python 2's bytes, which are text where they are UTF-8.
+            b'U' => {
+                let len = cursor.byte()?;
+                self.push_python2_text(cursor, u64::from(len))?;
+            }
+            b'T' => {
+                let len = u32::from_le_bytes(cursor.array()?);
+                self.push_python2_text(cursor, u64::from(len))?;
+            }
+            // The three lengths of unicode.
+            0x8c => {
                 let len = cursor.byte()?;
                 self.push_text(cursor, u64::from(len))?;
             }
-            b'T' | b'X' => {
+            b'X' => {
                 let len = u32::from_le_bytes(cursor.array()?);
                 self.push_text(cursor, u64::from(len))?;
             }
@@ -267,6 +360,9 @@ impl Machine {
                 self.recall(key)?;
             }
             b'(' => self.marks.push(self.stack.len()),
+            // POP and POP_MARK: how a tuple that contains itself is written.
+            b'0' => drop(self.pop()?),
+            b'1' => drop(self.pop_to_mark()?),
             b')' => self.push_node(Node::Tuple(Box::default()))?,
             b't' => {
                 let items = self.pop_to_mark()?;
@@ -298,6 +394,19 @@ impl Machine {
                 let items = self.pop_to_mark()?;
                 self.set(&items)?;
             }
+            // EMPTY_SET, ADDITEMS and FROZENSET: no set has a tensor that is asked for.
+            0x8f => self.stack.push(Value::Opaque),
+            0x90 => {
+                drop(self.pop_to_mark()?);
+                let set = self.top()?;
+                if !self.is_opaque(set) {
+                    return refuse(format!("the pickle adds to {}", self.arena.kind(set)));
+                }
+            }
+            0x91 => {
+                drop(self.pop_to_mark()?);
+                self.stack.push(Value::Opaque);
+            }
             b'c' => {
                 let module = text(cursor.line(MAX_NAME)?)?;
                 let name = text(cursor.line(MAX_NAME)?)?;
@@ -309,7 +418,7 @@ impl Machine {
                     return refuse("a class whose name is no string");
                 };
                 let global = global(module, name, self.dialect)?;
-                self.push_node(Node::Global(global))?;
+                self.push_class(global)?;
             }
             b'Q' => {
                 let id = self.pop()?;
@@ -323,15 +432,19 @@ impl Machine {
             }
             0x81 => {
                 let (_arguments, class) = (self.pop()?, self.pop()?);
-                match self.arena.global(class) {
-                    Some(Global::ScriptClass) => self.push_node(Node::Object(Value::None))?,
-                    _ => return refuse(format!("the pickle makes an instance of {}", self.arena.kind(class))),
-                }
+                self.instance(class)?;
+            }
+            // NEWOBJ_EX, with keyword arguments.
+            0x92 => {
+                let (_keywords, _arguments, class) = (self.pop()?, self.pop()?, self.pop()?);
+                self.instance(class)?;
             }
             b'b' => {
                 let state = self.pop()?;
                 let object = self.top()?;
+                let is_opaque = self.is_opaque(object);
                 match self.node_mut(object) {
+                    _ if is_opaque => {}
                     Some(Node::Object(attributes)) => *attributes = state,
                     // Attributes of a dictionary (`_metadata`) or of a parameter: no tensors.
                     Some(Node::Dict(_) | Node::Tensor(_)) => {}
@@ -339,6 +452,30 @@ impl Machine {
                 }
             }
             _ => return refuse(format!("the pickle opcode {opcode:#04x}, which no checkpoint has use for")),
+        }
+        Ok(())
+    }
+
+    /// Whether nothing of the value is kept.
+    fn is_opaque(&self, value: Value) -> bool {
+        matches!(value, Value::Opaque) || self.arena.class(value).is_some()
+    }
+
+    /// What calling an opaque value gives: as opaque, and of the same name.
+    fn opaque(&self, callable: Value) -> Value {
+        match callable {
+            Value::Node(class) => Value::Instance(class),
+            other => other,
+        }
+    }
+
+    /// Pushes a new instance of a class.
+    fn instance(&mut self, class: Value) -> Read<()> {
+        match self.arena.global(class) {
+            Some(Global::ScriptClass) => return self.push_node(Node::Object(Value::None)),
+            Some(Global::Opaque) => self.stack.push(Value::Opaque),
+            None if self.is_opaque(class) => self.stack.push(self.opaque(class)),
+            _ => return refuse(format!("the pickle makes an instance of {}", self.arena.kind(class))),
         }
         Ok(())
     }
@@ -386,8 +523,29 @@ impl Machine {
     }
 
     fn push_text(&mut self, cursor: &mut Cursor, len: u64) -> Read<()> {
-        let text = text(cursor.bytes(len, MAX_TEXT)?)?;
+        if len > MAX_TEXT && len <= cursor.remaining() {
+            return self.push_bytes(cursor, len);
+        }
+        let text = text(cursor.bytes(len)?)?;
         self.push_node(Node::Text(text.into()))
+    }
+
+    fn push_python2_text(&mut self, cursor: &mut Cursor, len: u64) -> Read<()> {
+        if len > MAX_TEXT && len <= cursor.remaining() {
+            return self.push_bytes(cursor, len);
+        }
+        match String::from_utf8(cursor.bytes(len)?) {
+            Ok(text) => self.push_node(Node::Text(text.into()))?,
+            Err(_) => self.stack.push(Value::Opaque),
+        }
+        Ok(())
+    }
+
+    /// Passes over bytes that nothing needs: an array of NumPy, or the text that protocol 2 writes it as.
+    fn push_bytes(&mut self, cursor: &mut Cursor, len: u64) -> Read<()> {
+        cursor.region(len, "bytes in a pickle")?;
+        self.stack.push(Value::Opaque);
+        Ok(())
     }
 
     fn push_long(&mut self, bytes: Vec<u8>) -> Read<()> {
@@ -403,7 +561,18 @@ impl Machine {
 
     fn push_global(&mut self, module: &str, name: &str) -> Read<()> {
         let global = global(module, name, self.dialect)?;
-        self.push_node(Node::Global(global))
+        self.push_class(global)
+    }
+
+    /// Pushes what a name stands for; a class is one node, however often it is named.
+    fn push_class(&mut self, node: Node) -> Read<()> {
+        let Node::Class(name) = &node else { return self.push_node(node) };
+        if let Some(&known) = self.classes.get(name) {
+            self.stack.push(Value::Node(known));
+            return Ok(());
+        }
+        self.classes.insert(Arc::clone(name), self.arena.nodes.len() as u32);
+        self.push_node(node)
     }
 
     fn remember(&mut self, key: u32) -> Read<()> {
@@ -422,6 +591,9 @@ impl Machine {
 
     fn append(&mut self, items: &[Value]) -> Read<()> {
         let list = self.top()?;
+        if self.is_opaque(list) {
+            return Ok(());
+        }
         match self.node_mut(list) {
             Some(Node::List(list)) => list.extend_from_slice(items),
             _ => return refuse(format!("the pickle appends to {}", self.arena.kind(list))),
@@ -434,6 +606,9 @@ impl Machine {
         if !items.len().is_multiple_of(2) {
             return refuse("a dictionary with a key without a value");
         }
+        if self.is_opaque(dict) {
+            return Ok(());
+        }
         match self.node_mut(dict) {
             Some(Node::Dict(dict)) => dict.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1]))),
             _ => return refuse(format!("the pickle sets items of {}", self.arena.kind(dict))),
@@ -442,32 +617,52 @@ impl Machine {
     }
 
     /// What `callable(*arguments)` stands for.
-    fn call(&mut self, callable: Value, arguments: Value) -> Read<Value> {
-        let Some(global) = self.arena.global(callable) else {
-            return refuse(format!("the pickle calls {}", self.arena.kind(callable)));
-        };
-        let Some(arguments) = self.arena.tuple(arguments) else {
-            return refuse(format!("the pickle calls something with {}", self.arena.kind(arguments)));
-        };
-        let node = match global {
-            Global::First => match arguments.first() {
-                Some(&first) => return Ok(first),
-                None => return refuse("a call without arguments"),
-            },
-            Global::Opaque => return Ok(Value::Opaque),
-            Global::OrderedDict => match *arguments {
-                [] => Node::Dict(Vec::new()),
-                [items] => self.ordered(items)?,
-                _ => return refuse("a dictionary of something else than pairs"),
-            },
-            Global::RebuildTensor | Global::RebuildTensorV3 => {
-                let tensor = self.tensor(global, arguments)?;
-                self.charge(tensor.layout.rank())?;
-                Node::Tensor(Arc::new(tensor))
+    fn call(&mut self, mut callable: Value, mut arguments: Value) -> Read<Value> {
+        let node = loop {
+            if self.is_opaque(callable) {
+                return Ok(self.opaque(callable));
             }
-            Global::StorageType(_) | Global::Dtype(_) | Global::TensorType | Global::ScriptClass => {
-                return refuse("the pickle calls a class that it has no reason to call");
-            }
+            let Some(global) = self.arena.global(callable) else {
+                return refuse(format!("the pickle calls {}", self.arena.kind(callable)));
+            };
+            let Some(given) = self.arena.tuple(arguments) else {
+                return refuse(format!("the pickle calls something with {}", self.arena.kind(arguments)));
+            };
+            break match global {
+                Global::First => match given.first() {
+                    Some(&first) => return Ok(first),
+                    None => return refuse("a call without arguments"),
+                },
+                Global::Opaque => return Ok(Value::Opaque),
+                Global::DefaultDict => Node::Dict(Vec::new()),
+                Global::OrderedDict => match *given {
+                    [] => Node::Dict(Vec::new()),
+                    [items] => self.ordered(items)?,
+                    _ => return refuse("a dictionary of something else than pairs"),
+                },
+                Global::RebuildFromType => {
+                    let &[function, _type, inner, ..] = given else {
+                        return refuse("a tensor of a subclass without its arguments");
+                    };
+                    (callable, arguments) = (function, inner);
+                    self.charge(1)?;
+                    continue;
+                }
+                Global::RebuildTensor | Global::RebuildTensorV3 => match self.tensor(global, given)? {
+                    Ok(tensor) => {
+                        self.charge(tensor.layout.rank())?;
+                        Node::Tensor(Arc::new(tensor))
+                    }
+                    Err(elements) => {
+                        self.push_class(Node::Class(elements))?;
+                        let class = self.pop()?;
+                        return Ok(self.opaque(class));
+                    }
+                },
+                Global::StorageType(_) | Global::Dtype(_) | Global::TensorType | Global::ScriptClass => {
+                    return refuse("the pickle calls a class that it has no reason to call");
+                }
+            };
         };
         self.push_node(node)?;
         self.pop()
@@ -487,8 +682,9 @@ impl Machine {
         Ok(Node::Dict(items.into_iter().map(pair).collect::<Read<_>>()?))
     }
 
-    /// `_rebuild_tensor(storage, offset, shape, strides, …)`.
-    fn tensor(&self, global: Global, arguments: &[Value]) -> Read<Tensor> {
+    /// `_rebuild_tensor(storage, offset, shape, strides, …)`; the name of the elements' type where it is one that is not
+    /// read.
+    fn tensor(&self, global: Global, arguments: &[Value]) -> Read<Result<Tensor, Arc<str>>> {
         let [storage, offset, shape, strides, rest @ ..] = arguments else {
             return refuse("a tensor without storage, offset, shape and strides");
         };
@@ -502,20 +698,28 @@ impl Machine {
         let extent = |&extent| natural(extent).map(usize::try_from)?.or_else(|_| refuse("an extent too large"));
         let shape = shape.iter().map(extent).collect::<Read<Vec<_>>>()?;
         let strides = strides.iter().map(|&stride| natural(stride)).collect::<Read<Vec<_>>>()?;
-        let dtype = match (global, storage.dtype) {
-            (Global::RebuildTensorV3, None) => match rest.get(2).and_then(|&dtype| self.arena.global(dtype)) {
-                Some(Global::Dtype(dtype)) => dtype,
-                _ => return refuse("a tensor without a dtype"),
-            },
-            (Global::RebuildTensor, Some(dtype)) => dtype,
+        let dtype = match (global, storage.kind) {
+            (Global::RebuildTensorV3, StorageType::Bytes) => {
+                let dtype = rest.get(2).copied().unwrap_or(Value::None);
+                match self.arena.global(dtype) {
+                    Some(Global::Dtype(dtype)) => dtype,
+                    Some(_) => return refuse("a tensor without a dtype"),
+                    None => match self.arena.class(dtype) {
+                        Some(name) => return Ok(Err(Arc::clone(name))),
+                        None => return refuse("a tensor without a dtype"),
+                    },
+                }
+            }
+            (Global::RebuildTensor, StorageType::Of(dtype)) => dtype,
+            (_, StorageType::Unread(name, _)) => return Ok(Err(format!("torch.{name}Storage").into())),
             _ => return refuse("a tensor over a storage of another kind"),
         };
-        let stored = match storage.dtype {
-            None => storage.elements / dtype.size() as u64,
-            Some(_) => storage.elements,
+        let stored = match storage.kind {
+            StorageType::Bytes => storage.elements / dtype.size() as u64,
+            _ => storage.elements,
         };
         let layout = Layout::new(dtype, storage.base, stored, offset, shape, strides)?;
-        Ok(Tensor { slot: storage.slot, layout: Arc::new(layout) })
+        Ok(Ok(Tensor { slot: storage.slot, layout: Arc::new(layout) }))
     }
 }
 
@@ -523,18 +727,20 @@ fn text(bytes: Vec<u8>) -> Read<String> {
     String::from_utf8(bytes).or_else(|_| refuse("a text that is not UTF-8"))
 }
 
-/// Looks a name up in the closed list.
-fn global(module: &str, name: &str, dialect: Dialect) -> Read<Global> {
-    let storage = || name.strip_suffix("Storage").and_then(Dtype::from_storage);
+/// What a name stands for: a place in the closed list, or a class without a meaning.
+fn global(module: &str, name: &str, dialect: Dialect) -> Read<Node> {
+    let storage = || name.strip_suffix("Storage").and_then(StorageType::named);
     let tensor = || name.strip_suffix("Tensor").and_then(Dtype::from_storage);
-    Ok(match (module, name) {
+    Ok(Node::Global(match (module, name) {
         ("collections", "OrderedDict") => Global::OrderedDict,
+        ("collections", "defaultdict") => Global::DefaultDict,
         ("torch", "Size") | ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => Global::First,
         ("torch", "device") => Global::Opaque,
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Global::RebuildTensor,
         ("torch._utils", "_rebuild_tensor_v3") => Global::RebuildTensorV3,
-        ("torch" | "torch.storage", "UntypedStorage" | "_UntypedStorage") => Global::StorageType(None),
-        ("torch" | "torch.cuda", _) if storage().is_some() => Global::StorageType(storage()),
+        ("torch._tensor", "_rebuild_from_type" | "_rebuild_from_type_v2") => Global::RebuildFromType,
+        ("torch" | "torch.storage", "UntypedStorage" | "_UntypedStorage") => Global::StorageType(StorageType::Bytes),
+        ("torch" | "torch.cuda", _) if storage().is_some() => storage().map_or(Global::Opaque, Global::StorageType),
         ("torch" | "torch.cuda", _) if tensor().is_some() => Global::TensorType,
         ("torch", _) if Dtype::from_torch(name).is_some() => {
             Dtype::from_torch(name).map_or(Global::Opaque, Global::Dtype)
@@ -542,15 +748,43 @@ fn global(module: &str, name: &str, dialect: Dialect) -> Read<Global> {
         _ if dialect == Dialect::TorchScript => match (module, name) {
             ("torch.jit._pickle", _) if name == "restore_type_tag" || name.starts_with("build_") => Global::First,
             _ if module == "__torch__" || module.starts_with("__torch__.") => Global::ScriptClass,
-            _ => return unexpected(module, name),
+            _ => return class(module, name),
         },
-        _ => return unexpected(module, name),
-    })
+        _ => return class(module, name),
+    }))
 }
 
-fn unexpected(module: &str, name: &str) -> Read<Global> {
-    refuse(format!(
-        "the pickle names {}, which a dictionary of tensors has no use for (save the `state_dict()` alone)",
-        shown(&format!("{module}.{name}"))
-    ))
+/// A class outside the list. No name is ever imported, so that none can do harm here; but a file whose names start
+/// programs or read files was made to harm whoever opens it with Python, and is refused as a whole.
+fn class(module: &str, name: &str) -> Read<Node> {
+    const MODULES: [&str; 12] = [
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "pty",
+        "runpy",
+        "ctypes",
+        "socket",
+        "shutil",
+        "webbrowser",
+        "importlib",
+        "pip",
+    ];
+    const BUILTINS: [&str; 8] = ["eval", "exec", "execfile", "compile", "open", "__import__", "input", "breakpoint"];
+    let runs = match module {
+        "builtins" | "__builtin__" => BUILTINS.contains(&name),
+        "torch" | "torch.serialization" | "torch.jit" => name == "load",
+        "torch.hub" => true,
+        _ => module.split('.').next().is_some_and(|root| MODULES.contains(&root)),
+    };
+    // Beyond this, a long text named again and again would take more memory than the file has bytes.
+    if module.len() + name.len() > MAX_NAME {
+        return refuse(format!("a name longer than {MAX_NAME} bytes"));
+    }
+    let full = format!("{module}.{name}");
+    if runs {
+        return refuse(format!("the pickle names {}, which runs programs or opens files: it is hostile", shown(&full)));
+    }
+    Ok(Node::Class(full.chars().take(MAX_CLASS).collect::<String>().into()))
 }

@@ -10,12 +10,15 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::entry::{Dtype, Entry, Layout};
-use super::source::{Named, Read, Region, refuse, shown};
+use super::source::{Read, Region, refuse, shown};
+use super::state_dict::Contents;
 
 /// The header's length comes first.
 const LENGTH: u64 = 8;
 /// The longest header: a hundred thousand tensors.
 const MAX_HEADER: u64 = 1 << 24;
+/// How much of the name of a type that is not read is kept, for messages.
+const MAX_TYPE: usize = 32;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,7 +62,7 @@ impl<'de> Deserialize<'de> for Header {
     }
 }
 
-pub(super) fn read(file: &Region) -> Read<Named<Entry>> {
+pub(super) fn read(file: &Region) -> Read<Contents<Entry>> {
     let mut length = [0; LENGTH as usize];
     file.read_at(0, &mut length)?;
     let length = u64::from_le_bytes(length);
@@ -80,9 +83,11 @@ pub(super) fn read(file: &Region) -> Read<Named<Entry>> {
         return refuse("the tensors overlap, leave holes or do not fill the file");
     }
 
-    let entry = |(name, info): (String, Info)| {
+    let mut contents = Contents::plain(Vec::with_capacity(tensors.len()));
+    for (name, info) in tensors {
         let Some(dtype) = Dtype::from_safetensors(&info.dtype) else {
-            return refuse(format!("the tensor {} has the type {}", shown(&name), shown(&info.dtype)));
+            contents.unread.push((name, info.dtype.chars().take(MAX_TYPE).collect::<String>().into()));
+            continue;
         };
         let layout = Layout::contiguous(dtype, info.shape)?;
         let (from, to) = info.data_offsets;
@@ -90,7 +95,7 @@ pub(super) fn read(file: &Region) -> Read<Named<Entry>> {
             return refuse(format!("the tensor {} does not fill its {} bytes", shown(&name), to - from));
         }
         let storage = data.part(from, to - from, "a tensor")?;
-        Ok((name, Entry::stored(Arc::new(layout), storage)?))
-    };
-    tensors.into_iter().map(entry).collect()
+        contents.tensors.push((name, Entry::stored(Arc::new(layout), storage)?));
+    }
+    Ok(contents)
 }

@@ -192,9 +192,9 @@ impl Cursor {
         Ok(bytes)
     }
 
-    /// `len` bytes, at most `limit`.
-    pub(super) fn bytes(&mut self, len: u64, limit: u64) -> Read<Vec<u8>> {
-        if len > limit.min(self.remaining()) {
+    /// `len` bytes.
+    pub(super) fn bytes(&mut self, len: u64) -> Read<Vec<u8>> {
+        if len > self.remaining() {
             return refuse(format!("a text of {len} bytes where {} are left", self.remaining()));
         }
         (0..len).map(|_| self.byte()).collect()

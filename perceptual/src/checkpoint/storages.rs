@@ -3,18 +3,15 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 
-use super::entry::Dtype;
-use super::pickle::{Arena, Global, Node, Persistent, Storage, Value, natural};
+use super::pickle::{Arena, Global, Node, Persistent, Storage, StorageType, Value, natural};
 use super::source::{Read, refuse, shown};
 
 /// What a persistent id says of a storage.
 #[derive(Debug)]
 pub(super) struct Declared {
     pub(super) key: String,
-    /// Bytes per element; 1 where the storage is untyped.
-    pub(super) size: u64,
     pub(super) elements: u64,
-    dtype: Option<Dtype>,
+    pub(super) kind: StorageType,
 }
 
 /// The storages in the order in which the pickle first names them.
@@ -33,17 +30,16 @@ impl Storages {
         self.slots.get(key).copied()
     }
 
-    fn declare(&mut self, key: &str, dtype: Option<Dtype>, elements: u64) -> Read<usize> {
+    fn declare(&mut self, key: &str, kind: StorageType, elements: u64) -> Read<usize> {
         let slot = match self.slots.entry(key.to_owned()) {
             Slot::Occupied(slot) => *slot.get(),
             Slot::Vacant(slot) => {
-                let size = dtype.map_or(1, Dtype::size) as u64;
-                self.declared.push(Declared { key: key.to_owned(), size, elements, dtype });
+                self.declared.push(Declared { key: key.to_owned(), elements, kind });
                 *slot.insert(self.declared.len() - 1)
             }
         };
         match self.declared.get(slot) {
-            Some(known) if known.dtype == dtype && known.elements == elements => Ok(slot),
+            Some(known) if known.kind == kind && known.elements == elements => Ok(slot),
             _ => refuse(format!("the storage {} is declared twice, differently", shown(key))),
         }
     }
@@ -52,16 +48,24 @@ impl Storages {
 impl Persistent for Storages {
     /// `("storage", type, key, location, elements)`; legacy files add `None` or `(key, offset, elements)` of a view.
     fn resolve(&mut self, arena: &Arena, id: Value) -> Read<Node> {
-        let [tag, kind, key, _location, elements, view @ ..] = arena.tuple(id).unwrap_or_default() else {
+        let parts = arena.tuple(id).unwrap_or_default();
+        // Legacy files hold the source beside the class of a module that was saved as a whole.
+        if let [tag, class, ..] = parts
+            && arena.text(*tag) == Some("module")
+            && let Some(name) = arena.class(*class)
+        {
+            return Ok(Node::Class(name.clone()));
+        }
+        let [tag, kind, key, _location, elements, view @ ..] = parts else {
             return refuse("a persistent id that is no storage");
         };
-        let (Some("storage"), Some(Global::StorageType(dtype)), Some(key)) =
+        let (Some("storage"), Some(Global::StorageType(kind)), Some(key)) =
             (arena.text(*tag), arena.global(*kind), arena.text(*key))
         else {
             return refuse("a persistent id that is no storage");
         };
         let elements = natural(*elements)?;
-        let slot = self.declare(key, dtype, elements)?;
+        let slot = self.declare(key, kind, elements)?;
         let (base, elements) = match view {
             [] | [Value::None] => (0, elements),
             [view] => match *arena.tuple(*view).unwrap_or_default() {
@@ -76,6 +80,6 @@ impl Persistent for Storages {
             },
             _ => return refuse("a persistent id that is no storage"),
         };
-        Ok(Node::Storage(Storage { slot, dtype, base, elements }))
+        Ok(Node::Storage(Storage { slot, kind, base, elements }))
     }
 }

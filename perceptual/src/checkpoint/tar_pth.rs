@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Wrapping;
 use super::entry::{Dtype, Entry, Layout};
 use super::legacy_pth::check_byte_order;
-use super::pickle::{self, Arena, Dialect, Global, NoPersistent, Node, Persistent, Tensor, Value, natural};
-use super::source::{Cursor, Named, Read, Region, refuse, shown};
-use super::state_dict;
+use super::pickle::{
+    self, Arena, Dialect, Global, NoPersistent, Node, Persistent, StorageType, Tensor, Value, natural,
+};
+use super::source::{Cursor, Read, Region, refuse, shown};
+use super::state_dict::{self, Contents};
 
 const BLOCK: u64 = 512;
 /// The archive has four members; room for those that a tool adds.
@@ -20,7 +21,7 @@ const MAX_RANK: u32 = 64;
 pub(super) const MAGIC: &[u8; 5] = b"ustar";
 pub(super) const MAGIC_AT: usize = 257;
 
-pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
+pub(super) fn read(file: &Region) -> Read<Contents<Entry>> {
     let members = members(file)?;
     let member = |name: &str| match members.get(name) {
         Some(region) => Ok(Cursor::new(region.clone())),
@@ -33,12 +34,10 @@ pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping)> {
     let storages = storages(&mut member("storages")?)?;
     let mut tensors = tensors(&mut member("tensors")?, &storages)?;
     let (arena, value) = pickle::run(&mut member("pickle")?, Dialect::Python, &mut tensors)?;
-    let (named, wrapping) = state_dict::tensors(&arena, value)?;
-    let entry = |(name, tensor): (String, Arc<Tensor>)| match storages.views.get(tensor.slot) {
-        Some(view) => Ok((name, Entry::stored(tensor.layout.clone(), view.data.clone())?)),
-        None => refuse(format!("the tensor {} has no storage", shown(&name))),
-    };
-    Ok((named.into_iter().map(entry).collect::<Read<_>>()?, wrapping))
+    state_dict::tensors(&arena, value)?.read(|name, tensor| match storages.views.get(tensor.slot) {
+        Some(view) => Entry::stored(tensor.layout.clone(), view.data.clone()),
+        None => refuse(format!("the tensor {} has no storage", shown(name))),
+    })
 }
 
 fn plain(cursor: &mut Cursor) -> Read<(Arena, Value)> {
@@ -123,7 +122,7 @@ fn storages(cursor: &mut Cursor) -> Read<Storages> {
         let &[key, _location, kind] = arena.tuple(header).unwrap_or_default() else {
             return refuse("a storage that is no triple");
         };
-        let Some(Global::StorageType(Some(dtype))) = arena.global(kind) else {
+        let Some(Global::StorageType(StorageType::Of(dtype))) = arena.global(kind) else {
             return refuse("a storage without a type");
         };
         let elements = u64::from_le_bytes(cursor.array()?);

@@ -1,16 +1,15 @@
 //! Zip files of `torch.save` (since 1.6) and of `torch.jit.save`: a pickle, and a record per storage.
 
-use super::Wrapping;
 use super::entry::Entry;
 use super::pickle::{self, Dialect};
-use super::source::{Cursor, Named, Read, Region, refuse, shown};
-use super::state_dict;
+use super::source::{Cursor, Read, Region, refuse, shown};
+use super::state_dict::{self, Contents};
 use super::storages::Storages;
 use super::torchscript;
 use super::zip::Archive;
 
 /// The tensors, what lay around them, and the dialect of the pickle that named them.
-pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping, Dialect)> {
+pub(super) fn read(file: &Region) -> Read<(Contents<Entry>, Dialect)> {
     let mut archive = Archive::open(file)?;
     let root = root(&archive)?;
     if let Some(order) = archive.read(&format!("{root}/byteorder"))? {
@@ -24,13 +23,11 @@ pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping, Dialect)> {
     let Some(pickle) = archive.read(&format!("{root}/data.pkl"))? else { return refuse("the pickle is gone") };
     let mut storages = Storages::default();
     let (arena, value) = pickle::run(&mut Cursor::new(pickle), dialect, &mut storages)?;
-    let (named, wrapping) = state_dict::tensors(&arena, value)?;
     let mut records: Vec<Option<Region>> = vec![None; storages.declared().len()];
-    let mut entries = Vec::with_capacity(named.len());
-    for (name, tensor) in named {
+    let contents = state_dict::tensors(&arena, value)?.read(|name, tensor| {
         let (Some(record), Some(declared)) = (records.get_mut(tensor.slot), storages.declared().get(tensor.slot))
         else {
-            return refuse(format!("the tensor {} has no storage", shown(&name)));
+            return refuse(format!("the tensor {} has no storage", shown(name)));
         };
         let storage = match record {
             Some(storage) => storage.clone(),
@@ -39,13 +36,13 @@ pub(super) fn read(file: &Region) -> Read<(Named<Entry>, Wrapping, Dialect)> {
                     return refuse(format!("the storage {} is not in the archive", shown(&declared.key)));
                 };
                 // The record may be longer than the tensors need, never shorter.
-                let len = declared.elements.saturating_mul(declared.size);
+                let len = declared.elements.saturating_mul(declared.kind.size());
                 record.insert(data.part(0, len, "a storage")?).clone()
             }
         };
-        entries.push((name, Entry::stored(tensor.layout.clone(), storage)?));
-    }
-    Ok((entries, wrapping, dialect))
+        Entry::stored(tensor.layout.clone(), storage)
+    })?;
+    Ok((contents, dialect))
 }
 
 /// The folder that holds everything; its name is the file's at the time of writing.

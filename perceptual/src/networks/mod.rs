@@ -29,7 +29,9 @@ mod vgg;
 #[cfg(feature = "lpips")]
 pub use alex_net::AlexNet;
 #[cfg(feature = "clip")]
-pub use clip::{BoundClip, Clip, ClipShape, Tokens};
+pub(crate) use clip::HEAD;
+#[cfg(feature = "clip")]
+pub use clip::{BoundClip, Clip, ClipActivation, ClipShape, Tokens};
 #[cfg(feature = "face-id")]
 pub use ir_net::{BoundIrNet, IrDepth, IrMode, IrNet};
 #[cfg(feature = "light-cnn")]
@@ -121,13 +123,76 @@ pub fn fits(checkpoint: &Checkpoint) -> Vec<Fit> {
     fits
 }
 
+/// A network that lies somewhere in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Located {
+    /// The network's name.
+    pub network: String,
+    /// The value of the option `prefix` that reads it.
+    pub prefix: String,
+}
+
+/// The networks, of those compiled in, that lie in a file under another name than their own: under a key or prefix, or
+/// without a part that all their names share. Nothing is read but names, shapes and types.
+///
+/// ```
+/// use image_losses_perceptual::checkpoint::Checkpoint;
+/// use image_losses_perceptual::networks::{VggType, located};
+///
+/// let architecture = VggType::Vgg16.architecture().into_iter().map(|(name, shape)| (format!("model.{name}"), shape));
+/// let found = located(&Checkpoint::seeded(&architecture.collect::<Vec<_>>(), 0)?);
+/// assert_eq!((found[0].network.as_str(), found[0].prefix.as_str()), ("vgg16", "model"));
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+pub fn located(checkpoint: &Checkpoint) -> Vec<Located> {
+    let mut found = Vec::new();
+    for (network, needed, beside) in known() {
+        for prefix in checkpoint.places(&needed) {
+            let fits = |part| parameters::compare(&part, network.clone(), &needed, beside).is_exact();
+            if checkpoint.at(&prefix, &needed).is_ok_and(fits) {
+                found.push(Located { network: network.clone(), prefix });
+            }
+        }
+    }
+    #[cfg(feature = "clip")]
+    for prefix in clip::prefixes(checkpoint) {
+        let fits = checkpoint.under(&prefix).ok().as_ref().and_then(compared_with_clip);
+        found.extend(fits.filter(Fit::is_exact).map(|fit| Located { network: fit.network, prefix }));
+    }
+    found
+}
+
+/// The comparison with CLIP of the checkpoint's own size, in OpenAI's layout.
+#[cfg(feature = "clip")]
+fn compared_with_clip(checkpoint: &Checkpoint) -> Option<Fit> {
+    let shape = ClipShape::of(checkpoint).ok()?;
+    let names = ["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"];
+    let published = names.into_iter().find(|name| ClipShape::published(name) == Some(shape));
+    let name = format!("CLIP {}", published.unwrap_or("of another size"));
+    let checkpoint = clip::in_openai_layout(checkpoint).ok()?;
+    Some(parameters::compare(&checkpoint, name, &shape.architecture(), &clip::BESIDE))
+}
+
 /// The comparison with every network, in this module's order.
 fn compared(checkpoint: &Checkpoint) -> Vec<Fit> {
+    let compare = |(name, needed, beside): Known| parameters::compare(checkpoint, name, &needed, beside);
+    #[cfg_attr(not(feature = "clip"), expect(unused_mut, reason = "CLIP alone is added"))]
+    let mut compared: Vec<Fit> = known().into_iter().map(compare).collect();
+    #[cfg(feature = "clip")]
+    compared.extend(compared_with_clip(checkpoint));
+    compared
+}
+
+/// A network's name, what it needs, and the beginnings of what may lie beside.
+type Known = (String, Architecture, &'static [&'static str]);
+
+/// Every network whose size its name tells.
+fn known() -> Vec<Known> {
     #[cfg_attr(
-        not(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip")),
+        not(any(feature = "vgg", feature = "light-cnn", feature = "face-id")),
         expect(unused_mut, reason = "every network is a feature")
     )]
-    let mut known: Vec<(String, Architecture, &[&str])> = Vec::new();
+    let mut known: Vec<Known> = Vec::new();
     #[cfg(feature = "vgg")]
     known.extend(VggType::ALL.map(|kind| (kind.name().into(), kind.architecture(), &["classifier."][..])));
     #[cfg(feature = "light-cnn")]
@@ -150,11 +215,5 @@ fn compared(checkpoint: &Checkpoint) -> Vec<Fit> {
         }
         known.push(("weights of DISTS".into(), crate::Dists::weights_architecture(), &["stage", "mean", "std"]));
     }
-    #[cfg(feature = "clip")]
-    if let Ok(shape) = ClipShape::of(checkpoint) {
-        let names = ["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"];
-        let published = names.into_iter().find(|name| ClipShape::published(name) == Some(shape));
-        known.push((format!("CLIP {}", published.unwrap_or("of another size")), shape.architecture(), &clip::BESIDE));
-    }
-    known.into_iter().map(|(name, needed, beside)| parameters::compare(checkpoint, name, &needed, beside)).collect()
+    known
 }

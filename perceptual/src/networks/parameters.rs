@@ -105,7 +105,7 @@ impl Parameters {
         let extra: Vec<String> = checkpoint
             .iter()
             .map(|(name, _)| name)
-            .filter(|name| !name.ends_with("num_batches_tracked") && !names.contains(name))
+            .filter(|name| !checkpoint.is_counter(name) && !names.contains(name))
             .filter(|name| !beside.iter().any(|prefix| name.starts_with(prefix)))
             .map(str::to_owned)
             .collect();
@@ -185,7 +185,7 @@ pub(crate) fn compare(checkpoint: &Checkpoint, network: String, needed: &Archite
     }
     let names: HashSet<&str> = needed.iter().map(|(name, _)| name.as_str()).collect();
     let others = checkpoint.iter().map(|(name, _)| name).filter(|name| {
-        !names.contains(name) && !is_count(name) && !beside.iter().any(|prefix| name.starts_with(prefix))
+        !names.contains(name) && !checkpoint.is_counter(name) && !beside.iter().any(|prefix| name.starts_with(prefix))
     });
     fit.unexpected.extend(others.map(str::to_owned));
     fit

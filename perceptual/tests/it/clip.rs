@@ -7,7 +7,7 @@ use image_losses_core::gradcheck::check_gradient;
 use image_losses_core::{Differentiable, Error, Interpolation, Result, Tensor};
 use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::checkpoint::Checkpoint;
-use image_losses_perceptual::networks::{Clip, ClipShape, Tokens, fitting};
+use image_losses_perceptual::networks::{Clip, ClipActivation, ClipShape, Tokens, fitting, located};
 use image_losses_perceptual::{ClipLoss, ClipModelOptions, ClipOptions, Weights};
 
 const SMALL: ClipShape = ClipShape {
@@ -301,4 +301,244 @@ fn a_second_derivative_is_refused_where_it_is_fused_and_right_where_it_is_compos
     assert!(matches!(second(false), Err(Error::SecondDerivative { operation: "CLIPLoss" })));
     assert!(second(true)?[0].iter().any(|value| *value != 0.0));
     Ok(())
+}
+
+/// x·Φ(x) = x/2 + x·φ(x)·(x + x³/3 + x⁵/(3·5) + …), φ the density: a series whose terms do not cancel.
+fn gelu(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for n in 1..200 {
+        term *= x * x / f64::from(2 * n + 1);
+        sum += term;
+    }
+    x / 2.0 + x * (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * sum
+}
+
+/// The image tower as its paper writes it, in plain loops: the embedding of one image, of length 1.
+fn embedding(checkpoint: &Checkpoint, shape: ClipShape, image: &[f64], head_width: usize, exact: bool) -> Vec<f64> {
+    let get = |name: &str| -> Vec<f64> {
+        checkpoint.get(name).unwrap().to_f32().unwrap().into_iter().map(f64::from).collect()
+    };
+    let (size, patch, width) = (shape.image_resolution, shape.vision_patch_size, shape.vision_width);
+    let grid = size / patch;
+    let norm = |row: &[f64], name: &str| -> Vec<f64> {
+        let (weight, bias) = (get(&format!("{name}.weight")), get(&format!("{name}.bias")));
+        let mean = row.iter().sum::<f64>() / row.len() as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / row.len() as f64;
+        let unit = row.iter().map(|x| (x - mean) / (variance + 1e-5).sqrt());
+        unit.zip(weight.iter().zip(&bias)).map(|(x, (weight, bias))| x * weight + bias).collect()
+    };
+    let linear = |row: &[f64], weight: &[f64], bias: &[f64]| -> Vec<f64> {
+        let product = |output: &[f64]| output.iter().zip(row).map(|(w, x)| w * x).sum::<f64>();
+        weight.chunks(row.len()).map(product).zip(bias).map(|(sum, bias)| sum + bias).collect()
+    };
+    let (conv, places) = (get("visual.conv1.weight"), get("visual.positional_embedding"));
+    let mut tokens = vec![get("visual.class_embedding")];
+    for (top, left) in (0..grid * grid).map(|at| (at / grid * patch, at % grid * patch)) {
+        let pixels: Vec<f64> = (0..3 * patch * patch)
+            .map(|i| (i / (patch * patch), i / patch % patch, i % patch))
+            .map(|(c, y, x)| image[(c * size + top + y) * size + left + x])
+            .collect();
+        tokens.push(linear(&pixels, &conv, &vec![0.0; width]));
+    }
+    for (token, place) in tokens.iter_mut().zip(places.chunks(width)) {
+        token.iter_mut().zip(place).for_each(|(x, place)| *x += place);
+        *token = norm(token, "visual.ln_pre");
+    }
+    for layer in 0..shape.vision_layers {
+        let name = |part: &str| format!("visual.transformer.resblocks.{layer}.{part}");
+        let (weight, bias) = (get(&name("attn.in_proj_weight")), get(&name("attn.in_proj_bias")));
+        let joint: Vec<_> = tokens.iter().map(|token| linear(&norm(token, &name("ln_1")), &weight, &bias)).collect();
+        let (weight, bias) = (get(&name("attn.out_proj.weight")), get(&name("attn.out_proj.bias")));
+        for (token, own) in tokens.iter_mut().zip(&joint) {
+            let mut seen = Vec::with_capacity(width);
+            for head in (0..width).step_by(head_width) {
+                let part = |joint: &[f64], part: usize| joint[part * width + head..][..head_width].to_vec();
+                let query = part(own, 0);
+                let score = |other: &Vec<f64>| {
+                    let dot: f64 = query.iter().zip(part(other, 1)).map(|(q, k)| q * k).sum();
+                    (dot / (head_width as f64).sqrt()).exp()
+                };
+                let scores: Vec<f64> = joint.iter().map(score).collect();
+                let sum: f64 = scores.iter().sum();
+                let values: Vec<_> = joint.iter().map(|other| part(other, 2)).collect();
+                seen.extend(
+                    (0..head_width)
+                        .map(|i| scores.iter().zip(&values).map(|(score, value)| score / sum * value[i]).sum::<f64>()),
+                );
+            }
+            let out = linear(&seen, &weight, &bias);
+            token.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+        }
+        let [[w1, b1], [w2, b2]] =
+            ["mlp.c_fc", "mlp.c_proj"].map(|part| ["weight", "bias"].map(|own| get(&format!("{}.{own}", name(part)))));
+        for token in &mut tokens {
+            let mut hidden = linear(&norm(token, &name("ln_2")), &w1, &b1);
+            hidden.iter_mut().for_each(|x| *x = if exact { gelu(*x) } else { *x / (1.0 + (-1.702 * *x).exp()) });
+            let out = linear(&hidden, &w2, &b2);
+            token.iter_mut().zip(out).for_each(|(x, out)| *x += out);
+        }
+    }
+    let last = norm(&tokens[0], "visual.ln_post");
+    let projection = get("visual.proj");
+    let mut found = vec![0.0; shape.embed_dim];
+    for (x, row) in last.iter().zip(projection.chunks(shape.embed_dim)) {
+        found.iter_mut().zip(row).for_each(|(sum, weight)| *sum += x * weight);
+    }
+    let length = found.iter().map(|x| x * x).sum::<f64>().sqrt();
+    found.iter_mut().for_each(|x| *x /= length);
+    found
+}
+
+/// What a checkpoint does not tell: each activation and head width is that of the formula, and no two are the same.
+#[test]
+fn activation_and_heads_are_those_of_the_formula() {
+    let checkpoint = Checkpoint::seeded(&SMALL.architecture(), 7).unwrap();
+    let shape = [1, 3, 4, 4];
+    let image = values(9, &shape);
+    let mut seen: Vec<Vec<f64>> = Vec::new();
+    for activation in [ClipActivation::QuickGelu, ClipActivation::Gelu] {
+        for head_width in [64, 32, 128] {
+            let network =
+                Clip::load_as(&checkpoint, activation, head_width).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+            let found = elements(&network.encode_image(&tensor(&image, &shape)).unwrap());
+            let expected = embedding(&checkpoint, SMALL, &image, head_width, activation == ClipActivation::Gelu);
+            for (found, expected) in found.iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-12, "{activation:?} {head_width}: {found} {expected}");
+            }
+            let differs = |other: &Vec<f64>| found.iter().zip(other).any(|(a, b)| (a - b).abs() > 1e-6);
+            assert!(seen.iter().all(differs), "{activation:?} {head_width}");
+            seen.push(found);
+        }
+    }
+    for head_width in [0, 48, 256] {
+        let refused = Clip::load_as(&checkpoint, ClipActivation::Gelu, head_width);
+        assert!(matches!(refused, Err(Error::InvalidOption { option: "head_width", .. })), "{head_width}");
+    }
+}
+
+/// The loss takes both from its options, in single precision too, where the image tower may be fused.
+#[test]
+fn the_loss_uses_its_options() {
+    let shape = [1, 3, 6, 6];
+    let image = values(1, &shape);
+    let single: Vec<f32> = image.iter().map(|&value| value as f32).collect();
+    let mut seen = Vec::new();
+    for activation in [ClipActivation::QuickGelu, ClipActivation::Gelu] {
+        for head_width in [64, 32] {
+            let mut options = options(false);
+            (options.clip_model.activation, options.clip_model.head_width) = (activation, head_width);
+            let text = serde_json::to_string(&options).unwrap();
+            assert_eq!(serde_json::from_str::<ClipOptions>(&text).unwrap(), options);
+            let loss = ClipLoss::new(options, &weights()).unwrap();
+            let double = elements(&loss.forward(&tensor(&image, &shape), &texts()).unwrap());
+            let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), single.clone()).unwrap();
+            let found = loss.forward(&NdTensor::new(array), &texts()).unwrap();
+            for column in 0..3 {
+                let found = f64::from(found.narrow(1, column, 1).unwrap().item().unwrap() as f32);
+                // Single precision through two blocks of width 128.
+                assert!(
+                    (found - double[column]).abs() < 1e-4,
+                    "{activation:?} {head_width}: {found} {}",
+                    double[column]
+                );
+            }
+            seen.push(double);
+        }
+    }
+    assert!((0..seen.len()).all(|i| seen[..i].iter().all(|other| *other != seen[i])), "{seen:?}");
+    let bad = serde_json::from_str::<ClipOptions>(r#"{"clip_model": {"activation": "relu"}}"#).unwrap_err();
+    assert!(bad.to_string().contains("quick_gelu"), "{bad}");
+    let mut none = options(false);
+    none.clip_model.head_width = 0;
+    assert!(matches!(none.validate(), Err(Error::InvalidOption { option: "head_width", .. })));
+}
+
+/// The model's tensors as transformers' `CLIPModel` names them.
+fn transformers(checkpoint: &Checkpoint) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+    let mut entries = vec![("text_model.embeddings.position_ids".to_owned(), vec![1, 7], vec![0.0; 7])];
+    for (name, entry) in checkpoint.iter() {
+        let (shape, values) = (entry.shape().to_vec(), entry.to_f32().unwrap());
+        let (tower, rest) = match name.strip_prefix("visual.") {
+            Some(rest) => ("vision_model", rest),
+            None => ("text_model", name),
+        };
+        if let "proj" | "text_projection" = rest {
+            let (rows, columns) = (shape[0], shape[1]);
+            let name = if rest == "proj" { "visual_projection.weight" } else { "text_projection.weight" };
+            let values = (0..rows * columns).map(|i| values[i % rows * columns + i / rows]).collect();
+            entries.push((name.to_owned(), vec![columns, rows], values));
+        } else if let Some((block, own)) = rest.split_once(".attn.in_proj_") {
+            let layer = block.rsplit('.').next().unwrap();
+            let rows = shape[0] / 3;
+            for (part, values) in ["q", "k", "v"].iter().zip(values.chunks(values.len() / 3)) {
+                let name = format!("{tower}.encoder.layers.{layer}.self_attn.{part}_proj.{own}");
+                entries.push((name, [&[rows], &shape[1..]].concat(), values.to_vec()));
+            }
+        } else {
+            let name = match (tower, rest) {
+                (_, "logit_scale") => rest.to_owned(),
+                (_, "class_embedding") => format!("{tower}.embeddings.class_embedding"),
+                (_, "positional_embedding") => format!("{tower}.embeddings.position_embedding.weight"),
+                (_, "conv1.weight") => format!("{tower}.embeddings.patch_embedding.weight"),
+                (_, "token_embedding.weight") => format!("{tower}.embeddings.token_embedding.weight"),
+                _ => {
+                    let rest = rest.replace("ln_pre.", "pre_layrnorm.").replace("ln_post.", "post_layernorm.");
+                    let rest = rest
+                        .replace("ln_final.", "final_layer_norm.")
+                        .replace("transformer.resblocks.", "encoder.layers.");
+                    let rest = rest.replace(".ln_1.", ".layer_norm1.").replace(".ln_2.", ".layer_norm2.");
+                    let rest = rest.replace(".mlp.c_fc.", ".mlp.fc1.").replace(".mlp.c_proj.", ".mlp.fc2.");
+                    format!("{tower}.{}", rest.replace(".attn.", ".self_attn."))
+                }
+            };
+            entries.push((name, shape, values));
+        }
+    }
+    entries
+}
+
+#[test]
+fn transformers_layout_is_read() {
+    let checkpoint = Checkpoint::seeded(&SMALL.architecture(), 7).unwrap();
+    let entries = transformers(&checkpoint);
+    let other = Checkpoint::from_entries(entries.clone()).unwrap();
+    assert!(other.get("visual.conv1.weight").is_none() && other.len() > checkpoint.len());
+    assert_eq!(ClipShape::of(&other).unwrap(), SMALL);
+    assert_eq!(fitting(&other), ["CLIP of another size"]);
+    let shape = [2, 3, 4, 4];
+    let images = tensor(&values(9, &shape), &shape);
+    let encode = |checkpoint: &Checkpoint| {
+        let network = Clip::load(checkpoint).unwrap().bind::<NdTensor<f64>>(&()).unwrap();
+        [network.encode_image(&images).unwrap(), network.encode_text(&texts()).unwrap()].map(|x| elements(&x))
+    };
+    assert_eq!(encode(&other), encode(&checkpoint));
+    // Without its keys, a layer has no attention.
+    let gone = "vision_model.encoder.layers.1.self_attn.k_proj.weight";
+    let some = entries.iter().filter(|(name, ..)| name != gone).cloned();
+    match Clip::load(&Checkpoint::from_entries(some).unwrap()) {
+        Err(Error::CheckpointMismatch { unexpected, .. }) => {
+            let queries = "vision_model.encoder.layers.1.self_attn.q_proj.weight";
+            assert!(unexpected.iter().any(|name| name == queries), "{unexpected:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Under a prefix, in either layout.
+    for entries in
+        [entries, checkpoint.iter().map(|(n, e)| (n.to_owned(), e.shape().to_vec(), e.to_f32().unwrap())).collect()]
+    {
+        let inner = entries.into_iter().map(|(name, shape, values)| (format!("clip.{name}"), shape, values));
+        let outer = Checkpoint::from_entries(inner).unwrap();
+        let refused = Clip::load(&outer).unwrap_err().to_string();
+        assert!(refused.contains("`prefix: \"clip\"`"), "{refused}");
+        let found = located(&outer);
+        assert_eq!((found.len(), &*found[0].network, &*found[0].prefix), (1, "CLIP of another size", "clip"));
+        let mut with = options(false);
+        with.clip_model.prefix = Some("clip".into());
+        let shape = [1, 3, 6, 6];
+        let image = tensor(&values(1, &shape), &shape);
+        let value = |options: ClipOptions, checkpoint: Checkpoint| {
+            elements(&ClipLoss::new(options, &checkpoint.into()).unwrap().forward(&image, &texts()).unwrap())
+        };
+        assert_eq!(value(with, outer), value(options(false), checkpoint.clone()));
+    }
 }

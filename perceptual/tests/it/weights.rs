@@ -83,6 +83,23 @@ fn names_are_looked_up() {
     assert!(Path::new(&folder.0).exists());
 }
 
+/// torchvision publishes AlexNet as `alexnet-owt-7be5be79.pth`.
+#[test]
+fn published_names_are_known() {
+    let folder = Folder::new("published");
+    folder.write("alexnet-other-7be5be79.pth");
+    folder.write("alexnet-owt-7be5be7.pth");
+    folder.write("vgg11-owt-7be5be79.pth");
+    for name in ["torchvision://alexnet", "alexnet"] {
+        assert_eq!(Weights::locate(name, Some(&folder.0)), None, "{name}");
+    }
+    folder.write("alexnet-owt-7be5be79.pth");
+    for name in ["torchvision://alexnet", "alexnet", "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"] {
+        assert_eq!(Weights::locate(name, Some(&folder.0)), Some(folder.0.join("alexnet-owt-7be5be79.pth")), "{name}");
+    }
+    assert_eq!(Weights::locate("torchvision://vgg11", Some(&folder.0)), None);
+}
+
 #[test]
 fn seeds_are_asked_for_by_name() {
     load(Some("seeded:7"), &Weights::default()).unwrap();
