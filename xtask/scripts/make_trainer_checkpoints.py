@@ -1,6 +1,8 @@
 """Writes perceptual/tests/data_trainers with PyTorch: one small network in the files that training programs leave.
 
-    python make_trainer_checkpoints.py perceptual/tests/data_trainers
+    python make_trainer_checkpoints.py perceptual/tests/data_trainers [perceptual/fuzz/corpus]
+
+With the second directory, it writes seeds of the fuzz targets too.
 
 The network is VGG-11 up to its first convolution, all that `PerceptualLoss` with a tap at layer 0 reads, in half
 precision. A file's name says what must become of it: `reads_…` gives the same loss as `reads_plain`; `says_…` is an error
@@ -13,6 +15,7 @@ import collections
 import pathlib
 import sys
 import types
+import zipfile
 
 import numpy
 import torch
@@ -121,6 +124,14 @@ def main():
     save("refused_complex", {**network, "features.0.weight": torch.zeros(2, dtype=torch.complex64)})
     save("refused_array", {**network, "features.0.weight": weight[:2].numpy()})
     save("refused_history", history)
+
+    if len(sys.argv) > 2:
+        corpus = pathlib.Path(sys.argv[2])
+        for name in ["reads_training", "reads_training_protocol4", "reads_subclass", "reads_beside_float8"]:
+            pickled = zipfile.ZipFile(directory / f"{name}.pth").read(f"{name}/data.pkl")
+            (corpus / "zip_pth" / f"{name.removeprefix('reads_')}.pkl").write_bytes(pickled)
+        small = {**training, "state_dict": {"features.0.bias": bias[:2].clone()}, "curve": None, "random": None}
+        torch.save(small, corpus / "legacy_pth" / "training", _use_new_zipfile_serialization=False)
 
 
 if __name__ == "__main__":

@@ -144,9 +144,9 @@ pub struct Checkpoint {
     entries: Named<Entry>,
     positions: HashMap<String, usize>,
     /// Tensors outside the dictionary that was opened, by their names from the file's root.
-    beside: Named<Entry>,
+    beside: Arc<Named<Entry>>,
     /// What stands in the place of a tensor and is not read: its type or class.
-    unread: HashMap<String, Arc<str>>,
+    unread: Arc<HashMap<String, Arc<str>>>,
 }
 
 impl Checkpoint {
@@ -259,8 +259,8 @@ impl Checkpoint {
                 return Err(Error::Format { path: path.to_owned(), message });
             }
         }
-        let unread = unread.into_iter().collect();
-        Ok(Checkpoint { path: path.to_owned(), format, wrapping, entries: tensors, positions, beside, unread })
+        let (path, beside, unread) = (path.to_owned(), Arc::new(beside), Arc::new(unread.into_iter().collect()));
+        Ok(Checkpoint { path, format, wrapping, entries: tensors, positions, beside, unread })
     }
 
     /// The file, or a name in angle brackets.
@@ -358,7 +358,7 @@ impl Checkpoint {
     /// The first parts of all names, for messages.
     fn roots(&self) -> String {
         let mut roots = Vec::new();
-        for (name, _) in self.entries.iter().chain(&self.beside) {
+        for (name, _) in self.entries.iter().chain(&*self.beside) {
             let root = name.split_inclusive('.').next().unwrap_or_default();
             if roots.len() <= MAX_PLACES && !roots.contains(&root) {
                 roots.push(root);
@@ -378,8 +378,8 @@ impl Checkpoint {
             checkpoint.entries.iter_mut().for_each(|(name, _)| name.insert_str(0, parent));
             let names = checkpoint.entries.iter().enumerate();
             checkpoint.positions = names.map(|(position, (name, _))| (name.clone(), position)).collect();
-            let unread = std::mem::take(&mut checkpoint.unread).into_iter();
-            checkpoint.unread = unread.map(|(name, class)| (format!("{parent}{name}"), class)).collect();
+            let unread = checkpoint.unread.iter().map(|(name, class)| (format!("{parent}{name}"), Arc::clone(class)));
+            checkpoint.unread = Arc::new(unread.collect());
         }
         Ok(checkpoint)
     }
@@ -392,7 +392,7 @@ impl Checkpoint {
         };
         let parent = common_part(needed);
         let mut prefixes = Vec::new();
-        for (name, entry) in self.entries.iter().chain(&self.beside) {
+        for (name, entry) in self.entries.iter().chain(&*self.beside) {
             if entry.shape() != shape || prefixes.len() == MAX_PLACES {
                 continue;
             }
@@ -420,7 +420,7 @@ impl Checkpoint {
     /// The prefixes under which a tensor of this name lies.
     #[cfg(feature = "clip")]
     pub(crate) fn prefixes_of(&self, name: &str) -> Vec<String> {
-        let names = self.entries.iter().chain(&self.beside);
+        let names = self.entries.iter().chain(&*self.beside);
         let mut prefixes: Vec<_> =
             names.filter_map(|(known, _)| known.strip_suffix(name)?.strip_suffix('.').map(str::to_owned)).collect();
         prefixes.truncate(MAX_PLACES);

@@ -433,14 +433,10 @@ fn the_loss_uses_its_options() {
             let double = elements(&loss.forward(&tensor(&image, &shape), &texts()).unwrap());
             let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), single.clone()).unwrap();
             let found = loss.forward(&NdTensor::new(array), &texts()).unwrap();
-            for column in 0..3 {
-                let found = f64::from(found.narrow(1, column, 1).unwrap().item().unwrap() as f32);
+            for (column, double) in double.iter().enumerate() {
+                let found = f64::from(found.narrow(1, column, 1).unwrap().item().unwrap());
                 // Single precision through two blocks of width 128.
-                assert!(
-                    (found - double[column]).abs() < 1e-4,
-                    "{activation:?} {head_width}: {found} {}",
-                    double[column]
-                );
+                assert!((found - double).abs() < 1e-4, "{activation:?} {head_width}: {found} {double}");
             }
             seen.push(double);
         }
