@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use image_losses::perceptual::checkpoint::{Checkpoint, Entry};
-use image_losses::perceptual::networks::{Fit, fits};
+use image_losses::perceptual::networks::{Fit, fits, located};
 use serde_json::json;
 
 use crate::{Outcome, Stop, escape};
@@ -14,6 +14,10 @@ use crate::{Outcome, Stop, escape};
 const SHOWN: usize = 20;
 /// How many networks that a file does not fit are named.
 const NEAR: usize = 3;
+/// What a checkpoint of CLIP does not tell.
+const CLIP: &str = "CLIP's activation and the width of its heads are not in the file: OpenAI's models have \
+                    `activation: quick_gelu` and `head_width: 64`, the defaults; OpenCLIP's models have `activation: gelu` \
+                    unless their name ends with `quickgelu`, and ViT-H/14 has `head_width: 80`";
 
 /// What to do with checkpoints.
 #[derive(Debug, Subcommand)]
@@ -22,7 +26,8 @@ pub(crate) enum Command {
     ///
     /// Reads safetensors, `.pth` in each of PyTorch's formats, and TorchScript archives; the content tells which, not the
     /// name. Nothing in a file is executed, and no tensor's elements are read. Where no network fits, the closest ones are
-    /// listed with what is missing, unknown to them or of another shape. A loss with taps at early layers needs only
+    /// listed with what is missing, unknown to them or of another shape. A network that lies under a key or a prefix is
+    /// named with the option `prefix` that reads it. A loss with taps at early layers needs only
     /// the tensors up to its last tap.
     ///
     /// Exit codes: 0 every file was read, 2 one could not be.
@@ -88,12 +93,19 @@ fn describe(checkpoint: &Checkpoint) -> serde_json::Value {
         .collect();
     let wrapping = checkpoint.wrapping();
     let fits = fits(checkpoint);
+    let located: Vec<_> = located(checkpoint)
+        .into_iter()
+        .map(|found| json!({ "network": found.network, "prefix": found.prefix }))
+        .collect();
+    let unread: Vec<_> = checkpoint.unread().iter().map(|(name, class)| json!({ "name": name, "is": class })).collect();
     json!({
         "file": checkpoint.path(),
         "format": checkpoint.format().to_string(),
         "opened": wrapping.dictionaries,
         "prefix": wrapping.prefix,
         "passed_over": wrapping.passed_over,
+        "unread": unread,
+        "located": located,
         "tensors": tensors,
         "elements": checkpoint.iter().map(|(_, entry)| entry.elements() as u64).sum::<u64>(),
         "fits": fits.iter().filter(|fit| fit.is_exact()).map(|fit| fit.network.as_str()).collect::<Vec<_>>(),
@@ -121,10 +133,15 @@ fn print(checkpoint: &Checkpoint, all: bool) {
         println!("opened: {}", escape::line(&wrapping.dictionaries.join(" / ")));
     }
     if !wrapping.prefix.is_empty() {
-        println!("prefix taken off every name: {}", escape::line(&wrapping.prefix));
+        println!("taken off names: {}", escape::line(&wrapping.prefix));
     }
     if !wrapping.passed_over.is_empty() {
         println!("passed over: {}", list(&wrapping.passed_over, limit));
+    }
+
+    let unread: Vec<_> = checkpoint.unread().iter().map(|(name, class)| format!("{name} ({class})")).collect();
+    if !unread.is_empty() {
+        println!("not read: {}", list(&unread, limit));
     }
 
     let mut table = Table::new();
@@ -161,6 +178,18 @@ fn print(checkpoint: &Checkpoint, all: bool) {
     } else {
         println!("fits {}", exact.join(", "));
     }
+    let located = located(checkpoint);
+    for found in &located {
+        println!("{} lies under another name: `prefix: \"{}\"` reads it", found.network, found.prefix.escape_debug());
+    }
+    if exact
+        .iter()
+        .copied()
+        .chain(located.iter().map(|found| found.network.as_str()))
+        .any(|name| name.starts_with("CLIP"))
+    {
+        println!("{CLIP}");
+    }
 }
 
 /// Names, as far as the limit goes.
@@ -189,6 +218,33 @@ mod tests {
         let passed_over = described["passed_over"].as_array().unwrap();
         assert!(passed_over.contains(&json!("`epoch`")) && passed_over.contains(&json!("`optimizer`")));
         assert_eq!(described["fits"], json!([]));
+    }
+
+    /// Names and shapes are all that is looked at: the elements are a hole in the file.
+    #[test]
+    fn networks_under_a_prefix_are_located() {
+        let path = std::env::temp_dir().join(format!("image-losses-located-{}.safetensors", std::process::id()));
+        let mut offset = 0;
+        let mut header = serde_json::Map::new();
+        for (name, shape) in image_losses::perceptual::networks::VggType::Vgg11.architecture() {
+            let end = offset + 4 * shape.iter().product::<usize>();
+            let tensor = json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] });
+            header.insert(format!("generator.{name}"), tensor);
+            offset = end;
+        }
+        header
+            .insert("scale".into(), json!({ "dtype": "F8_E4M3", "shape": [1], "data_offsets": [offset, offset + 1] }));
+        let header = serde_json::Value::Object(header).to_string();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let len = (bytes.len() + offset + 1) as u64;
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
+        let described = describe(&Checkpoint::open(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(described["fits"], json!([]));
+        assert_eq!(described["located"], json!([{ "network": "vgg11", "prefix": "generator" }]));
+        assert_eq!(described["unread"], json!([{ "name": "scale", "is": "F8_E4M3" }]));
     }
 
     #[test]

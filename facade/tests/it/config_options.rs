@@ -65,8 +65,8 @@ fn table() -> Vec<(&'static str, Value, Value)> {
         ("LightCNNFeatureLoss", json!({"pretrained": "seeded:7"}), json!({"pretrained": "seeded:8", "loss_weight": 2.0, "criterion": "mse"})),
         ("FaceIdLoss", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:8"}})),
         ("FaceIdLossComps", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:7", "mode": "ir"}})),
-        ("CLIPLoss", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true}})),
-        ("CLIPLossComps", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true}})),
+        ("CLIPLoss", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true, "activation": "gelu", "head_width": 32}})),
+        ("CLIPLossComps", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true, "activation": "gelu", "head_width": 32}})),
         ("LPIPS", json!({"pretrained": "seeded:7", "linear_weights": "seeded:7"}), json!({"net": "squeeze", "version": "0.0", "lpips": false, "spatial": true, "normalize": true, "pretrained": "seeded:8", "linear_weights": "seeded:8", "loss_weight": 2.0})),
         ("DISTS", json!({"pretrained": "seeded:7", "dists_weights": "seeded:7"}), json!({"pretrained": "seeded:8", "dists_weights": "seeded:8", "loss_weight": 2.0})),
     ]
