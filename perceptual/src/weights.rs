@@ -34,7 +34,8 @@ const PUBLISHED: [(&str, &str); 1] = [("alexnet", "alexnet-owt")];
 ///
 /// Where the network is a part of what the file holds, the option `prefix` names the part: `generator` for
 /// `generator.features.0.weight` ([`Checkpoint::under`]); `cargo xtask weights inspect` tells it. Parts that the network's
-/// names share (`features.`) may be missing there; `prefix: ""` is for a file that lacks nothing else.
+/// names share (`features.`) may be missing there; `prefix: ""` is for a file that lacks nothing else. A seed makes the
+/// parameters of the names with the prefix.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Weights {
@@ -87,16 +88,19 @@ impl Weights {
             Some(prefix) if checkpoint.format() != Format::Seeded => checkpoint.at(prefix, &architecture),
             _ => Ok(checkpoint),
         };
+        let seeded = |architecture: Architecture, seed| {
+            Checkpoint::seeded_under(request.prefix.unwrap_or_default(), &architecture, seed)
+        };
         let directory = match self {
             Weights::Checkpoint(checkpoint) => return part(checkpoint.clone(), architecture()?),
-            Weights::Seeded(seed) => return Checkpoint::seeded(&architecture()?, *seed),
+            Weights::Seeded(seed) => return seeded(architecture()?, *seed),
             Weights::Configured { directory } => directory.clone(),
         };
         let name = request.configured.unwrap_or(request.published);
         if let Some(seed) = name.strip_prefix("seeded") {
             let seed = seed.strip_prefix(':').and_then(|seed| seed.parse().ok());
             let seed = seed.ok_or_else(|| request.invalid("`seeded:` and a whole number, as `seeded:7`", name))?;
-            return Checkpoint::seeded(&architecture()?, seed);
+            return seeded(architecture()?, seed);
         }
         let directory = directory.or_else(|| std::env::var_os(WEIGHTS_VARIABLE).map(PathBuf::from));
         part(Checkpoint::open(request.find(name, directory.as_deref())?)?, architecture()?)

@@ -61,14 +61,14 @@ fn table() -> Vec<(&'static str, Value, Value)> {
         ("R2GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
         ("GeneratorPathRegularizerComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "pl_batch_shrink": 2, "pl_batch_size": 1, "decay": 0.5, "sync_mean_buffer": true, "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
         ("TransferalPerceptualLoss", json!({}), json!({"loss_weight": 2.0, "use_attention": false, "criterion": "l1", "form": "paper"})),
-        ("PerceptualLoss", json!({"layer_weights": {"0": 1.0, "2": 1.0}, "pretrained": "seeded:7"}), json!({"layer_weights": {"0": 1.0, "2": 0.5}, "layer_weights_style": {"0": 1.0}, "vgg_type": "vgg19_bn", "use_input_norm": false, "perceptual_weight": 0.5, "style_weight": 0.5, "norm_img": false, "pretrained": "seeded:8", "criterion": "mse"})),
-        ("LightCNNFeatureLoss", json!({"pretrained": "seeded:7"}), json!({"pretrained": "seeded:8", "loss_weight": 2.0, "criterion": "mse"})),
-        ("FaceIdLoss", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:8"}})),
+        ("PerceptualLoss", json!({"layer_weights": {"0": 1.0, "2": 1.0}, "pretrained": "seeded:7"}), json!({"layer_weights": {"0": 1.0, "2": 0.5}, "layer_weights_style": {"0": 1.0}, "vgg_type": "vgg19_bn", "use_input_norm": false, "perceptual_weight": 0.5, "style_weight": 0.5, "norm_img": false, "pretrained": "seeded:8", "prefix": "generator", "criterion": "mse"})),
+        ("LightCNNFeatureLoss", json!({"pretrained": "seeded:7"}), json!({"pretrained": "seeded:8", "prefix": "generator", "loss_weight": 2.0, "criterion": "mse"})),
+        ("FaceIdLoss", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:8"}, "facenet.prefix": "generator"})),
         ("FaceIdLossComps", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:7", "mode": "ir"}})),
-        ("CLIPLoss", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true, "activation": "gelu", "head_width": 32}})),
-        ("CLIPLossComps", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true, "activation": "gelu", "head_width": 32}})),
-        ("LPIPS", json!({"pretrained": "seeded:7", "linear_weights": "seeded:7"}), json!({"net": "squeeze", "version": "0.0", "lpips": false, "spatial": true, "normalize": true, "pretrained": "seeded:8", "linear_weights": "seeded:8", "loss_weight": 2.0})),
-        ("DISTS", json!({"pretrained": "seeded:7", "dists_weights": "seeded:7"}), json!({"pretrained": "seeded:8", "dists_weights": "seeded:8", "loss_weight": 2.0})),
+        ("CLIPLoss", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true}, "clip_model.activation": "gelu", "clip_model.head_width": 32})),
+        ("CLIPLossComps", json!({"clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16}}), json!({"loss_weight": 2.0, "clip_model": {"in_size": 8, "scale_factor": 2, "pool_size": 16, "normalize": true}, "clip_model.activation": "gelu", "clip_model.head_width": 32})),
+        ("LPIPS", json!({"pretrained": "seeded:7", "linear_weights": "seeded:7"}), json!({"net": "squeeze", "version": "0.0", "lpips": false, "spatial": true, "normalize": true, "pretrained": "seeded:8", "prefix": "generator", "linear_weights": "seeded:8", "loss_weight": 2.0})),
+        ("DISTS", json!({"pretrained": "seeded:7", "dists_weights": "seeded:7"}), json!({"pretrained": "seeded:8", "prefix": "generator", "dists_weights": "seeded:8", "loss_weight": 2.0})),
     ]
 }
 

@@ -231,9 +231,16 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Format`] if a name comes twice or a shape has more elements than can be counted.
     pub fn seeded(architecture: &[(String, Vec<usize>)], seed: u64) -> Result<Checkpoint> {
+        Checkpoint::seeded_under("", architecture, seed)
+    }
+
+    /// The tensors that a seed gives to the names under a prefix, without it.
+    pub(crate) fn seeded_under(prefix: &str, architecture: &[(String, Vec<usize>)], seed: u64) -> Result<Checkpoint> {
         let path = Path::new("<seeded>");
+        let prefix = prefix.strip_suffix('.').unwrap_or(prefix);
+        let key = |name: &str| if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
         let entry = |(name, shape): &(String, Vec<usize>)| match entry::count(shape) {
-            Some(_) => Ok((name.clone(), Entry::seeded(shape.clone(), seeded::Stream::new(name, seed)))),
+            Some(_) => Ok((name.clone(), Entry::seeded(shape.clone(), seeded::Stream::new(&key(name), seed)))),
             None => refuse(format!("the shape {shape:?} has more elements than can be counted")),
         };
         let entries = architecture.iter().map(entry).collect::<Read<_>>().map_err(|fault| fault.at(path))?;

@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use image_losses_core::Error;
+use image_losses_core::{Error, Tensor};
+use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::networks::VggType;
 use image_losses_perceptual::{PerceptualLoss, PerceptualOptions, Weights};
 
@@ -107,6 +108,21 @@ fn seeds_are_asked_for_by_name() {
         let refused = load(Some(wrong), &Weights::default());
         assert!(matches!(refused, Err(Error::InvalidOption { option: "pretrained", .. })), "{wrong}: {refused:?}");
     }
+    // A prefix gives other parameters, those of the names with it.
+    let loss = |prefix: Option<&str>| {
+        let options = PerceptualOptions {
+            layer_weights: [("0".to_owned(), 1.0)].into(),
+            vgg_type: VggType::Vgg11,
+            prefix: prefix.map(str::to_owned),
+            ..PerceptualOptions::default()
+        };
+        let image = |value: f64| <NdTensor<'static, f64> as Tensor>::constant(&(), &[value; 3], &[1, 3, 1, 1]).unwrap();
+        let loss = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap();
+        loss.forward(&image(0.25), &image(0.5)).unwrap().perceptual.unwrap().item().unwrap()
+    };
+    assert_eq!(loss(Some("")), loss(None));
+    assert_eq!(loss(Some("a")), loss(Some("a.")));
+    assert!(loss(Some("a")) != loss(None) && loss(Some("a")) != loss(Some("b")));
     // A caller's own choice overrules the configuration.
     load(Some("nowhere.pth"), &Weights::Seeded(1)).unwrap();
 }
