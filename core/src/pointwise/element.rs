@@ -354,7 +354,7 @@ impl<E: Element> Element for Dual<E> {
     fn sign(self) -> Self {
         // 0, or NaN.
         let sign = self.value.sign();
-        Dual { value: sign, derivative: sign - sign }
+        Dual { value: sign, derivative: sign * 0.0 }
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

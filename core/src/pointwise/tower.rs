@@ -173,7 +173,7 @@ impl<F: Scalar> Element for Tower<'_, F> {
     }
     fn sign(self) -> Self {
         // 0, or NaN.
-        self.chain(Element::sign, Element::sign, |_, sign| sign - sign)
+        self.chain(Element::sign, Element::sign, |_, sign| sign * 0.0)
     }
     fn sqrt(self) -> Self {
         self.chain(Element::sqrt, Element::sqrt, |x, root| {
