@@ -248,7 +248,7 @@ impl GanLoss {
         }
         let function = SquaredDistance::function(self.label(role));
         let total = mask.sum_all()?;
-        if role == Role::Generator {
+        if !role.is_discriminator() {
             // Under an empty mask no score takes part, whatever it is: the error's derivative would be 0·∞.
             scores = scores.unless_zero(&total.reshape(&[1; 4])?, 0.0)?;
         }

@@ -229,10 +229,11 @@ fn smgan_hand_values() {
 #[test]
 fn an_empty_mask_gives_the_generator_nothing() {
     let smgan = loss(GanOptions::new(GanType::Smgan));
-    for extreme in [0.3, 1e200] {
+    let smgan_roles = [Role::Generator, Role::GeneratorTowardsFake];
+    let extremes = [0.3, 1e200, f64::INFINITY, f64::NAN];
+    for (extreme, role) in extremes.into_iter().flat_map(|extreme| smgan_roles.map(|role| (extreme, role))) {
         let inputs = [(vec![extreme, -1.0, 2.0, 0.0], vec![1, 1, 2, 2]), (vec![0.0; 4], vec![1, 1, 2, 2])];
-        let (value, gradients) =
-            differentiate(&inputs, |x| smgan.forward(&x[0], Role::Generator, Some(&x[1]))).unwrap();
+        let (value, gradients) = differentiate(&inputs, |x| smgan.forward(&x[0], role, Some(&x[1]))).unwrap();
         assert_eq!(value, 0.0);
         assert_eq!(gradients[0], [0.0; 4]);
     }

@@ -61,8 +61,10 @@ fn gradient_penalty_by_hand() {
 fn masks_multiply_the_gradient_and_divide_by_their_mean() {
     // As above with a mask that hides the second pixel: its norm is 0, its distance 1.
     // pixel: (16 + 1)/2 / ½ = 17; HWC: (5 − 1)² / ½ = 32. R1: 25/2 / ½ = 25; 25 / ½ = 50.
-    let inputs = [(vec![3.0, 0.0, 4.0, 5.0], vec![1, 2, 1, 2])];
-    for (mode, gp, r1) in [(NormMode::Pixel, 17.0, 25.0), (NormMode::Hwc, 32.0, 50.0)] {
+    let hidden = [[0.0, 5.0], [f64::INFINITY, f64::NAN]];
+    let modes = [(NormMode::Pixel, 17.0, 25.0), (NormMode::Hwc, 32.0, 50.0)];
+    for (hidden, (mode, gp, r1)) in hidden.into_iter().flat_map(|hidden| modes.map(|mode| (hidden, mode))) {
+        let inputs = [(vec![3.0, hidden[0], 4.0, hidden[1]], vec![1, 2, 1, 2])];
         let value = |is_r1: bool| {
             evaluate(&inputs, |inputs| {
                 let slope = &inputs[0];
@@ -77,7 +79,11 @@ fn masks_multiply_the_gradient_and_divide_by_their_mean() {
                 }
             })
             .unwrap()
-            .0
+        };
+        let value = |is_r1: bool| {
+            let (value, gradients) = value(is_r1);
+            assert_eq!([gradients[0][1], gradients[0][3]], [0.0; 2], "by the hidden pixel");
+            value
         };
         assert!((value(false) - gp).abs() < 1e-9, "{mode:?}: {}", value(false));
         assert!((value(true) - r1).abs() < 1e-9, "{mode:?}: {}", value(true));
