@@ -21,7 +21,7 @@ fn light_cnn_gradient_and_cached_target() {
     let shape = [2, 3, 9, 17];
     let (x, gt) = (values(1, &shape), values(2, &shape));
     for criterion in [Criterion::L1, Criterion::Mse] {
-        let options = LightCnnFeatureOptions { loss_weight: -1.7, criterion, pretrained: None };
+        let options = LightCnnFeatureOptions { loss_weight: -1.7, criterion, pretrained: None, prefix: None };
         let loss = LightCnnFeatureLoss::new(options, &Weights::Seeded(7)).unwrap();
         let bound = loss.bind::<NdTensor<f64>>(&()).unwrap();
         let features = bound.features(&tensor(&gt, &shape)).unwrap();
@@ -55,8 +55,12 @@ fn light_cnn_takes_one_pixel_and_refuses_what_is_no_image() {
 
 #[test]
 fn light_cnn_options_and_weights() {
-    let options =
-        LightCnnFeatureOptions { pretrained: Some("a.pth".into()), loss_weight: 0.1, criterion: Criterion::Mse };
+    let options = LightCnnFeatureOptions {
+        pretrained: Some("a.pth".into()),
+        prefix: None,
+        loss_weight: 0.1,
+        criterion: Criterion::Mse,
+    };
     let text = serde_json::to_string(&options).unwrap();
     assert_eq!(serde_json::from_str::<LightCnnFeatureOptions>(&text).unwrap(), options);
     assert!(serde_json::from_str::<LightCnnFeatureOptions>(r#"{"weight": 1}"#).is_err());

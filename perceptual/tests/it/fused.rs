@@ -7,7 +7,7 @@ use image_losses_ndarray::NdTensor;
 use image_losses_perceptual::networks::VggType;
 use image_losses_perceptual::{
     Criterion, FaceIdLoss, FaceIdOptions, LightCnnFeatureLoss, LightCnnFeatureOptions, PerceptualLoss,
-    PerceptualOptions, Target, Weights,
+    PerceptualOptions, Target, TargetFeatures, Weights,
 };
 use ndarray::Array4;
 
@@ -192,8 +192,10 @@ fn features_of_faces_of_another_size_are_refused() -> Result<()> {
     // As many numbers as the other's, for another shape.
     let high = tensor([1, 3, 33, 17]);
     let features = bound.features(&wide)?;
-    assert_eq!(features.shape(), [1, 128, 2, 3]);
-    assert_eq!(features.shape(), bound.clone().composed().features(&wide)?.shape());
+    let shapes =
+        |features: &TargetFeatures<NdTensor<'_, f32>>| features.tensors().map(NdTensor::shape).collect::<Vec<_>>();
+    assert_eq!(shapes(&features), [[1, 128, 2, 3]]);
+    assert_eq!(shapes(&features), shapes(&bound.clone().composed().features(&wide)?));
     assert_eq!(bound.forward_with(&wide, &features)?.item()?, 0.0);
     for bound in [bound.clone(), bound.composed()] {
         let refused = bound.forward_with(&high, &features);
@@ -205,7 +207,7 @@ fn features_of_faces_of_another_size_are_refused() -> Result<()> {
 #[test]
 fn light_cnn_is_that_of_the_composed_network() -> Result<()> {
     for (shape, loss_weight) in [([1, 3, 16, 16], 1.0), ([2, 3, 9, 21], 0.5), ([1, 3, 1, 1], 2.0)] {
-        let options = LightCnnFeatureOptions { loss_weight, criterion: Criterion::Mse, pretrained: None };
+        let options = LightCnnFeatureOptions { loss_weight, criterion: Criterion::Mse, pretrained: None, prefix: None };
         let loss = LightCnnFeatureLoss::new(options, &Weights::Seeded(3))?;
         let (x, gt) = (image(shape, 389), image(shape, 577));
         let evaluate = |is_composed: bool, is_cached: bool| {

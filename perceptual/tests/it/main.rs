@@ -16,6 +16,8 @@ mod formats;
 mod fused;
 mod laws;
 mod lpips;
+mod other_networks;
 mod perceptual;
+mod trainers;
 mod transferal;
 mod weights;

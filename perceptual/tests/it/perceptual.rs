@@ -67,6 +67,7 @@ proptest! {
             style_weight,
             criterion,
             pretrained: None,
+            prefix: None,
         }, &Weights::Seeded(seed)).unwrap();
         let shape = [1, 3, 2, 4];
         let (x, gt) = (image(seed ^ 1, &shape), image(seed ^ 2, &shape));

@@ -80,6 +80,7 @@ fn vgg_options(style: bool) -> impl Strategy<Value = PerceptualOptions> + Clone 
             norm_img,
             criterion,
             pretrained: None,
+            prefix: None,
         },
     )
 }

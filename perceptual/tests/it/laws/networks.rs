@@ -118,7 +118,7 @@ lawful!(LightCnnLoss, 2);
 fn light_cnn() {
     let losses =
         (loss_weight(), prop_oneof![Just(Criterion::L1), Just(Criterion::Mse)]).prop_map(|(loss_weight, criterion)| {
-            LightCnnLoss(LightCnnFeatureOptions { loss_weight, criterion, pretrained: None })
+            LightCnnLoss(LightCnnFeatureOptions { loss_weight, criterion, pretrained: None, prefix: None })
         });
     let network = Network { size: [9, 17], cases: 3, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
     let takes = Takes { held: [false, true], ..two_images(["pred", "gt"], network) };
