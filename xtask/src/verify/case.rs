@@ -26,7 +26,7 @@ pub(crate) struct Array {
 }
 
 /// A reference case.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Case {
     /// Family and case.
     pub(crate) name: String,
@@ -49,7 +49,7 @@ pub(crate) struct Case {
 }
 
 /// The JSON in a file's metadata.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Description {
     /// The configuration.
     pub(crate) loss: Value,
@@ -65,7 +65,7 @@ pub(crate) struct Description {
 }
 
 /// A layer of a network that is passed as an argument.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Layer {
     Conv2d { stride: usize, padding: usize },
@@ -78,7 +78,7 @@ pub(crate) enum Layer {
 }
 
 /// Seeded parameters of a backbone.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Weights {
     pub(crate) seed: u64,
     #[serde(default)]

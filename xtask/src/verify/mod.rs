@@ -3,6 +3,7 @@
 mod case;
 mod evaluate;
 mod report;
+mod rule;
 
 use std::path::PathBuf;
 

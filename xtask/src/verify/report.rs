@@ -7,7 +7,8 @@ use serde_json::json;
 
 use super::Target;
 use super::case::{Case, File};
-use super::evaluate::{Checked, worse};
+use super::evaluate::Checked;
+use super::rule::worse;
 use crate::{Stop, escape};
 
 /// A case on a target.
@@ -38,6 +39,8 @@ pub(crate) struct Report {
     passed: usize,
     failed: usize,
     skipped: usize,
+    /// Of those passed, how many at nearby inputs.
+    nearby: usize,
 }
 
 impl Report {
@@ -51,6 +54,7 @@ impl Report {
             passed: 0,
             failed: 0,
             skipped: 0,
+            nearby: 0,
         }
     }
 
@@ -90,7 +94,7 @@ impl Report {
         summary.cases += 1;
         let mut record = json!({ "case": case.name, "type": case.loss_type(), "engine": target.name() });
         let status = match result {
-            Checked::Compared { value, gradient, within } => {
+            Checked::Compared { value, gradient, nearby, within } => {
                 summary.compared += 1;
                 summary.value = worse(summary.value, value);
                 if let Some(gradient) = gradient {
@@ -98,6 +102,8 @@ impl Report {
                 }
                 record["value_error"] = json!(value);
                 record["gradient_error"] = json!(gradient);
+                record["nearby_inputs"] = json!(nearby);
+                self.nearby += usize::from(nearby && within);
                 if within {
                     self.passed += 1;
                     "passed"
@@ -153,6 +159,13 @@ impl Report {
         }
         println!("{table}");
         println!("Worst relative error of value / gradient against MMagic. A dash: the engine has no gradients.");
+        if self.nearby > 0 {
+            println!(
+                "{} gradients in single precision were compared with double precision at nearby inputs, where rounding \
+                 crosses no kink.",
+                self.nearby
+            );
+        }
         for (i, reason) in reasons.iter().enumerate() {
             println!("skipped [{}]: {reason}", i + 1);
         }
