@@ -1,7 +1,7 @@
 //! The Charbonnier loss of a composition.
 
 use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite, not_negative,
+    Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite, not_negative,
 };
 use serde::{Deserialize, Serialize};
 
@@ -128,8 +128,7 @@ struct Charbonnier {
 }
 
 impl Pointwise<4> for Charbonnier {
-    #[inline(always)]
-    fn value<E: Element>(&self, inputs: [E; 4]) -> E {
+    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
         (difference(inputs).square() + self.eps).sqrt()
     }
 }

@@ -1,8 +1,6 @@
 //! The absolute error of a composition.
 
-use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
-};
+use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::merge::{INPUTS, difference};
@@ -112,8 +110,7 @@ impl PointwiseLoss<4> for L1CompositionLoss {
 pub(crate) struct Absolute;
 
 impl Pointwise<4> for Absolute {
-    #[inline(always)]
-    fn value<E: Element>(&self, inputs: [E; 4]) -> E {
+    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
         difference(inputs).abs()
     }
 }

@@ -1,8 +1,6 @@
 //! The squared error of a composition.
 
-use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
-};
+use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::merge::{INPUTS, difference};
@@ -113,8 +111,7 @@ impl PointwiseLoss<4> for MseCompositionLoss {
 struct Squared;
 
 impl Pointwise<4> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, inputs: [E; 4]) -> E {
+    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
         difference(inputs).square()
     }
 }

@@ -9,15 +9,14 @@ use image_losses_core::kernels::map::Map;
 use image_losses_core::kernels::matmul::matmul;
 use image_losses_core::kernels::winograd::{WinogradWeights, conv3x3, conv3x3_input_gradient};
 use image_losses_core::kernels::{Array, stream, sum};
-use image_losses_core::{Conv2d, Element, Function, Pointwise, Unary};
+use image_losses_core::{Conv2d, Expr, Function, Pointwise, Unary};
 
 /// √((x − y)² + 1e-6)
 #[derive(Clone, Copy, Debug)]
 struct Charbonnier;
 
 impl Pointwise<2> for Charbonnier {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         ((x - y).square() + 1e-6).sqrt()
     }
 }

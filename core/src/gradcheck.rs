@@ -5,15 +5,14 @@
 //! ```
 //! use image_losses_core::gradcheck::{STEP, check_gradient};
 //! use image_losses_core::kernels::Array;
-//! use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer, Result};
+//! use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Result};
 //!
 //! /// ln(1 + (x − y)²)
 //! #[derive(Clone, Debug)]
 //! struct Cauchy;
 //!
 //! impl Pointwise<2> for Cauchy {
-//!     #[inline(always)]
-//!     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+//!     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
 //!         ((x - y).square() + 1.0).ln()
 //!     }
 //! }

@@ -4,35 +4,37 @@
 //!
 //! | you write | implement | over |
 //! |---|---|---|
-//! | a loss that is a function of each pixel | [`Pointwise`] and [`PointwiseLoss`] | [`Element`] |
-//! | a loss of each pixel and its neighbours | [`Loss`], with a [`Stencil`] | [`Element`] |
+//! | a loss that is a function of each pixel | [`Pointwise`] and [`PointwiseLoss`] | [`Expr`] |
+//! | a loss of each pixel and its neighbours | [`Loss`], with a [`Stencil`] | [`Expr`] |
 //! | any other loss of tensors | [`Loss`], or a `forward` of its own | [`Tensor`]; [`Differentiable`] if it differentiates inside |
 //! | an engine with its own kernels | [`Tensor`], and [`Differentiable`] if it can | its tensor |
 //! | an engine on the kernels here | [`PrimitiveTensor`] | its node, with [`Primitive`] and [`vjp`] |
 //! | a frozen network in one operation | [`FusedOperation`] | [`frozen_function`] |
 //!
-//! A pointwise function is written once over [`Element`] and evaluated over numbers (its value), over [`Dual`] numbers (its
-//! derivatives, nested for those of higher order) and over a recorder (the operations that an engine without our kernels
-//! runs). Weights and reductions are [`Reducer`]'s, for every loss alike. [`gradcheck`] compares derivatives with central
+//! A pointwise function is written once over [`Expr`], and is data then: its derivatives are symbolic, a small machine runs
+//! it over blocks that stay in the first-level cache, and engines without our kernels run it operation by operation.
+//! Weights and reductions are [`Reducer`]'s, for every loss alike. [`gradcheck`] compares derivatives with central
 //! differences.
 //!
 //! ```
-//! use image_losses_core::{Dual, Element, Number, Pointwise};
+//! use image_losses_core::{Expr, Function, Pointwise};
 //!
 //! /// (x − y)⁴
 //! #[derive(Clone, Debug)]
 //! struct Quartic;
 //!
 //! impl Pointwise<2> for Quartic {
-//!     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+//!     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
 //!         (x - y).square().square()
 //!     }
 //! }
 //!
-//! let x = Dual { value: Number([3.0f64]), derivative: Number([1.0]) };
-//! let y = Dual { value: Number([1.0]), derivative: Number([0.0]) };
-//! let found = Quartic.value([x, y]);
-//! assert_eq!((found.value.0, found.derivative.0), ([16.0], [32.0])); // d⁴ and 4d³
+//! let quartic = Function::new(Quartic);
+//! let (x, y) = ([3.0f64], [1.0f64]);
+//! assert_eq!(quartic.at(&[], &[&x[..], &y])?, [16.0]); // d⁴
+//! assert_eq!(quartic.at(&[0], &[&x[..], &y])?, [32.0]); // 4d³
+//! assert_eq!(quartic.at(&[0, 1], &[&x[..], &y])?, [-48.0]); // −12d²
+//! # Ok::<(), image_losses_core::Error>(())
 //! ```
 //!
 //! # The same bits
@@ -70,7 +72,7 @@ mod tensor;
 pub use error::{Error, Result, Shape};
 pub use geometry::{Conv2d, Pool2d};
 pub use linear::LinearMap;
-pub use pointwise::{Dual, Element, Function, Number, Pointwise, Tape};
+pub use pointwise::{Expr, Function, Pointwise};
 pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, Selection, Sharing, vjp};
 pub use reduction::{
     Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean,

@@ -828,13 +828,12 @@ mod functions {
     use std::sync::OnceLock;
 
     use crate::once::get_or_make;
-    use crate::{Element, Function, Pointwise};
+    use crate::{Expr, Function, Pointwise};
 
     #[derive(Clone, Copy, Debug)]
     struct IfNotPositive;
     impl Pointwise<3> for IfNotPositive {
-        #[inline(always)]
-        fn value<E: Element>(&self, [condition, then, otherwise]: [E; 3]) -> E {
+        fn value<'e>(&self, [condition, then, otherwise]: [Expr<'e>; 3]) -> Expr<'e> {
             condition.if_not_positive(then, otherwise)
         }
     }
@@ -842,8 +841,7 @@ mod functions {
     #[derive(Clone, Copy, Debug)]
     struct IfZero;
     impl Pointwise<3> for IfZero {
-        #[inline(always)]
-        fn value<E: Element>(&self, [condition, then, otherwise]: [E; 3]) -> E {
+        fn value<'e>(&self, [condition, then, otherwise]: [Expr<'e>; 3]) -> Expr<'e> {
             condition.if_zero(then, otherwise)
         }
     }
@@ -851,8 +849,7 @@ mod functions {
     #[derive(Clone, Copy, Debug)]
     struct IfAtMost;
     impl Pointwise<4> for IfAtMost {
-        #[inline(always)]
-        fn value<E: Element>(&self, [x, y, then, otherwise]: [E; 4]) -> E {
+        fn value<'e>(&self, [x, y, then, otherwise]: [Expr<'e>; 4]) -> Expr<'e> {
             x.if_at_most(y, then, otherwise)
         }
     }
@@ -861,8 +858,7 @@ mod functions {
     #[derive(Clone, Copy, Debug)]
     struct Direction;
     impl Pointwise<2> for Direction {
-        #[inline(always)]
-        fn value<E: Element>(&self, [x, norm]: [E; 2]) -> E {
+        fn value<'e>(&self, [x, norm]: [Expr<'e>; 2]) -> Expr<'e> {
             // The divisor is replaced before dividing: no infinity arises in the branch that is not taken.
             norm.if_zero(norm.constant(0.0), x / norm.if_zero(norm.constant(1.0), norm))
         }

@@ -9,7 +9,7 @@ use crate::kernels::{Array, count};
 use crate::once::get_or_make;
 use crate::primitive::check_length;
 use crate::shape::checked_count;
-use crate::{Element, Error, Extent, Function, Pointwise, Result, Scalar, Tensor};
+use crate::{Error, Expr, Extent, Function, Pointwise, Result, Scalar, Tensor};
 
 /// Added to a sum of weights before dividing by it, as MMagic does.
 const EPSILON: f64 = 1e-12;
@@ -94,15 +94,14 @@ pub trait Loss<const K: usize> {
 /// [`Loss`] is implemented for every pointwise loss.
 ///
 /// ```
-/// use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+/// use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
 ///
 /// /// ln(1 + (x − y)²)
 /// #[derive(Clone, Debug)]
 /// struct Cauchy;
 ///
 /// impl Pointwise<2> for Cauchy {
-///     #[inline(always)]
-///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+///     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
 ///         ((x - y).square() + 1.0).ln()
 ///     }
 /// }
@@ -309,8 +308,7 @@ pub fn total_weight<T: Tensor>(weight: &T) -> Result<T> {
 struct One;
 
 impl Pointwise<1> for One {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         x.constant(1.0)
     }
 }
@@ -326,8 +324,7 @@ fn reciprocal<T: Tensor>(total: &T) -> Result<T> {
 struct GuardedReciprocal;
 
 impl Pointwise<1> for GuardedReciprocal {
-    #[inline(always)]
-    fn value<E: Element>(&self, [total]: [E; 1]) -> E {
+    fn value<'e>(&self, [total]: [Expr<'e>; 1]) -> Expr<'e> {
         // The divisor is replaced before dividing: no infinity arises in the branch that is not taken.
         let one = total.constant(1.0);
         total.if_zero(total.constant(0.0), one / total.if_zero(one, total + EPSILON))

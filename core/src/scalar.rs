@@ -6,7 +6,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use crate::DType;
 use crate::kernels::Array;
-use crate::pointwise::{Block, Erased};
+use crate::kernels::machine::Execute;
 use crate::primitive::FusedOperation;
 
 mod sealed {
@@ -20,6 +20,7 @@ mod sealed {
 /// Sealed: kernels are compiled for these two inside this crate, not again in every crate that calls them.
 pub trait Scalar:
     sealed::Sealed
+    + Execute
     + Copy
     + PartialOrd
     + Default
@@ -48,13 +49,6 @@ pub trait Scalar:
     fn from_f64(value: f64) -> Self;
     /// The same value in double precision.
     fn to_f64(self) -> f64;
-    /// Applies the function for this element type to several numbers.
-    #[doc(hidden)]
-    fn apply<const W: usize>(
-        x: [Self; W],
-        single: impl Fn([f32; W]) -> [f32; W],
-        double: impl Fn([f64; W]) -> [f64; W],
-    ) -> [Self; W];
     /// As a tensor's element type.
     const DTYPE: DType;
     /// Evaluates a fused operation on elements of this type.
@@ -63,9 +57,6 @@ pub trait Scalar:
     /// Evaluates a fused derivative with its value.
     #[doc(hidden)]
     fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)>;
-    /// Evaluates a block of a pointwise function on elements of this type.
-    #[doc(hidden)]
-    fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>);
 }
 
 impl Scalar for f32 {
@@ -79,17 +70,6 @@ impl Scalar for f32 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         f64::from(self)
-    }
-    #[inline(always)]
-    fn apply<const W: usize>(
-        x: [Self; W],
-        single: impl Fn([f32; W]) -> [f32; W],
-        _: impl Fn([f64; W]) -> [f64; W],
-    ) -> [Self; W] {
-        single(x)
-    }
-    fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>) {
-        function.block_f32(block);
     }
     const DTYPE: DType = DType::F32;
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
@@ -111,17 +91,6 @@ impl Scalar for f64 {
     #[inline(always)]
     fn to_f64(self) -> f64 {
         self
-    }
-    #[inline(always)]
-    fn apply<const W: usize>(
-        x: [Self; W],
-        _: impl Fn([f32; W]) -> [f32; W],
-        double: impl Fn([f64; W]) -> [f64; W],
-    ) -> [Self; W] {
-        double(x)
-    }
-    fn evaluate_block(function: &dyn Erased, block: Block<'_, Self>) {
-        function.block_f64(block);
     }
     const DTYPE: DType = DType::F64;
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {

@@ -7,7 +7,7 @@ use crate::kernels::{Array, isa};
 use crate::primitive::{FusedOperation, Sharing};
 use crate::reduction::check_weight;
 use crate::{
-    Element, Error, Extent, Function, LinearMap, Pointwise, Result, Scalar, Shape, Tensor, total_weight, weighted_mean,
+    Error, Expr, Extent, Function, LinearMap, Pointwise, Result, Scalar, Shape, Tensor, total_weight, weighted_mean,
 };
 
 /// What a [`Filter`] does along an axis.
@@ -83,7 +83,7 @@ impl Filter {
 /// their gradients in another, or both in one, to any order of derivative; other engines compose them of tensor operations.
 ///
 /// ```
-/// use image_losses_core::{Along, Element, Filter, Pointwise, Stencil, Tensor};
+/// use image_losses_core::{Along, Expr, Filter, Pointwise, Stencil, Tensor};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
@@ -92,8 +92,7 @@ impl Filter {
 /// struct Magnitude;
 ///
 /// impl Pointwise<1> for Magnitude {
-///     #[inline(always)]
-///     fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+///     fn value<'e>(&self, [d]: [Expr<'e>; 1]) -> Expr<'e> {
 ///         d.abs()
 ///     }
 /// }
@@ -123,8 +122,7 @@ struct Parts {
 struct OfDifference<P>(P);
 
 impl<P: Pointwise<1>> Pointwise<2> for OfDifference<P> {
-    #[inline(always)]
-    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+    fn value<'e>(&self, [a, b]: [Expr<'e>; 2]) -> Expr<'e> {
         self.0.value([a - b])
     }
 }

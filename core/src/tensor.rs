@@ -6,7 +6,7 @@ use crate::kernels::broadcast::broadcast_shape;
 use crate::linear::LinearMap;
 use crate::primitive::FusedOperation;
 use crate::shape::checked_count;
-use crate::{Conv2d, Element, Error, Function, Pointwise, Pool2d, Result, Shape};
+use crate::{Conv2d, Error, Expr, Function, Pointwise, Pool2d, Result, Shape};
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -238,7 +238,7 @@ pub trait Tensor: Clone + Sized {
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
         let (mut map, factor) = match weight {
-            None => function.tape().evaluate(inputs)?,
+            None => function.compose(inputs)?,
             Some(weight) => weighted_map(function, inputs, weight)?,
         };
         if extent == Extent::Sum {
@@ -300,7 +300,7 @@ pub trait Tensor: Clone + Sized {
         self.sub(other)?.unary(Unary::Square)
     }
 
-    /// h(x − y), broadcasting, with h the function of [`Element::huber`].
+    /// h(x − y), broadcasting, with h the function of [`Expr::huber`].
     ///
     /// # Errors
     /// [`Error::Broadcast`].
@@ -420,7 +420,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// The engine's own.
     fn leaky_relu(&self, slope: f64) -> Result<Self> {
-        Self::pointwise(&LeakyRelu::function(slope), &[self])
+        Self::pointwise(&Function::new(LeakyRelu { slope }), &[self])
     }
     /// Sum of all elements: a tensor with one element.
     ///
@@ -561,7 +561,7 @@ pub fn weighted_map<T: Tensor>(function: &Function, inputs: &[&T], weight: &T) -
     }
     let inside = |(k, input): (usize, &&T)| input.unless_zero(weight, 1.0 / (k + 2) as f64);
     let replaced = inputs.iter().enumerate().map(inside).collect::<Result<Vec<T>>>()?;
-    let (map, factor) = function.tape().evaluate(&replaced.iter().collect::<Vec<_>>())?;
+    let (map, factor) = function.compose(&replaced.iter().collect::<Vec<_>>())?;
     Ok((map.mul(&weight.unless_zero(weight, 0.0)?.cast_like(&map)?)?, factor))
 }
 
@@ -577,16 +577,8 @@ struct LeakyRelu {
     slope: f64,
 }
 
-impl LeakyRelu {
-    #[inline(never)]
-    fn function(slope: f64) -> Function {
-        Function::new(LeakyRelu { slope })
-    }
-}
-
 impl Pointwise<1> for LeakyRelu {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         x.leaky_relu(self.slope)
     }
 }

@@ -9,7 +9,7 @@ use image_losses_core::kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, 
 use image_losses_core::kernels::map::Map;
 use image_losses_core::kernels::residual::{self, Affine, ResidualNetwork, Unit};
 use image_losses_core::kernels::{Array, sum};
-use image_losses_core::{Conv2d, Element, Function, Pointwise};
+use image_losses_core::{Conv2d, Expr, Function, Pointwise};
 
 /// Set in a process that is to check its digests and start no other one.
 const ONLY: &str = "IMAGE_LOSSES_BITS";
@@ -40,8 +40,7 @@ fn digest(parts: &[&[f32]], sums: &[f64]) -> u64 {
 struct Elementary;
 
 impl Pointwise<2> for Elementary {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x * y * 9.0).softplus() + (x - y).sigmoid() / (x.square() + 1.0).sqrt() + (x * 3.0).exp() * y.abs()
     }
 }

@@ -14,7 +14,7 @@ use image_losses_core::kernels::residual::{self, Affine, ResidualNetwork, Unit};
 use image_losses_core::kernels::vision_transformer::{self as transformer, VisionTransformer};
 use image_losses_core::kernels::winograd::{WinogradWeights, conv3x3, conv3x3_input_gradient};
 use image_losses_core::kernels::{Array, count, stream};
-use image_losses_core::{Conv2d, Element, Error, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer};
+use image_losses_core::{Conv2d, Error, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer};
 
 /// Extents that are not those of any data: none, and with products that do not fit a `usize`.
 const HOSTILE: [usize; 7] = [0, (1 << 32) + 1, 1 << 33, 1 << 60, 1 << 62, isize::MAX as usize, usize::MAX];
@@ -490,8 +490,7 @@ fn pooling_needs_a_pixel() {
 struct Squared;
 
 impl Pointwise<2> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }

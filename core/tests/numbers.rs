@@ -4,7 +4,7 @@ use image_losses_autograd::{differentiate, run};
 use image_losses_core::kernels::Array;
 use image_losses_core::kernels::map::Map;
 use image_losses_core::{
-    Along, Differentiable, Element, Error, Filter, Function, Input, Loss, Pointwise, PointwiseLoss, Pool2d, Reducer,
+    Along, Differentiable, Error, Expr, Filter, Function, Input, Loss, Pointwise, PointwiseLoss, Pool2d, Reducer,
     Stencil, Tensor, Unary,
 };
 use image_losses_ndarray::NdTensor;
@@ -15,8 +15,7 @@ use ndarray::array;
 struct Clipped;
 
 impl Pointwise<1> for Clipped {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         x.clip(0.0, 1.0)
     }
 }
@@ -55,8 +54,7 @@ fn a_clipped_nan_is_nan_on_every_path() {
 struct SquaredDifference;
 
 impl Pointwise<2> for SquaredDifference {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }
@@ -91,8 +89,7 @@ fn tensors_without_elements_and_beyond_memory_are_no_panic() {
 struct Squared;
 
 impl Pointwise<1> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+    fn value<'e>(&self, [d]: [Expr<'e>; 1]) -> Expr<'e> {
         d.square()
     }
 }

@@ -4,7 +4,7 @@ use image_losses_core::kernels::conv::{conv2d, conv2d_input_gradient};
 use image_losses_core::kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, Target, Term};
 use image_losses_core::kernels::winograd::{WinogradWeights, conv3x3, conv3x3_input_gradient};
 use image_losses_core::kernels::{Array, stream};
-use image_losses_core::{Conv2d, Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+use image_losses_core::{Conv2d, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
 
 /// Numbers between −1 and 1 without a pattern.
 fn numbers(count: usize, seed: usize) -> Vec<f32> {
@@ -107,8 +107,7 @@ fn a_frozen_network() {
 struct Cauchy;
 
 impl Pointwise<2> for Cauchy {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         ((x - y).square() + 1.0).ln()
     }
 }

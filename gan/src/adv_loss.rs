@@ -226,7 +226,9 @@ fn labelled(kind: AdvLossType) -> (Function, Function) {
         }
         AdvLossType::Lsgan => (Function::new(Distance { label: 1.0 }), Function::new(Distance { label: 0.0 })),
         AdvLossType::WganGp => (Function::new(Signed { sign: -1.0 }), Function::new(Signed { sign: 1.0 })),
-        AdvLossType::RaganLs => (SquaredDistance::function(1.0), SquaredDistance::function(-1.0)),
+        AdvLossType::RaganLs => {
+            (Function::new(SquaredDistance { label: 1.0 }), Function::new(SquaredDistance { label: -1.0 }))
+        }
     }
 }
 

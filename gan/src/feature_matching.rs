@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::scores::{SQUARED_DIFFERENCE, mean, scalar};
@@ -161,8 +161,7 @@ struct AbsoluteDifference;
 static ABSOLUTE_DIFFERENCE: LazyLock<Function> = LazyLock::new(|| Function::new(AbsoluteDifference));
 
 impl Pointwise<2> for AbsoluteDifference {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).abs()
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use image_losses_core::{
-    Element, Error, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss, Reducer, Reduction, Result,
-    Tensor, finite,
+    Error, Expr, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Tensor,
+    finite,
 };
 use serde::{Deserialize, Serialize};
 
@@ -246,7 +246,7 @@ impl GanLoss {
             let scale = scale / scores.elements() as f64;
             return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, scale, Extent::Sum);
         }
-        let function = SquaredDistance::function(self.label(role));
+        let function = Function::new(SquaredDistance { label: self.label(role) });
         let total = mask.sum_all()?;
         if !role.is_discriminator() {
             // Under an empty mask no score takes part, whatever it is: the error's derivative would be 0·∞.
@@ -311,10 +311,10 @@ fn function(gan_type: GanType, role: Role, label: f64) -> Function {
         GanType::Vanilla if label == 1.0 => Function::new(Softplus { sign: -1.0 }),
         GanType::Vanilla if label == 0.0 => Function::new(Softplus { sign: 1.0 }),
         GanType::Vanilla => Function::new(CrossEntropy { label }),
-        GanType::Lsgan | GanType::Smgan => SquaredDistance::function(label),
+        GanType::Lsgan | GanType::Smgan => Function::new(SquaredDistance { label }),
         GanType::L1 => Function::new(Distance { label }),
         GanType::Wgan => Function::new(Signed { sign }),
-        GanType::Hinge if role.is_discriminator() => Hinge::function(-sign),
+        GanType::Hinge if role.is_discriminator() => Function::new(Hinge { sign: -sign }),
         GanType::Hinge => Function::new(Signed { sign: -1.0 }),
         GanType::WganLogisticNs => Function::new(Softplus { sign }),
     }
@@ -327,8 +327,7 @@ struct CrossEntropy {
 }
 
 impl Pointwise<1> for CrossEntropy {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         // Two softplus rather than softplus(s) − label·s: at a confident score nothing cancels, in value or derivative.
         (-s).softplus() * self.label + s.softplus() * (1.0 - self.label)
     }
@@ -341,8 +340,7 @@ struct ZeroWhereEmpty;
 static ZERO_WHERE_EMPTY: LazyLock<Function> = LazyLock::new(|| Function::new(ZeroWhereEmpty));
 
 impl Pointwise<2> for ZeroWhereEmpty {
-    #[inline(always)]
-    fn value<E: Element>(&self, [error, total]: [E; 2]) -> E {
+    fn value<'e>(&self, [error, total]: [Expr<'e>; 2]) -> Expr<'e> {
         total.if_zero(total.constant(0.0), error)
     }
 }

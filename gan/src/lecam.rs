@@ -1,6 +1,6 @@
 //! The LeCam regulariser.
 
-use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::scores::{SquaredDistance, mean, scalar};
@@ -122,8 +122,8 @@ impl LeCamLoss {
         let alpha_real = known(averages.real, "averages.real")?;
         let alpha_fake = known(averages.fake, "averages.fake")?;
         let distance = |alpha: f64, sign: f64| match self.options.one_sided {
-            true => SquaredExcess::function(alpha, sign),
-            false => SquaredDistance::function(alpha),
+            true => Function::new(SquaredExcess { alpha, sign }),
+            false => Function::new(SquaredDistance { label: alpha }),
         };
         let weight = self.options.loss_weight;
         let of_real = mean(NAME, &distance(alpha_fake, 1.0), &[("real", real)], weight)?;
@@ -152,16 +152,8 @@ struct SquaredExcess {
     sign: f64,
 }
 
-impl SquaredExcess {
-    #[inline(never)]
-    fn function(alpha: f64, sign: f64) -> Function {
-        Function::new(SquaredExcess { alpha, sign })
-    }
-}
-
 impl Pointwise<1> for SquaredExcess {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         ((s - self.alpha) * self.sign).relu().square()
     }
 }

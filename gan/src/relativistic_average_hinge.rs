@@ -1,6 +1,6 @@
 //! Real and generated images judged against each other's average.
 
-use image_losses_core::{Error, Result, Tensor, finite};
+use image_losses_core::{Error, Function, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::Step;
@@ -95,8 +95,8 @@ impl RelativisticAverageHingeLoss {
         let (wide_fake, wide_real) = (fake.accumulator()?, real.accumulator()?);
         let r = less(&wide_real, &wide_fake.mean_all()?)?;
         let f = less(&wide_fake, &wide_real.mean_all()?)?;
-        let of_real = mean(NAME, &Hinge::function(sign), &[("real", &r)], weight)?;
-        let of_fake = mean(NAME, &Hinge::function(-sign), &[("fake", &f)], weight)?;
+        let of_real = mean(NAME, &Function::new(Hinge { sign }), &[("real", &r)], weight)?;
+        let of_fake = mean(NAME, &Function::new(Hinge { sign: -sign }), &[("fake", &f)], weight)?;
         scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
     }
 }

@@ -1,6 +1,6 @@
 //! Real and generated images judged in pairs.
 
-use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::Step;
@@ -89,7 +89,7 @@ impl RelativisticPairingLoss {
     /// As the type says.
     pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
         let sign = if step == Step::Discriminator { -1.0 } else { 1.0 };
-        let function = SoftplusOfDifference::function(sign);
+        let function = Function::new(SoftplusOfDifference { sign });
         mean(NAME, &function, &[("real", real), ("fake", fake)], self.weight(step))?.cast_like(fake)
     }
 }
@@ -113,16 +113,8 @@ struct SoftplusOfDifference {
     sign: f64,
 }
 
-impl SoftplusOfDifference {
-    #[inline(never)]
-    fn function(sign: f64) -> Function {
-        Function::new(SoftplusOfDifference { sign })
-    }
-}
-
 impl Pointwise<2> for SoftplusOfDifference {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         ((x - y) * self.sign).softplus()
     }
 }

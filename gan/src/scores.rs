@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Element, Error, Extent, Function, Pointwise, Result, Tensor};
+use image_losses_core::{Error, Expr, Extent, Function, Pointwise, Result, Tensor};
 
 /// `scale` · the mean of `function` over named inputs of one shape: a tensor with one element, in the type that sums
 /// are accumulated in.
@@ -56,8 +56,7 @@ pub(crate) struct Signed {
 }
 
 impl Pointwise<1> for Signed {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         s * self.sign
     }
 }
@@ -69,8 +68,7 @@ pub(crate) struct Softplus {
 }
 
 impl Pointwise<1> for Softplus {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         (s * self.sign).softplus()
     }
 }
@@ -81,16 +79,8 @@ pub(crate) struct Hinge {
     pub(crate) sign: f64,
 }
 
-impl Hinge {
-    #[inline(never)]
-    pub(crate) fn function(sign: f64) -> Function {
-        Function::new(Hinge { sign })
-    }
-}
-
 impl Pointwise<1> for Hinge {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         (s * -self.sign + 1.0).relu()
     }
 }
@@ -101,16 +91,8 @@ pub(crate) struct SquaredDistance {
     pub(crate) label: f64,
 }
 
-impl SquaredDistance {
-    #[inline(never)]
-    pub(crate) fn function(label: f64) -> Function {
-        Function::new(SquaredDistance { label })
-    }
-}
-
 impl Pointwise<1> for SquaredDistance {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         (s - self.label).square()
     }
 }
@@ -122,8 +104,7 @@ pub(crate) struct Distance {
 }
 
 impl Pointwise<1> for Distance {
-    #[inline(always)]
-    fn value<E: Element>(&self, [s]: [E; 1]) -> E {
+    fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
         (s - self.label).abs()
     }
 }
@@ -135,8 +116,7 @@ struct SquaredDifference;
 pub(crate) static SQUARED_DIFFERENCE: LazyLock<Function> = LazyLock::new(|| Function::new(SquaredDifference));
 
 impl Pointwise<2> for SquaredDifference {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }

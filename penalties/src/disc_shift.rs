@@ -1,8 +1,6 @@
 //! The penalty on the size of a critic's scores.
 
-use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
-};
+use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 /// Options of [`DiscShiftLoss`].
@@ -188,8 +186,7 @@ impl PointwiseLoss<1> for DiscShiftLossComps {
 struct Squared;
 
 impl Pointwise<1> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, [scores]: [E; 1]) -> E {
+    fn value<'e>(&self, [scores]: [Expr<'e>; 1]) -> Expr<'e> {
         scores.square()
     }
 }

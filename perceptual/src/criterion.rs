@@ -1,6 +1,6 @@
 //! How features are compared.
 
-use image_losses_core::{Element, Function, Input, Pointwise, Reducer, Result, Tensor};
+use image_losses_core::{Expr, Function, Input, Pointwise, Reducer, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// The mean absolute or the mean squared difference.
@@ -27,7 +27,6 @@ impl Criterion {
         }
     }
 
-    #[inline(never)]
     fn function(self) -> Function {
         match self {
             Criterion::L1 => Function::new(Absolute),
@@ -54,8 +53,7 @@ impl Criterion {
 struct Absolute;
 
 impl Pointwise<2> for Absolute {
-    #[inline(always)]
-    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+    fn value<'e>(&self, [a, b]: [Expr<'e>; 2]) -> Expr<'e> {
         (a - b).abs()
     }
 }
@@ -65,8 +63,7 @@ impl Pointwise<2> for Absolute {
 struct Squared;
 
 impl Pointwise<2> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+    fn value<'e>(&self, [a, b]: [Expr<'e>; 2]) -> Expr<'e> {
         (a - b).square()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use image_losses_core::frozen_function::NetworkId;
-use image_losses_core::{Element, Error, Function, Pointwise, Result, Tensor, Unary, finite};
+use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::{
@@ -274,8 +274,7 @@ struct Luminance;
 static LUMINANCE: LazyLock<Function> = LazyLock::new(|| Function::new(Luminance));
 
 impl Pointwise<2> for Luminance {
-    #[inline(always)]
-    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+    fn value<'e>(&self, [a, b]: [Expr<'e>; 2]) -> Expr<'e> {
         (a * b * 2.0 + STABILISER) / (a.square() + b.square() + STABILISER)
     }
 }
@@ -287,8 +286,7 @@ struct Structure;
 static STRUCTURE: LazyLock<Function> = LazyLock::new(|| Function::new(Structure));
 
 impl Pointwise<3> for Structure {
-    #[inline(always)]
-    fn value<E: Element>(&self, [covariance, a, b]: [E; 3]) -> E {
+    fn value<'e>(&self, [covariance, a, b]: [Expr<'e>; 3]) -> Expr<'e> {
         (covariance * 2.0 + STABILISER) / (a + b + STABILISER)
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use image_losses_core::frozen_function::NetworkId;
-use image_losses_core::{Element, Error, Function, Interpolation, Pointwise, Result, Tensor, Unary, finite};
+use image_losses_core::{Error, Expr, Function, Interpolation, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::networks::{
@@ -378,8 +378,7 @@ struct Inverse;
 static INVERSE: LazyLock<Function> = LazyLock::new(|| Function::new(Inverse));
 
 impl Pointwise<1> for Inverse {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         x.constant(1.0) / (x + 1e-10)
     }
 }

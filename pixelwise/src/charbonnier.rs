@@ -1,7 +1,7 @@
 //! The Charbonnier loss.
 
 use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite, not_negative,
+    Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite, not_negative,
 };
 use serde::{Deserialize, Serialize};
 
@@ -123,8 +123,7 @@ struct Charbonnier {
 }
 
 impl Pointwise<2> for Charbonnier {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         ((x - y).square() + self.eps).sqrt()
     }
 }

@@ -1,7 +1,7 @@
 //! The Huber loss.
 
 use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite, positive,
+    Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite, positive,
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,8 +113,7 @@ struct Huber {
 }
 
 impl Pointwise<2> for Huber {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).huber(self.delta)
     }
 }

@@ -1,8 +1,6 @@
 //! The mean absolute error.
 
-use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
-};
+use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 /// Options of [`L1Loss`].
@@ -105,8 +103,7 @@ impl PointwiseLoss<2> for L1Loss {
 pub(crate) struct Absolute;
 
 impl Pointwise<2> for Absolute {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).abs()
     }
 }

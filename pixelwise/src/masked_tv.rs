@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Element, Error, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
+use image_losses_core::{Error, Expr, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Rank};
@@ -115,8 +115,7 @@ impl Loss<1> for MaskedTvLoss {
 pub(crate) struct Magnitude;
 
 impl Pointwise<1> for Magnitude {
-    #[inline(always)]
-    fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+    fn value<'e>(&self, [d]: [Expr<'e>; 1]) -> Expr<'e> {
         d.abs()
     }
 }

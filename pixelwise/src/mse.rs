@@ -2,9 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{
-    Element, Error, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
-};
+use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 /// Options of [`MseLoss`].
@@ -110,8 +108,7 @@ struct Squared;
 pub(crate) static SQUARED: LazyLock<Function> = LazyLock::new(|| Function::new(Squared));
 
 impl Pointwise<2> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use image_losses_core::{
-    Element, Error, Extent, Function, Input, LinearMap, Loss, Pointwise, Result, Tensor, Unary, finite,
+    Error, Expr, Extent, Function, Input, LinearMap, Loss, Pointwise, Result, Tensor, Unary, finite,
 };
 use serde::{Deserialize, Serialize};
 
@@ -140,8 +140,7 @@ struct Decibel;
 static DECIBEL: LazyLock<Function> = LazyLock::new(|| Function::new(Decibel));
 
 impl Pointwise<1> for Decibel {
-    #[inline(always)]
-    fn value<E: Element>(&self, [error]: [E; 1]) -> E {
+    fn value<'e>(&self, [error]: [Expr<'e>; 1]) -> Expr<'e> {
         (error + EPSILON).ln() * (10.0 / std::f64::consts::LN_10)
     }
 }

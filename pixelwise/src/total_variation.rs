@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Along, Element, Error, Filter, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
+use image_losses_core::{Along, Error, Expr, Filter, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, Rank};
@@ -135,8 +135,7 @@ pub(crate) const NEIGHBOURS: [Filter; 2] = [
 struct Square;
 
 impl Pointwise<1> for Square {
-    #[inline(always)]
-    fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+    fn value<'e>(&self, [d]: [Expr<'e>; 1]) -> Expr<'e> {
         d.square()
     }
 }

@@ -7,11 +7,11 @@
 //! use image_losses_core::{Loss, Tensor};
 //! use image_losses_ndarray::NdTensor;
 //! use ndarray::array;
-//! # use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
 //! # #[derive(Clone, Debug)]
 //! # struct Squared;
 //! # impl Pointwise<2> for Squared {
-//! #     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E { (x - y).square() }
+//! #     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> { (x - y).square() }
 //! # }
 //! # impl PointwiseLoss<2> for Squared {
 //! #     const NAME: &'static str = "Squared";

@@ -4,11 +4,11 @@
 //!
 //! ```
 //! use image_losses_tch::TchLoss;
-//! # use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
 //! # #[derive(Clone, Debug)]
 //! # struct Squared;
 //! # impl Pointwise<2> for Squared {
-//! #     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E { (x - y).square() }
+//! #     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> { (x - y).square() }
 //! # }
 //! # impl PointwiseLoss<2> for Squared {
 //! #     const NAME: &'static str = "Squared";
@@ -38,11 +38,11 @@
 //!
 //! ```
 //! use image_losses_tch::TchLoss;
-//! # use image_losses_core::{Element, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
 //! # #[derive(Clone, Debug)]
 //! # struct Squared;
 //! # impl Pointwise<2> for Squared {
-//! #     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E { (x - y).square() }
+//! #     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> { (x - y).square() }
 //! # }
 //! # impl PointwiseLoss<2> for Squared {
 //! #     const NAME: &'static str = "Squared";
@@ -466,7 +466,7 @@ impl Tensor for TchTensor {
             inputs = &views;
         }
         let (mut map, factor) = match weight {
-            None => function.tape().evaluate(inputs)?,
+            None => function.compose(inputs)?,
             Some(weight) => weighted_map(function, inputs, weight)?,
         };
         if extent == Extent::Sum {

@@ -1,7 +1,7 @@
 //! Derivatives on libtorch where there is little or nothing to differentiate, and tensors that no operation takes.
 
 use image_losses_core::{
-    Differentiable, Element, Error, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Result, Tensor, Unary,
+    Differentiable, Error, Expr, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Result, Tensor, Unary,
 };
 use image_losses_laws::{closed_forms, norms};
 use image_losses_tch::{TchLoss, TchTensor, differentiate};
@@ -12,8 +12,7 @@ use tch::{Device, Kind, Tensor as Torch};
 struct Squared;
 
 impl Pointwise<2> for Squared {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Differentiable, Element, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Reduction, Result, Scalar,
+    Differentiable, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Reduction, Result, Scalar,
     Tensor, Unary,
 };
 use proptest::prelude::*;
@@ -54,7 +54,7 @@ use fault::*;
 struct Square;
 
 impl Pointwise<2> for Square {
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 
 use super::isa::{self, Isa, Kernel};
 use super::lanes::{self, Lanes};
+use super::machine::{Block, Machine};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
 use super::{Array, assert_fills, broadcast, count, count_in_memory};
-use crate::pointwise::Block;
 use crate::{Function, Scalar};
 
 /// Elements of one plane that share a partial sum in double precision. Fixed, so that sums do not depend on the number
@@ -327,11 +327,14 @@ impl<'a, F: Scalar> Map<'a, F> {
     fn unit_sums(&self, summed: Option<&[usize]>, outputs: &[Output<'_, F>]) -> Vec<f64> {
         let blocks = self.plane.div_ceil(UNIT);
         let units = self.samples * blocks;
-        let unit = |id: usize| self.unit(id / blocks, id % blocks, summed, outputs);
+        let partials: Vec<&[usize]> = outputs.iter().map(|output| output.partial).collect();
+        let program = self.function.program(summed, &partials);
         let mut partial = vec![0.0; units];
         let work = |first: usize, sums: &mut [f64]| {
+            let mut machine = Machine::new(self.isa, &program);
             for (k, sum) in sums.iter_mut().enumerate() {
-                *sum = unit(first + k);
+                let id = first + k;
+                *sum = self.unit(&mut machine, id / blocks, id % blocks, summed.is_some(), outputs);
             }
             if outputs.iter().any(|output| output.streamed) {
                 stream::fence();
@@ -346,7 +349,14 @@ impl<'a, F: Scalar> Map<'a, F> {
     }
 
     /// One stretch of pixels of one sample, all channels: writes the outputs, returns the sum before `scale`.
-    fn unit(&self, sample: usize, block: usize, summed: Option<&[usize]>, outputs: &[Output<'_, F>]) -> f64 {
+    fn unit(
+        &self,
+        machine: &mut Machine<'_, F>,
+        sample: usize,
+        block: usize,
+        is_summed: bool,
+        outputs: &[Output<'_, F>],
+    ) -> f64 {
         let start = block * UNIT;
         let end = self.plane.min(start + UNIT);
         // Multipliers with one number here are gathered into one.
@@ -371,6 +381,7 @@ impl<'a, F: Scalar> Map<'a, F> {
         let mut product = [if is_out { F::ZERO } else { F::ONE }; CHUNK];
         let mut inputs: Vec<&[F]> = Vec::with_capacity(self.inputs.len());
         let mut weights: Vec<&[F]> = Vec::with_capacity(self.multipliers.len());
+        let mut sinks: Vec<Sink<'_, F>> = Vec::with_capacity(outputs.len());
         // Channel after channel: a long stretch of each tensor is read at a time, as the memory likes it.
         for channel in 0..self.channels {
             for from in (start..end).step_by(CHUNK) {
@@ -387,22 +398,19 @@ impl<'a, F: Scalar> Map<'a, F> {
                         .map(|m| &m.data[at(m.repeat)..][..length]),
                 );
                 let weight = match weights[..] {
-                    _ if is_out => &product[..length],
-                    [] => &product[..length],
-                    [weight] => weight,
+                    _ if is_out => Some(&product[..length]),
+                    [] => None,
+                    [weight] => Some(weight),
                     [first, ref rest @ ..] => {
                         product[..length].copy_from_slice(first);
                         for weight in rest {
                             multiply(&mut product[..length], weight);
                         }
-                        &product[..length]
+                        Some(&product[..length])
                     }
                 };
-                let (isa, inputs) = (self.isa, &inputs);
-                // The value comes for free beside the first of the first derivatives.
-                let mut sum = summed.map(|_| &mut lanes);
-                for output in outputs {
-                    let beside = summed == Some(&[]) && output.partial.len() == 1;
+                sinks.clear();
+                sinks.extend(outputs.iter().map(|output| {
                     let write = match output.repeat {
                         Repeat::Channels if channel > 0 => Write::Add,
                         _ if output.streamed => Write::Stream,
@@ -411,21 +419,16 @@ impl<'a, F: Scalar> Map<'a, F> {
                     // SAFETY: the target has `count(shape)` elements, or `samples · plane` where the output repeats over
                     // channels; no other unit has these, since its sample or its pixels differ. Those added to were
                     // written for channel 0.
-                    let out = unsafe { Sink::shared(output.target, at(output.repeat), length, write, isa) };
-                    self.function.block(Block {
-                        isa,
-                        partial: output.partial,
-                        inputs,
-                        weight,
-                        scale,
-                        out: Some(out),
-                        sum: if beside { sum.take() } else { None },
-                    });
-                }
-                if let (Some(partial), Some(sum)) = (summed, sum) {
-                    let sum = Some(sum);
-                    self.function.block(Block { isa, partial, inputs, weight, scale, out: None, sum });
-                }
+                    unsafe { Sink::shared(output.target, at(output.repeat), length, write, self.isa) }
+                }));
+                machine.run(Block {
+                    length,
+                    inputs: &inputs,
+                    weight,
+                    scale,
+                    outputs: &mut sinks,
+                    sum: is_summed.then_some(&mut lanes),
+                });
             }
         }
         lanes.iter().sum::<f64>() * factor

@@ -14,6 +14,7 @@ pub mod frozen;
 #[doc(hidden)]
 pub mod isa;
 pub(crate) mod lanes;
+pub(crate) mod machine;
 #[doc(hidden)]
 pub mod map;
 #[doc(hidden)]
@@ -22,6 +23,7 @@ pub mod matmul;
 pub mod pool;
 #[doc(hidden)]
 pub mod residual;
+mod simd;
 pub(crate) mod spare;
 pub(crate) mod stencil;
 pub(crate) mod stream;

@@ -19,6 +19,7 @@ use super::dense::{Onto, Packed, multiply};
 use super::embedding::Units;
 use super::frozen::passes::{Images, ImagesMut, pass_over};
 use super::matmul::SharedMut;
+use super::simd;
 use super::spare::Spare;
 use super::winograd::WinogradWeights;
 use super::winograd::engine::{Activation, Backward, Convolution, Forward};
@@ -26,7 +27,6 @@ use super::winograd::lanes::{Instructions, LANES};
 use super::winograd::layout::{Buffer, Layout};
 use super::winograd::strided::{StridedWeights, input_len};
 use crate::once::get_or_make;
-use crate::pointwise::math;
 use crate::primitive::check_length;
 use crate::{Error, Result};
 
@@ -319,8 +319,7 @@ impl Gate {
                 let row = &expand[channel * squeezed..][..*squeezed];
                 let sum: f64 = row.iter().zip(features).map(|(&w, &z)| f64::from(w) * f64::from(z)).sum();
                 // Not the C library's exponential: the same bits everywhere.
-                let [gate] = math::sigmoid([sum as f32]);
-                gate
+                simd::sigmoid(sum as f32)
             }));
             values.resize(values.len().next_multiple_of(LANES), 0.0);
         }

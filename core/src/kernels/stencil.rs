@@ -11,11 +11,12 @@ use rayon::prelude::*;
 
 use super::isa::{self, Isa, Kernel};
 use super::lanes::{self, Lanes};
+use super::machine::{Block, Machine};
 use super::map::{filled, multiply};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
 use super::{Array, count};
-use crate::pointwise::Block;
+use crate::pointwise::Program;
 use crate::{Function, Scalar};
 
 /// Pixels of a task, at least; fixed, so that sums do not depend on the number of threads.
@@ -179,7 +180,7 @@ impl<F: Scalar, const T: usize> Kernel for Combine<'_, '_, F, T> {
 }
 
 /// Buffers of a task.
-struct Rows<'a, F> {
+struct Rows<'a, F: Scalar> {
     image: Window<'a, F>,
     directions: Vec<Window<'a, F>>,
     /// A filter's responses, row after row.
@@ -190,9 +191,8 @@ struct Rows<'a, F> {
     slope: Vec<F>,
     /// The function's derivatives.
     results: Vec<F>,
-    ones: Vec<F>,
-    /// As many zeros as the derivatives have orders.
-    partial: Vec<usize>,
+    /// Computes them.
+    machine: Machine<'a, F>,
 }
 
 impl<F: Scalar> Rows<'_, F> {
@@ -232,10 +232,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         Ring::new(self.stretch() + 2, self.shape[3])
     }
 
-    /// The buffers for a plane from row `first`, and derivatives of order `order`.
-    fn buffers(&self, plane: usize, first: usize, order: usize) -> Rows<'a, F> {
+    /// The buffers for a plane from row `first`, and what `program` computes.
+    fn buffers<'t>(&'t self, plane: usize, first: usize, program: &'t Program) -> Rows<'t, F> {
         let [_, _, height, width] = self.shape;
-        let of = |image: &'a [F]| &image[plane * height * width..][..height * width];
+        let of = |image: &'t [F]| &image[plane * height * width..][..height * width];
         let window = |image, target: Option<_>| Window {
             plane: of(image),
             target: target.map(of),
@@ -251,8 +251,7 @@ impl<'a, F: Scalar> Stencil<'a, F> {
             product: vec![F::ZERO; pixels],
             slope: vec![F::ZERO; width],
             results: vec![F::ZERO; pixels],
-            ones: vec![F::ONE; pixels],
-            partial: vec![0; order],
+            machine: Machine::new(self.isa, program),
         }
     }
 
@@ -264,9 +263,8 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         Some(&weight.data[(plane * height + y - 1) * width..][..width])
     }
 
-    /// The derivative at a filter's responses to rows `ys` (from 1), times weight and directions: times `scale` to `put`, if
-    /// there is one, row by row as far as there are responses, and to `sum`, which takes the function's value beside a
-    /// first derivative.
+    /// The program at a filter's responses to rows `ys` (from 1), times weight and directions: its output times `scale` to
+    /// `put`, if there is one, row by row as far as there are responses, and its sum to `sum`.
     fn point(
         &self,
         rows: &mut Rows<'_, F>,
@@ -278,17 +276,20 @@ impl<'a, F: Scalar> Stencil<'a, F> {
     ) {
         let [_, _, height, width] = self.shape;
         let taps = &self.filters[filter];
-        let Rows { image, directions, responses, product, slope, results, ones, partial } = rows;
+        let Rows { image, directions, responses, product, slope, results, machine } = rows;
         let length = width - taps.missing[1];
         let answering = ys.start..ys.end.min(height + 1 - taps.missing[0]);
         let count = answering.len() * length;
         for (y, responses) in answering.clone().zip(responses.chunks_exact_mut(length)) {
             image.respond(self.isa, taps, y, responses);
         }
-        let mut weight = &ones[..count];
-        if self.weight.is_some() || self.mask.is_some() || !directions.is_empty() {
+        let is_weighted = self.weight.is_some() || self.mask.is_some() || !directions.is_empty();
+        if is_weighted {
             for (y, product) in answering.clone().zip(product.chunks_exact_mut(length)) {
-                product.copy_from_slice(&self.weight(self.weight, plane, y).unwrap_or(ones)[..length]);
+                match self.weight(self.weight, plane, y) {
+                    Some(weight) => product.copy_from_slice(&weight[..length]),
+                    None => product.fill(F::ONE),
+                }
                 for direction in &*directions {
                     let slope = &mut slope[..length];
                     direction.respond(self.isa, taps, y, slope);
@@ -299,15 +300,14 @@ impl<'a, F: Scalar> Stencil<'a, F> {
                     masked.for_each(|(product, _)| *product = F::ZERO);
                 }
             }
-            weight = &product[..count];
         }
-        self.function.block(Block {
-            isa: self.isa,
-            partial,
+        let mut sink = scale.map(|_| Sink::new(&mut results[..count]));
+        machine.run(Block {
+            length: count,
             inputs: &[&responses[..count]],
-            weight,
+            weight: is_weighted.then_some(&product[..count]),
             scale: scale.unwrap_or(F::ONE),
-            out: scale.map(|_| Sink::new(&mut results[..count])),
+            outputs: sink.as_mut_slice(),
             sum,
         });
         if scale.is_some() {
@@ -348,9 +348,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
 
     /// The sums, (N, filters).
     pub(crate) fn sums(&self) -> Vec<f64> {
-        let order = self.directions.len();
+        let partial = vec![0; self.directions.len()];
+        let program = self.function.program(Some(&partial[..]), &[]);
         let sums = self.tasks(|plane, start, end| {
-            let mut rows = self.buffers(plane, start, order);
+            let mut rows = self.buffers(plane, start, &program);
             let mut sums: Vec<Lanes> = vec![[0.0; _]; self.filters.len()];
             for ys in self.stretches(start..end) {
                 rows.load(self.isa, &ys);
@@ -384,11 +385,13 @@ impl<'a, F: Scalar> Stencil<'a, F> {
     fn write_image_gradient(&self, target: SharedMut<'_, F>) -> Vec<Vec<f64>> {
         let [_, _, height, width] = self.shape;
         let write = if stream::is_large::<F>(count(&self.shape)) { Write::Stream } else { Write::Store };
-        let order = self.directions.len() + 1;
+        let partial = vec![0; self.directions.len() + 1];
+        let is_summed = self.directions.is_empty();
+        let program = self.function.program(is_summed.then_some(&[][..]), &[&partial[..]]);
         self.tasks(|plane, start, end| {
             // The responses of one row more to either side take part in a gradient's rows.
             let (first, last) = (start.max(2) - 1, (end + 1).min(height + 1));
-            let mut rows = self.buffers(plane, first, order);
+            let mut rows = self.buffers(plane, first, &program);
             let mut sums: Vec<Lanes> = vec![[0.0; _]; self.filters.len()];
             let mut derivatives: Vec<Ring<F>> = self.filters.iter().map(|_| self.ring()).collect();
             let mut row = vec![F::ZERO; width];
@@ -410,7 +413,9 @@ impl<'a, F: Scalar> Stencil<'a, F> {
             for ys in parts.into_iter().flat_map(|part| self.stretches(part)) {
                 rows.load(self.isa, &ys);
                 for (filter, (sum, derivatives)) in sums.iter_mut().zip(&mut derivatives).enumerate() {
-                    let sum = (order == 1 && (start..end).contains(&ys.start)).then_some(sum);
+                    // Rows beside the task's are summed by the tasks that own them.
+                    let mut other: Lanes = [0.0; _];
+                    let sum = is_summed.then_some(if (start..end).contains(&ys.start) { sum } else { &mut other });
                     let scale = Some(self.factor(plane, filter));
                     self.point(&mut rows, [plane, filter], &ys, scale, sum, |y, results| {
                         let (answered, rest) = derivatives.at_mut(y).split_at_mut(results.len());
@@ -443,9 +448,10 @@ impl<'a, F: Scalar> Stencil<'a, F> {
         let is_shared = shape[1] != channels;
         let mut gradient = vec![F::ZERO; count(&self.shape)];
         let target = SharedMut::new(&mut gradient);
-        let order = self.directions.len();
+        let partial = vec![0; self.directions.len()];
+        let program = self.function.program(None, &[&partial[..]]);
         self.tasks(|plane, start, end| {
-            let mut rows = self.buffers(plane, start, order);
+            let mut rows = self.buffers(plane, start, &program);
             for ys in self.stretches(start..end) {
                 rows.load(self.isa, &ys);
                 for filter in 0..self.filters.len() {

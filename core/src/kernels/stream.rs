@@ -21,7 +21,7 @@ pub(super) fn is_large<F: Scalar>(elements: usize) -> bool {
 
 /// Where results go, piece by piece.
 #[derive(Debug)]
-pub struct Sink<'a, F: Scalar> {
+pub(crate) struct Sink<'a, F: Scalar> {
     target: SharedMut<'a, F>,
     first: usize,
     length: usize,
@@ -57,6 +57,21 @@ impl<'a, F: Scalar> Sink<'a, F> {
     pub(super) unsafe fn shared(target: SharedMut<'a, F>, first: usize, length: usize, write: Write, isa: Isa) -> Self {
         let _ = target.at(first + length);
         Sink { target, first, length, write, isa }
+    }
+
+    /// The number of its elements.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Where the `length` elements from `at` are, and how they take results. The pointer is valid as long as the sink is
+    /// borrowed.
+    ///
+    /// # Panics
+    /// If they end past the sink.
+    pub(super) fn part(&mut self, at: usize, length: usize) -> (*mut F, Write) {
+        assert!(at <= self.length && length <= self.length - at, "results past the end of a sink");
+        (self.target.start().wrapping_add(self.first + at), self.write)
     }
 
     /// Takes results for the elements from `at`.

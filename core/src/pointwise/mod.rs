@@ -1,12 +1,14 @@
-//! Pointwise functions: written once, evaluated as values, partial derivatives of any order, or tensor operations.
+//! Pointwise functions as data: written once, evaluated as values, partial derivatives of any order, or tensor operations.
 
-mod element;
+mod compose;
+mod derivative;
+mod expr;
 mod function;
-pub(crate) mod math;
-mod tape;
-mod tower;
+mod program;
+#[cfg(test)]
+mod tests;
 
-pub use element::{Dual, Element, Number};
-pub(crate) use function::{Block, Erased};
+pub use expr::Expr;
+pub(crate) use expr::Test;
 pub use function::{Function, Pointwise};
-pub use tape::Tape;
+pub(crate) use program::{Instruction, Operation, Program, Slot, Stored, Summand};

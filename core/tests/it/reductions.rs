@@ -7,8 +7,8 @@ use image_losses_autograd::{Element, Values, differentiate, run};
 use image_losses_core::gradcheck::{STEP, check_gradient};
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Differentiable, Element as Number, Error, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Reduction,
-    Result, Scalar, Tensor, finite, not_negative, positive, weighted_mean,
+    Differentiable, Error, Expr, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Scalar,
+    Tensor, finite, not_negative, positive, weighted_mean,
 };
 use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
@@ -24,8 +24,7 @@ struct Scaled {
 struct ScaledSquare;
 
 impl Pointwise<3> for ScaledSquare {
-    #[inline(always)]
-    fn value<E: Number>(&self, [alpha, x, y]: [E; 3]) -> E {
+    fn value<'e>(&self, [alpha, x, y]: [Expr<'e>; 3]) -> Expr<'e> {
         alpha * (x - y).square()
     }
 }

@@ -2,7 +2,7 @@
 
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::gradcheck::{STEP, check_gradient, check_second_derivatives};
-use image_losses_core::{Along, Differentiable, Element, Error, Filter, Pointwise, Result, Stencil, Tensor};
+use image_losses_core::{Along, Differentiable, Error, Expr, Filter, Pointwise, Result, Stencil, Tensor};
 use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
 use ndarray::ArrayD;
@@ -13,8 +13,7 @@ use proptest::prelude::*;
 struct Smooth;
 
 impl Pointwise<1> for Smooth {
-    #[inline(always)]
-    fn value<E: Element>(&self, [d]: [E; 1]) -> E {
+    fn value<'e>(&self, [d]: [Expr<'e>; 1]) -> Expr<'e> {
         d.square() + d.tanh()
     }
 }

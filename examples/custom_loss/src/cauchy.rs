@@ -1,7 +1,7 @@
 //! A pointwise loss: the function, its options and its name are all there is to write.
 
 use image_losses::config::{Contribution, Entry, inventory};
-use image_losses::core::{Element, Pointwise};
+use image_losses::core::{Expr, Pointwise};
 use serde::{Deserialize, Serialize};
 
 /// ln(1 + ((x − y)/γ)²), the Cauchy (Lorentzian) loss: an outlier costs little more the farther out it lies.
@@ -12,8 +12,7 @@ struct Cauchy {
 }
 
 impl Pointwise<2> for Cauchy {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (((x - y) / self.gamma).square() + 1.0).ln()
     }
 }

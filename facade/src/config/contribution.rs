@@ -7,15 +7,14 @@ use super::registry::Entry;
 ///
 /// ```
 /// use image_losses::config::{Contribution, Entry, Registry, inventory};
-/// use image_losses::core::{Element, Pointwise};
+/// use image_losses::core::{Expr, Pointwise};
 ///
 /// /// ln(1 + (x − y)²)
 /// #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 /// struct Cauchy;
 ///
 /// impl Pointwise<2> for Cauchy {
-///     #[inline(always)]
-///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+///     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
 ///         ((x - y).square() + 1.0).ln()
 ///     }
 /// }

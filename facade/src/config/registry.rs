@@ -274,7 +274,7 @@ impl Entry {
     ///
     /// ```
     /// use image_losses::config::{BuildContext, Entry, Inputs, Outcome, Registry};
-    /// use image_losses::core::{Element, Pointwise};
+    /// use image_losses::core::{Expr, Pointwise};
     /// use image_losses::ndarray::NdTensor;
     /// use ndarray::array;
     ///
@@ -285,8 +285,7 @@ impl Entry {
     /// }
     ///
     /// impl Pointwise<2> for Cauchy {
-    ///     #[inline(always)]
-    ///     fn value<E: Element>(&self, [x, y]: [E; 2]) -> E {
+    ///     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
     ///         (((x - y) / self.gamma).square() + 1.0).ln()
     ///     }
     /// }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 use image_losses_core::kernels::vision_transformer::{self as fused, VisionTransformer};
-use image_losses_core::{Conv2d, Element, Error, Function, Pointwise, Result, Tensor, Unary};
+use image_losses_core::{Conv2d, Error, Expr, Function, Pointwise, Result, Tensor, Unary};
 use serde::{Deserialize, Serialize};
 
 use super::embedding::normalised;
@@ -717,8 +717,7 @@ struct QuickGelu;
 static QUICK_GELU: LazyLock<Function> = LazyLock::new(|| Function::new(QuickGelu));
 
 impl Pointwise<1> for QuickGelu {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         x * (x * 1.702).sigmoid()
     }
 }
@@ -759,8 +758,7 @@ const ERFC: [f64; 24] = [
 ];
 
 impl Pointwise<1> for Gelu {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         let z = x.abs() * std::f64::consts::FRAC_1_SQRT_2;
         let t = z.constant(2.0) / (z + 2.0);
         // Clenshaw's recurrence at 2t − 1, doubled.

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Element, Function, Pointwise, Result, Tensor};
+use image_losses_core::{Expr, Function, Pointwise, Result, Tensor};
 
 /// Rows of length 1; a row of zeros stays so.
 pub(crate) fn normalised<T: Tensor>(rows: &T) -> Result<T> {
@@ -19,8 +19,7 @@ struct GuardedInverse;
 static GUARDED_INVERSE: LazyLock<Function> = LazyLock::new(|| Function::new(GuardedInverse));
 
 impl Pointwise<1> for GuardedInverse {
-    #[inline(always)]
-    fn value<E: Element>(&self, [x]: [E; 1]) -> E {
+    fn value<'e>(&self, [x]: [Expr<'e>; 1]) -> Expr<'e> {
         let one = x.constant(1.0);
         x.if_zero(x.constant(0.0), one / x.if_zero(one, x))
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 #[cfg(any(feature = "vgg", feature = "light-cnn"))]
 use image_losses_core::kernels::frozen::{FrozenLayer, FrozenNetwork};
-use image_losses_core::{Conv2d, Element, Error, Function, LinearMap, Pointwise, Pool2d, Result, Tensor, Unary};
+use image_losses_core::{Conv2d, Error, Expr, Function, LinearMap, Pointwise, Pool2d, Result, Tensor, Unary};
 
 use super::parameters::BoundAffine;
 use super::{ChannelAffine, Parameter};
@@ -111,8 +111,7 @@ struct Larger;
 static LARGER: LazyLock<Function> = LazyLock::new(|| Function::new(Larger));
 
 impl Pointwise<2> for Larger {
-    #[inline(always)]
-    fn value<E: Element>(&self, [a, b]: [E; 2]) -> E {
+    fn value<'e>(&self, [a, b]: [Expr<'e>; 2]) -> Expr<'e> {
         a.max(b)
     }
 }

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{Layer, Normed, sized};
 use crate::kernels::isa::{self, Kernel};
-use crate::pointwise::math;
+use crate::kernels::simd;
 
 /// Rows of a task.
 pub(super) const ROWS: usize = 8;
@@ -116,7 +116,7 @@ pub(super) fn softmax(rows: &mut [f32], width: usize) {
             for row in self.0.chunks_exact_mut(self.1) {
                 let most = row.iter().fold(f32::NEG_INFINITY, |most, &x| if x > most { x } else { most });
                 for x in &mut *row {
-                    [*x] = math::exp([*x - most]);
+                    *x = simd::exp(*x - most);
                 }
                 let sum: f64 = row.iter().map(|&x| f64::from(x)).sum();
                 let factor = (1.0 / sum) as f32;
@@ -148,7 +148,7 @@ pub(super) fn gelu(x: &mut [f32], slopes: &mut [f32]) {
         fn run(self) {
             for (x, slope) in self.0.iter_mut().zip(self.1) {
                 let scaled = *x * 1.702;
-                let [share] = math::sigmoid([scaled]);
+                let share = simd::sigmoid(scaled);
                 *slope = share + scaled * share * (1.0 - share);
                 *x *= share;
             }
