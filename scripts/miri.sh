@@ -11,5 +11,6 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target/miri}"
 # Threads of a pool live on when a test ends. Its queue (crossbeam-epoch) casts integers to pointers, and is right under
 # tree borrows alone.
 export MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance ${MIRIFLAGS:-}"
-export IMAGE_LOSSES_ISA=portable RAYON_NUM_THREADS=2
+# A backtrace for every panic that a test expects would take most of the time.
+export IMAGE_LOSSES_ISA=portable RAYON_NUM_THREADS=2 RUST_BACKTRACE=0
 cargo "+$toolchain" miri test --package image-losses-core --test tiny --test misuse -- "$@"

@@ -650,7 +650,7 @@ impl<F: Finish> BlockTask<'_, F> {
                     let a = self.points.add(point * self.room.stride() + begin);
                     let b = of_point[start * width..][..depth * width].as_ptr();
                     let c = self.products.add(point * self.product_stride);
-                    // The next point's weights come from afar.
+                    // Prefetch the next point's weights: they are not in the second-level cache.
                     let ahead = Ahead::new(b.wrapping_add(of_point.len()), depth * width);
                     if start == 0 {
                         multiply_chunk::<L, VECTORS, FRESH>([self.tiles, depth], a, stride, b, c, ahead);
