@@ -77,10 +77,12 @@ pub(crate) enum Layer {
     Reshape { shape: Vec<usize> },
 }
 
-/// Seeded parameters of a backbone.
+/// The parameters of a backbone.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Weights {
-    pub(crate) seed: u64,
+    /// They are made from this seed; without one they are those that the configuration names.
+    #[serde(default)]
+    pub(crate) seed: Option<u64>,
     #[serde(default)]
     pub(crate) architecture: Option<Value>,
 }

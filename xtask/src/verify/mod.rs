@@ -4,6 +4,8 @@ mod case;
 mod evaluate;
 mod report;
 mod rule;
+#[cfg(test)]
+mod wrong_network;
 
 use std::path::PathBuf;
 

@@ -153,7 +153,59 @@ pub(super) fn largest(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+
     use super::*;
+
+    /// The mean of scores.
+    fn mean(scores: &[f64]) -> Case {
+        let array = |values: Vec<f64>| Array { shape: vec![values.len()], values };
+        let count = scores.len() as f64;
+        Case {
+            name: "gan/mean".to_owned(),
+            description: serde_json::from_value(json!({ "loss": { "type": "GANLoss" } })).unwrap(),
+            inputs: BTreeMap::from([("input".to_owned(), array(scores.to_vec()))]),
+            tokens: BTreeMap::new(),
+            parameters: BTreeMap::new(),
+            values: BTreeMap::from([(String::new(), array(vec![scores.iter().sum::<f64>() / count]))]),
+            cotangents: BTreeMap::new(),
+            gradients: BTreeMap::from([("input".to_owned(), array(vec![1.0 / count; scores.len()]))]),
+            stored_single: false,
+        }
+    }
+
+    #[test]
+    fn the_scale_of_a_mean_is_that_of_magnitudes() {
+        assert_eq!(magnitude(&mean(&[3.0, -3.0, 1.0, -1.0])), 2.0);
+        // Of several values the gradient does not tell the magnitudes apart.
+        let mut several = mean(&[3.0, -3.0]);
+        several.values.insert("other".to_owned(), Array { shape: vec![1], values: vec![1.0] });
+        assert_eq!(magnitude(&several), 0.0);
+    }
+
+    #[test]
+    fn nearby_inputs_keep_signs_zeros_and_masks() {
+        let mut case = mean(&[1.0, -0.5, 0.0, 0.25]);
+        case.inputs.insert("mask".to_owned(), Array { shape: vec![4], values: vec![1.0, 0.0, 0.0, 1.0] });
+        let near = moved(&case, NEARBY, 1, true);
+        assert_eq!(near.inputs["mask"].values, case.inputs["mask"].values);
+        for (near, at) in near.inputs["input"].values.iter().zip(&case.inputs["input"].values) {
+            assert_eq!(f64::from(*near as f32), *near);
+            assert!(near.abs() <= at.abs() && near.abs() >= at.abs() * (1.0 - NEARBY) && near * at >= 0.0);
+        }
+        assert_ne!(near.inputs["input"].values, case.inputs["input"].values);
+        assert_ne!(near.inputs["input"].values, moved(&case, NEARBY, 2, true).inputs["input"].values);
+    }
+
+    #[test]
+    fn equal_inputs_have_no_nearby_ones() {
+        let mut case = mean(&[1.0, 2.0]);
+        assert!(has_nearby(&case));
+        case.inputs.insert("target".to_owned(), case.inputs["input"].clone());
+        assert!(!has_nearby(&case));
+    }
 
     #[test]
     fn not_a_number_is_never_within() {
