@@ -132,7 +132,7 @@ fn faces() -> u64 {
 
 /// Of [`pointwise`], [`convolutions`], [`frozen`] and [`faces`]. They change where a kernel's arithmetic does, and then on
 /// every processor alike.
-const DIGESTS: [&str; 4] = ["cfc8ae626f8f1da4", "8c98316b34f37270", "f45a6f2d7ab54cc7", "a5972d31d8b4909c"];
+const DIGESTS: [&str; 4] = ["6188d5a5f99672e0", "8c98316b34f37270", "f45a6f2d7ab54cc7", "a5972d31d8b4909c"];
 
 #[test]
 fn the_same_on_every_processor() {
