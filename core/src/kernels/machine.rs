@@ -420,6 +420,10 @@ unsafe fn interpret<V: Vector>(run: &mut Run<'_, V::Element>) {
                         }),
                         Summand::Relu => sum!(|at| load!(x, at).relu()),
                         Summand::Huber => sum!(|at| load!(x, at).huber(d)),
+                        Summand::Hypotenuse => sum!(|at| {
+                            let x = load!(x, at);
+                            x.mul(x).add(d).sqrt()
+                        }),
                         Summand::Difference => {
                             let y = operand(1);
                             sum!(|at| load!(x, at).sub(load!(y, at)));
@@ -488,6 +492,9 @@ unsafe fn interpret<V: Vector>(run: &mut Run<'_, V::Element>) {
                         Summand::Square => both!(|x| x.mul(x), x.mul(c)),
                         Summand::Relu => both!(|x| x.relu(), x.step(c)),
                         Summand::Huber => both!(|x| x.huber(d), x.clip(zero.sub(d), d).mul(c)),
+                        Summand::Hypotenuse => {
+                            both!(|x| x.mul(x).add(d).sqrt(), x.div(x.mul(x).add(d).sqrt()).mul(c));
+                        }
                         // These have no derivative that is stored with them.
                         Summand::Value | Summand::Difference => {}
                     }

@@ -58,6 +58,8 @@ pub(crate) enum Summand {
     Relu,
     /// The Huber function, of width d.
     Huber,
+    /// √(x² + d)
+    Hypotenuse,
     /// x − y
     Difference,
 }
@@ -273,6 +275,7 @@ fn rewrite(list: &List, at: usize) -> Option<Rewrite> {
                     Operation::Unary(Unary::Square) => Some(Summand::Square),
                     Operation::Unary(Unary::Relu) => Some(Summand::Relu),
                     Operation::Huber => Some(Summand::Huber),
+                    Operation::Hypotenuse => Some(Summand::Hypotenuse),
                     Operation::Sub => Some(Summand::Difference),
                     _ => None,
                 };
@@ -288,7 +291,7 @@ fn rewrite(list: &List, at: usize) -> Option<Rewrite> {
         Operation::Store(output, Stored::Value) => stored_with_maker(this, output, only_for_this(0))
             .or_else(|| summed_too(list, at))
             .map(|(instruction, gone)| Rewrite { at, instruction, gone }),
-        Operation::Store(_, Stored::Sign | Stored::Step | Stored::Clip) => {
+        Operation::Store(_, Stored::Sign | Stored::Step | Stored::Clip | Stored::Quotient) => {
             summed_too(list, at).map(|(instruction, gone)| Rewrite { at, instruction, gone })
         }
         _ => None,
@@ -339,28 +342,46 @@ fn summed_too(list: &List, at: usize) -> Option<(Instruction<Operand>, Vec<usize
         Stored::Sign => Summand::Abs,
         Stored::Step => Summand::Relu,
         Stored::Clip => Summand::Huber,
+        Stored::Quotient => Summand::Hypotenuse,
         _ => return None,
     };
-    let is_its_sum = |other: &Instruction<Operand>| {
-        other.operation == Operation::Sum(summand)
-            && other.operands == store.operands
-            && (summand != Summand::Huber || other.constants[1] == store.constants[1])
-    };
-    let mut gone = vec![list.iter().position(is_its_sum)?];
-    // A difference that nothing else takes is made in the same loop.
     let operand = store.operands[0];
-    let uses = list.iter().flat_map(|instruction| &instruction.operands).filter(|&&used| used == operand).count();
+    let uses_of = |operand: Operand| {
+        list.iter().flat_map(|instruction| &instruction.operands).filter(|&&used| used == operand).count()
+    };
+    let is_its_sum = |other: &Instruction<Operand>| match summand {
+        // x over the root that is summed and that nothing else takes.
+        Summand::Hypotenuse => {
+            other.operation == Operation::SumHypotenuse
+                && other.operands == [operand]
+                && other.results == store.operands[1..]
+                && uses_of(store.operands[1]) == 1
+        }
+        _ => {
+            other.operation == Operation::Sum(summand)
+                && other.operands == store.operands
+                && (summand != Summand::Huber || other.constants[1] == store.constants[1])
+        }
+    };
+    let sum = list.iter().position(is_its_sum)?;
+    let mut constants = store.constants;
+    if summand == Summand::Hypotenuse {
+        constants[1] = list[sum].constants[0];
+    }
+    let mut gone = vec![sum];
+    // A difference that nothing else takes is made in the same loop.
+    let uses = uses_of(operand);
     let difference = list
         .iter()
         .position(|made| made.results == [operand] && made.operation == Operation::Sub)
         .filter(|_| uses == 2);
     let operands = match difference {
         Some(difference) => list[difference].operands.clone(),
-        None => store.operands.clone(),
+        None => vec![operand],
     };
     gone.extend(difference);
     let operation = Operation::SumAndStore { output, summand, of_difference: difference.is_some() };
-    Some((Instruction { operation, operands, results: vec![], constants: store.constants }, gone))
+    Some((Instruction { operation, operands, results: vec![], constants }, gone))
 }
 
 /// The same instructions, each after those whose results it takes, else in the order given.
