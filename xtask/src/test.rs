@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     // At once: what several crates are built on is compiled once, with one set of features.
     let mut selection = vec!["--features", "xtask/bench,xtask/gallery"];
     if libtorch().is_some() {
-        selection.extend(["--workspace", "--features", "image-losses/tch"]);
+        selection.extend(["--workspace", "--features", "image-losses/tch,xtask/tch"]);
     } else {
         println!("tch is left out: libtorch is not set up (`cargo xtask setup libtorch`, or `test --all`)");
     }

@@ -354,7 +354,13 @@ impl Tensor for TchTensor {
             return self.unary(Unary::Abs);
         }
         // Not libtorch's own norm, whose second derivative is NaN where the norm is 0.
-        let wide = self.accumulator()?;
+        let wide = match self.tensor.device() {
+            // Squares in double precision, which holds that of every number in single precision.
+            Device::Cpu => Self::result(self.tensor.f_to_kind(Kind::Double).map_err(engine)?)?,
+            // Other devices are slow at it, or do not have it: the scale keeps squares in range, and the gradient too
+            // unless the one from above is beyond 1e23.
+            _ => self.accumulator()?,
+        };
         let scale = wide.scale_of_squares(axes).map_err(engine)?;
         let scaled = wide.tensor.f_div(&scale).and_then(|x| x.f_square());
         let squares = wide.same(scaled)?.sum(axes, true)?;
@@ -423,6 +429,11 @@ impl Tensor for TchTensor {
                 expected: vec![out[1]],
                 got: bias.shape(),
             });
+        }
+        if self.tensor.numel() == 0 || weight.tensor.numel() == 0 {
+            // Sums of nothing, to which libtorch gives other shapes.
+            let zeros = Self::full(&self.context(), 0.0, &out)?;
+            return bias.map_or(Ok(zeros.clone()), |bias| zeros.add(&bias.reshape(&[1, out[1], 1, 1])?));
         }
         let has_bias = bias.is_some();
         let [input, weight, bias] = promoted([self, weight, bias.unwrap_or(weight)])?;

@@ -62,7 +62,9 @@ pub fn derive<const K: usize, T: Differentiable>(
     let wanted: Vec<&T> = inputs.iter().collect();
     let or_zero = |gradients: Vec<Option<T>>| -> Result<Vec<T>> {
         let gradients = gradients.into_iter().zip(inputs);
-        gradients.map(|(gradient, input)| gradient.map_or_else(|| input.affine(0.0, 0.0), Ok)).collect()
+        // Not the input times 0, which is NaN where it is infinite.
+        let zeros = |input: &T| T::full(&input.context(), 0.0, &input.shape());
+        gradients.map(|(gradient, input)| gradient.map_or_else(|| zeros(input), Ok)).collect()
     };
     let value = loss.apply(std::array::from_fn(|k| &inputs[k]), weight)?;
     assert_eq!(value.dtype(), inputs[0].dtype(), "the value's element type");
