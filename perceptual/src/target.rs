@@ -1,7 +1,7 @@
 //! What a target contributes to a loss with a network.
 
 use image_losses_core::frozen_function::NetworkId;
-use image_losses_core::{Error, Result, Tensor};
+use image_losses_core::{Result, Tensor};
 
 /// What a target contributes to a loss: features or embeddings. Compute them once, use them often.
 ///
@@ -36,7 +36,7 @@ impl<T: Tensor> TargetFeatures<T> {
     pub(crate) fn only(&self, operation: &'static str) -> Result<&T> {
         match &self.features[..] {
             [tensor] => Ok(tensor),
-            features => Err(Error::InputCount { operation, expected: 1, got: features.len() }),
+            features => Err(image_losses_core::Error::InputCount { operation, expected: 1, got: features.len() }),
         }
     }
 

@@ -327,7 +327,8 @@ pub fn weights_of_zero<T: Differentiable>(context: &T::Context, read: Read<'_, T
     assert_eq!(read(&by_direction).unwrap(), [10.0, 12.0, 14.0, 16.0]);
 }
 
-/// NaN in, NaN out: every function of [`Expr`](image_losses_core::Expr) that compares, and all others, as value and as derivative.
+/// NaN in, NaN out: every function of [`image_losses_core::Expr`] that compares, and all others, as value and as
+/// derivative.
 ///
 /// # Panics
 /// Where NaN is lost: this is a test.

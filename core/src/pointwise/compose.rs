@@ -147,9 +147,16 @@ impl Function {
                         let below = high.if_at_most(x, &high, x)?;
                         below.if_at_most(&low, &low, &below)
                     }
-                    // On a tie the derivative goes to the second of a maximum, to the first of a minimum.
-                    Node::Max(a, b) => at(a)?.if_at_most(at(b)?, at(b)?, at(a)?),
-                    Node::Min(a, b) => at(a)?.if_at_most(at(b)?, at(a)?, at(b)?),
+                    // On a tie the derivative goes to the second of a maximum, to the first of a minimum. Where that one is
+                    // NaN, the other has been chosen: it is chosen again, so that its gradient is NaN too.
+                    Node::Max(a, b) => {
+                        let (a, b) = (at(a)?, at(b)?);
+                        b.if_at_most(b, &a.if_at_most(b, b, a)?, b)
+                    }
+                    Node::Min(a, b) => {
+                        let (a, b) = (at(a)?, at(b)?);
+                        a.if_at_most(a, &a.if_at_most(b, a, b)?, a)
+                    }
                     Node::Select(test, [x, bound, then, otherwise]) => {
                         let (then, otherwise) = (at(then)?, at(otherwise)?);
                         let is_zero = matches!(graph.nodes[bound as usize], Node::Constant(c) if c.get() == 0.0);

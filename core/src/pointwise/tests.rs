@@ -441,7 +441,7 @@ fn common_programs_take_few_loops() {
     // What the speed of these losses rests on.
     assert_eq!(loops(Known::Abs), 1);
     assert_eq!(loops(Known::Square), 1);
-    assert_eq!(loops(Known::Charbonnier), 3);
+    assert_eq!(loops(Known::Charbonnier), 1);
     assert_eq!(loops(Known::Hinge), 3);
     assert_eq!(loops(Known::Huber), 1);
     assert_eq!(loops(Known::Logits), 4);
