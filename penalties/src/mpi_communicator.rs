@@ -45,7 +45,7 @@ impl Communicator for MpiCommunicator {
         self.world.all_reduce_into(&value, &mut total, SystemOperation::sum());
         // A failing exchange ends the process (MPI's own error handler); this is the one failure that it can leave.
         if total.is_nan() && !value.is_nan() {
-            let message = "the sum over the processes is not a number".to_owned();
+            let message = "the sum over the processes is NaN".to_owned();
             return Err(Error::Engine { engine: "mpi", message });
         }
         Ok(total)

@@ -151,7 +151,7 @@ pub fn closed_forms<T: Differentiable>(
     Ok(())
 }
 
-/// Norms and their gradients, where squares are out of an element type's range or what comes in is no number.
+/// Norms and their gradients, where squares are out of an element type's range or what comes in is NaN.
 ///
 /// `magnitudes` are to be in range, and so are three times these; `tolerance` is relative.
 ///

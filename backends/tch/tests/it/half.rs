@@ -88,7 +88,7 @@ fn errors_against_double_precision_are_those_of_one_rounding() {
 
 #[test]
 fn a_mask_of_so_little_that_its_sum_vanishes_in_half_precision_still_divides() {
-    // One pixel of a 64×64 mask at 2⁻²⁴, the smallest half-precision number; 1e-12 itself is no number there.
+    // One pixel of a 64×64 mask at 2⁻²⁴, the smallest half-precision number; 1e-12 itself rounds to 0 there.
     for kind in HALVES {
         let (x, y) = (
             Torch::full([1, 3, 64, 64], 2.0, (kind, tch::Device::Cpu)).set_requires_grad(true),

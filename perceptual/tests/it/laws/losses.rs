@@ -63,7 +63,7 @@ impl<const COMPOSED: bool> Lawful<2> for Vgg<COMPOSED> {
 
 /// Layers before and after the ReLU, for both terms or the perceptual one.
 fn vgg_options(style: bool) -> impl Strategy<Value = PerceptualOptions> + Clone {
-    // Of one sign and not 0: of squares that overflow the sum would be no number.
+    // Of one sign and not 0: of squares that overflow the sum would be NaN.
     let layers = (weights(), weights()).prop_map(|(before, after)| {
         [("conv1_1", before.abs() + 0.25), ("relu1_1", after.abs() + 0.25)]
             .map(|(layer, weight)| (layer.to_owned(), weight))
