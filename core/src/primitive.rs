@@ -514,30 +514,41 @@ fn dropped<T: PrimitiveTensor>(tensor: T, axes: &[usize], keep: bool) -> Result<
     T::apply(Primitive::Reshape(left), &[&tensor])
 }
 
-/// The vector-Jacobian product of a primitive: the gradient by each input (`None`: none flows), from the inputs and the
-/// output's gradient, in primitives.
+/// The vector-Jacobian product of a primitive: the gradient by each of the `wanted` inputs (`None`: none flows, or it is not
+/// wanted), from the inputs and the output's gradient, in primitives.
 ///
 /// # Errors
-/// None for shapes that the primitive was applied to.
-pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T) -> Result<Vec<Option<T>>> {
+/// [`Error::SecondDerivative`] for a fused operation without one; none else for shapes that the primitive was applied to.
+pub fn vjp<T: PrimitiveTensor>(
+    primitive: &Primitive,
+    inputs: &[T],
+    gradient: &T,
+    wanted: &[bool],
+) -> Result<Vec<Option<T>>> {
+    if !wanted.contains(&true) {
+        return Ok(vec![None; inputs.len()]);
+    }
     let one = |primitive: Primitive| Ok(vec![Some(T::apply(primitive, &[gradient])?)]);
+    // The gradient by an input, where it is wanted.
+    let of = |input: usize, make: &dyn Fn() -> Result<T>| wanted[input].then(make).transpose();
     let shape = |input: usize| inputs[input].extents();
     match primitive {
         Primitive::Arithmetic(operation) => {
             let mul = |a: &T, b: &T| T::apply(Primitive::Arithmetic(Arithmetic::Mul), &[a, b]);
             let neg = |a: &T| T::apply(Primitive::Affine { scale: -1.0, shift: 0.0 }, &[a]);
-            let (left, right) = match operation {
-                Arithmetic::Add => (gradient.clone(), gradient.clone()),
-                Arithmetic::Sub => (gradient.clone(), neg(gradient)?),
-                Arithmetic::Mul => (mul(gradient, &inputs[1])?, mul(gradient, &inputs[0])?),
-                Arithmetic::Div => {
-                    let div = |a: &T, b: &T| T::apply(Primitive::Arithmetic(Arithmetic::Div), &[a, b]);
-                    let left = div(gradient, &inputs[1])?;
-                    let right = neg(&mul(&left, &div(&inputs[0], &inputs[1])?)?)?;
-                    (left, right)
-                }
+            let div = |a: &T, b: &T| T::apply(Primitive::Arithmetic(Arithmetic::Div), &[a, b]);
+            let left = || match operation {
+                Arithmetic::Add | Arithmetic::Sub => Ok(gradient.clone()),
+                Arithmetic::Mul => mul(gradient, &inputs[1]),
+                Arithmetic::Div => div(gradient, &inputs[1]),
             };
-            Ok(vec![Some(sum_to(&left, shape(0))?), Some(sum_to(&right, shape(1))?)])
+            let right = || match operation {
+                Arithmetic::Add => Ok(gradient.clone()),
+                Arithmetic::Sub => neg(gradient),
+                Arithmetic::Mul => mul(gradient, &inputs[0]),
+                Arithmetic::Div => neg(&mul(&div(gradient, &inputs[1])?, &div(&inputs[0], &inputs[1])?)?),
+            };
+            Ok(vec![of(0, &|| sum_to(&left()?, shape(0)))?, of(1, &|| sum_to(&right()?, shape(1)))?])
         }
         Primitive::Affine { scale, .. } => one(Primitive::Affine { scale: *scale, shift: 0.0 }),
         Primitive::Map { function, partial, scale, weighted, .. } => {
@@ -561,9 +572,13 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
             let mut gradients = Vec::with_capacity(inputs.len());
             for input in 0..arity {
                 let partial: Vec<usize> = partial.iter().copied().chain([input]).collect();
-                gradients.push(Some(derivative(partial, None, shape(input))?));
+                gradients.push(of(input, &|| derivative(partial.clone(), None, shape(input)))?);
             }
             for (k, multiplier) in multipliers.iter().enumerate() {
+                if !wanted[arity + k] {
+                    gradients.push(None);
+                    continue;
+                }
                 let mut derivative = derivative(partial.clone(), Some(k), multiplier.extents())?;
                 if *weighted && k == 0 {
                     let zero = T::from_elements(&multiplier.primitive_context(), vec![T::Element::ZERO], &[])?;
@@ -576,15 +591,17 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
         Primitive::MapTo { function, partial, scale, weighted, .. } => {
             // The gradient has the shape of the result, which repeats over the map's: a multiplier like another.
             let (function, partial, scale, weighted) = (function.clone(), partial.clone(), *scale, *weighted);
-            vjp(&Primitive::Map { function, partial, scale, weighted, extent: Extent::Map }, inputs, gradient)
+            vjp(&Primitive::Map { function, partial, scale, weighted, extent: Extent::Map }, inputs, gradient, wanted)
         }
         Primitive::Select(selection) => {
             // The branches' values do not matter, only which was taken.
             let zero = T::from_elements(&inputs[0].primitive_context(), vec![T::Element::ZERO], &[])?;
             let conditions = selection.conditions();
             let part = |then: &T, otherwise: &T, input: usize| {
-                let operands: Vec<&T> = inputs[..conditions].iter().chain([then, otherwise]).collect();
-                sum_to(&T::apply(primitive.clone(), &operands)?, shape(input)).map(Some)
+                of(input, &|| {
+                    let operands: Vec<&T> = inputs[..conditions].iter().chain([then, otherwise]).collect();
+                    sum_to(&T::apply(primitive.clone(), &operands)?, shape(input))
+                })
             };
             let mut gradients = vec![None; conditions];
             gradients.extend([part(gradient, &zero, conditions)?, part(&zero, gradient, conditions + 1)?]);
@@ -613,13 +630,12 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
         }
         Primitive::Concatenate { axis } => {
             let mut start = 0;
-            inputs
-                .iter()
+            (0..inputs.len())
                 .map(|input| {
-                    let length = input.extents()[*axis];
-                    let part = T::apply(Primitive::Narrow { axis: *axis, start, length }, &[gradient])?;
+                    let length = shape(input)[*axis];
+                    let narrow = Primitive::Narrow { axis: *axis, start, length };
                     start += length;
-                    Ok(Some(part))
+                    of(input, &|| T::apply(narrow.clone(), &[gradient]))
                 })
                 .collect()
         }
@@ -628,44 +644,43 @@ pub fn vjp<T: PrimitiveTensor>(primitive: &Primitive, inputs: &[T], gradient: &T
             let product = |a: &T, b: &T, transpose_left: bool, transpose_right: bool| {
                 T::apply(Primitive::MatMul { transpose_left, transpose_right }, &[a, b])
             };
-            let left = if *transpose_left {
-                product(&inputs[1], gradient, *transpose_right, true)?
-            } else {
-                product(gradient, &inputs[1], false, !transpose_right)?
+            let left = || match transpose_left {
+                true => product(&inputs[1], gradient, *transpose_right, true),
+                false => product(gradient, &inputs[1], false, !transpose_right),
             };
-            let right = if *transpose_right {
-                product(gradient, &inputs[0], true, *transpose_left)?
-            } else {
-                product(&inputs[0], gradient, !transpose_left, false)?
+            let right = || match transpose_right {
+                true => product(gradient, &inputs[0], true, *transpose_left),
+                false => product(&inputs[0], gradient, !transpose_left, false),
             };
-            Ok(vec![Some(left), Some(right)])
+            Ok(vec![of(0, &left)?, of(1, &right)?])
         }
         // The three convolutions are each other's derivatives: the trilinear form ⟨gradient, input ⋆ weight⟩ in one of
         // its arguments.
         Primitive::Convolve(geometry) => Ok(vec![
-            Some(convolve_input_gradient(*geometry, shape(0), gradient, &inputs[1])?),
-            Some(convolve_weight_gradient(*geometry, shape(1), &inputs[0], gradient)?),
+            of(0, &|| convolve_input_gradient(*geometry, shape(0), gradient, &inputs[1]))?,
+            of(1, &|| convolve_weight_gradient(*geometry, shape(1), &inputs[0], gradient))?,
         ]),
         Primitive::ConvolveInputGradient { geometry, .. } => Ok(vec![
-            Some(T::apply(Primitive::Convolve(*geometry), &[gradient, &inputs[1]])?),
-            Some(convolve_weight_gradient(*geometry, shape(1), gradient, &inputs[0])?),
+            of(0, &|| T::apply(Primitive::Convolve(*geometry), &[gradient, &inputs[1]]))?,
+            of(1, &|| convolve_weight_gradient(*geometry, shape(1), gradient, &inputs[0]))?,
         ]),
         Primitive::ConvolveWeightGradient { geometry, .. } => Ok(vec![
-            Some(convolve_input_gradient(*geometry, shape(0), &inputs[1], gradient)?),
-            Some(T::apply(Primitive::Convolve(*geometry), &[&inputs[0], gradient])?),
+            of(0, &|| convolve_input_gradient(*geometry, shape(0), &inputs[1], gradient))?,
+            of(1, &|| T::apply(Primitive::Convolve(*geometry), &[&inputs[0], gradient]))?,
         ]),
         Primitive::MaxPool(pool) => {
             Ok(vec![Some(T::apply(Primitive::MaxPoolScatter(*pool), &[&inputs[0], gradient])?)])
         }
         Primitive::MaxPoolScatter(pool) => {
-            Ok(vec![None, Some(T::apply(Primitive::MaxPoolGather(*pool), &[&inputs[0], gradient])?)])
+            Ok(vec![None, of(1, &|| T::apply(Primitive::MaxPoolGather(*pool), &[&inputs[0], gradient]))?])
         }
         Primitive::MaxPoolGather(pool) => {
-            Ok(vec![None, Some(T::apply(Primitive::MaxPoolScatter(*pool), &[&inputs[0], gradient])?)])
+            Ok(vec![None, of(1, &|| T::apply(Primitive::MaxPoolScatter(*pool), &[&inputs[0], gradient]))?])
         }
         Primitive::Fused(operation) => (0..inputs.len())
             .map(|input| {
-                let Some(derivative) = operation.gradient(input)? else { return Ok(None) };
+                let derivative = if wanted[input] { operation.gradient(input)? } else { None };
+                let Some(derivative) = derivative else { return Ok(None) };
                 let operands: Vec<&T> = inputs.iter().chain([gradient]).collect();
                 T::apply(Primitive::Fused(derivative), &operands).map(Some)
             })

@@ -6,6 +6,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use crate::DType;
 use crate::kernels::Array;
+use crate::kernels::buffers::Kept;
 use crate::kernels::machine::Execute;
 use crate::primitive::FusedOperation;
 
@@ -51,6 +52,9 @@ pub trait Scalar:
     fn to_f64(self) -> f64;
     /// As a tensor's element type.
     const DTYPE: DType;
+    /// Memory for results of this type.
+    #[doc(hidden)]
+    fn kept() -> &'static Kept<Self>;
     /// Evaluates a fused operation on elements of this type.
     #[doc(hidden)]
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self>;
@@ -72,6 +76,10 @@ impl Scalar for f32 {
         f64::from(self)
     }
     const DTYPE: DType = DType::F32;
+    fn kept() -> &'static Kept<Self> {
+        static KEPT: Kept<f32> = Kept::new();
+        &KEPT
+    }
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
         operation.evaluate_f32(inputs)
     }
@@ -93,6 +101,10 @@ impl Scalar for f64 {
         self
     }
     const DTYPE: DType = DType::F64;
+    fn kept() -> &'static Kept<Self> {
+        static KEPT: Kept<f64> = Kept::new();
+        &KEPT
+    }
     fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
         operation.evaluate_f64(inputs)
     }

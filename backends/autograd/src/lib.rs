@@ -277,6 +277,7 @@ impl<F: Element> ag::op::Op<F> for Node {
         let inputs: Vec<_> =
             context.inputs().iter().zip(&self.inputs).map(|(&node, shape)| tensor(node, shape)).collect();
         let gradient = tensor(context.output_grad(), &self.shape);
+        let wanted: Vec<bool> = inputs.iter().map(|input| input.node.is_differentiable()).collect();
         // Only first derivatives of the value compute it: a derivative of one of them has other inputs.
         DIFFERENTIATED.set(self.value.clone().filter(|_| Self::is_value(&self.primitive)));
         let gradients: Vec<Result<Option<AgTensor<'_, F>>>> = match &self.primitive {
@@ -289,7 +290,7 @@ impl<F: Element> ag::op::Op<F> for Node {
                     AgTensor::apply(Primitive::Fused(derivative), &operands).map(Some)
                 })
                 .collect(),
-            primitive => match vjp(primitive, &inputs, &gradient) {
+            primitive => match vjp(primitive, &inputs, &gradient, &wanted) {
                 Ok(gradients) => gradients.into_iter().map(Ok).collect(),
                 Err(error) => inputs.iter().map(|_| Err(error.clone())).collect(),
             },

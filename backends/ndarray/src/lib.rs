@@ -33,112 +33,14 @@
 //! # Ok::<(), image_losses_core::Error>(())
 //! ```
 
-use std::borrow::Cow;
+mod record;
+mod tensor;
 
-use image_losses_core::kernels::{self, Array};
-use image_losses_core::{Error, PointwiseLoss, Primitive, PrimitiveTensor, Result, Scalar};
-use ndarray::{ArcArray, ArrayD, ArrayView, ArrayViewD, CowArray, Dimension, IxDyn};
+use image_losses_core::kernels::Array;
+use image_losses_core::{PointwiseLoss, Result, Scalar};
+use ndarray::{ArrayD, ArrayView, CowArray, Dimension, IxDyn};
 
-/// A tensor of the ndarray engine: a borrowed or shared array of any rank.
-///
-/// Wrapping a view borrows it, wrapping an owned array takes it; neither copies. Cloning shares.
-#[derive(Clone, Debug)]
-pub struct NdTensor<'a, F: Scalar>(Storage<'a, F>);
-
-#[derive(Clone, Debug)]
-enum Storage<'a, F: Scalar> {
-    View(ArrayViewD<'a, F>),
-    Shared(ArcArray<F, IxDyn>),
-}
-
-impl<'a, F: Scalar> NdTensor<'a, F> {
-    /// Borrows a view.
-    pub fn view<D: Dimension>(view: ArrayView<'a, F, D>) -> Self {
-        NdTensor(Storage::View(view.into_dyn()))
-    }
-
-    /// Takes an array.
-    pub fn new<D: Dimension>(array: ndarray::Array<F, D>) -> Self {
-        NdTensor(Storage::Shared(array.into_dyn().into_shared()))
-    }
-
-    /// A view of the values.
-    pub fn array(&self) -> ArrayViewD<'_, F> {
-        match &self.0 {
-            Storage::View(view) => view.view(),
-            Storage::Shared(array) => array.view(),
-        }
-    }
-
-    /// The values as an array of one's own; copies only what is borrowed or shared.
-    pub fn into_array(self) -> ArrayD<F> {
-        match self.0 {
-            Storage::View(view) => view.to_owned(),
-            Storage::Shared(array) => array.into_owned(),
-        }
-    }
-
-    /// The single element.
-    ///
-    /// # Errors
-    /// [`Error::ShapeRule`] where there is not exactly one.
-    pub fn item(&self) -> Result<F> {
-        let array = self.array();
-        match (array.len(), array.first()) {
-            (1, Some(&value)) => Ok(value),
-            _ => Err(Error::ShapeRule {
-                operation: "item",
-                argument: "tensor",
-                expected: "exactly one element".into(),
-                got: array.shape().to_vec(),
-            }),
-        }
-    }
-}
-
-impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
-    type Context = ();
-    type Element = F;
-
-    fn primitive_context(&self) {}
-    fn extents(&self) -> &[usize] {
-        match &self.0 {
-            Storage::View(view) => view.shape(),
-            Storage::Shared(array) => array.shape(),
-        }
-    }
-    fn from_elements((): &(), elements: Vec<F>, shape: &[usize]) -> Result<Self> {
-        // The trait's contract gives as many elements as the shape has; were it broken, the shape is the elements'.
-        let array = ArcArray::from_shape_vec(IxDyn(shape), elements)
-            .unwrap_or_else(|_| ArcArray::from_elem(IxDyn(&[0]), F::ZERO));
-        Ok(NdTensor(Storage::Shared(array)))
-    }
-    fn detached(&self) -> Self {
-        self.clone()
-    }
-    fn apply(primitive: Primitive, inputs: &[&Self]) -> Result<Self> {
-        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
-        let shape = primitive.output_shape(&shapes)?;
-        if let (Primitive::Reshape(_), [NdTensor(Storage::Shared(array))]) = (&primitive, inputs)
-            && let Ok(reshaped) = array.clone().into_shape_with_order(IxDyn(&shape))
-        {
-            return Ok(NdTensor(Storage::Shared(reshaped)));
-        }
-        let views: Vec<ArrayViewD<'_, F>> = inputs.iter().map(|input| input.array()).collect();
-        let elements: Vec<Cow<'_, [F]>> = views.iter().map(row_major).collect();
-        let arrays: Vec<Array<'_, F>> =
-            shapes.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
-        Self::from_elements(&(), kernels::evaluate(&primitive, &arrays, &shape), &shape)
-    }
-}
-
-/// The elements in row-major order; copied only where the view's layout is another.
-fn row_major<'v, F: Scalar>(view: &'v ArrayViewD<'_, F>) -> Cow<'v, [F]> {
-    match view.as_slice() {
-        Some(slice) => Cow::Borrowed(slice),
-        None => Cow::Owned(view.iter().copied().collect()),
-    }
-}
+pub use tensor::NdTensor;
 
 /// The value and the gradients of a pointwise loss with a mean or a sum, in one fused pass.
 ///

@@ -35,6 +35,20 @@ pub trait Engine {
         Vec::new()
     }
 
+    /// As [`derived`](Engine::derived), on each of its other engines with derivatives; none by default.
+    ///
+    /// # Errors
+    /// The loss's and the engine's.
+    fn more_derived<const K: usize>(
+        &self,
+        _: &impl Lawful<K>,
+        _: &Case<K>,
+        _: DType,
+        _: Option<&[Vec<f64>]>,
+    ) -> Vec<Result<Derived>> {
+        Vec::new()
+    }
+
     /// Value and derivatives; [`derive()`] does it on tensors.
     ///
     /// # Errors
@@ -82,7 +96,7 @@ pub fn derive<const K: usize, T: Differentiable>(
     Ok((value, first, second))
 }
 
-/// This workspace's CPU engines: ndarray, one with nothing overridden, and autograd.
+/// This workspace's CPU engines: ndarray, and beside it one with nothing overridden, and autograd.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu;
 
@@ -90,9 +104,7 @@ impl Engine for Cpu {
     const CPU: bool = true;
 
     fn value<const K: usize>(&self, loss: &impl Lawful<K>, case: &Case<K>, dtype: DType) -> Result<Vec<f64>> {
-        let value =
-            if dtype == DType::F32 { on_ndarray::<K, f32>(loss, case) } else { on_ndarray::<K, f64>(loss, case) };
-        value.unwrap_or_else(|| Ok(self.derived(loss, case, dtype, None)?.0))
+        if dtype == DType::F32 { value::<K, f32>(loss, case) } else { value::<K, f64>(loss, case) }
     }
 
     fn more_values<const K: usize>(&self, loss: &impl Lawful<K>, case: &Case<K>) -> Vec<Result<Vec<f64>>> {
@@ -110,19 +122,77 @@ impl Engine for Cpu {
         direction: Option<&[Vec<f64>]>,
     ) -> Result<Derived> {
         if dtype == DType::F32 {
+            on_ndarray::<K, f32>(loss, case, direction)
+        } else {
+            on_ndarray::<K, f64>(loss, case, direction)
+        }
+    }
+
+    fn more_derived<const K: usize>(
+        &self,
+        loss: &impl Lawful<K>,
+        case: &Case<K>,
+        dtype: DType,
+        direction: Option<&[Vec<f64>]>,
+    ) -> Vec<Result<Derived>> {
+        vec![if dtype == DType::F32 {
             on_autograd::<K, f32>(loss, case, direction)
         } else {
             on_autograd::<K, f64>(loss, case, direction)
-        }
+        }]
     }
 }
 
-fn on_ndarray<const K: usize, F: Scalar>(loss: &impl Lawful<K>, case: &Case<K>) -> Option<Result<Vec<f64>>> {
-    let tensor = |values: &[f64], shape: &[usize]| NdTensor::<F>::constant(&(), values, shape).expect("a full shape");
-    let inputs: [_; K] = std::array::from_fn(|k| tensor(&case.inputs[k], &case.shapes[k]));
-    let weight = case.weight.as_ref().map(|(values, shape)| tensor(values, shape));
-    let out = loss.apply_plainly(std::array::from_fn(|k| &inputs[k]), weight.as_ref())?;
-    Some(out.map(|out| out.array().iter().map(|v| v.to_f64()).collect()))
+fn array<F: Scalar>((values, shape): (&Vec<f64>, &Vec<usize>)) -> Result<NdTensor<'static, F>> {
+    NdTensor::constant(&(), values, shape)
+}
+
+fn numbers<F: Scalar>(tensor: &NdTensor<'_, F>) -> Vec<f64> {
+    tensor.array().iter().map(|value| value.to_f64()).collect()
+}
+
+/// The value, recorded only where the loss differentiates inside.
+fn value<const K: usize, F: Scalar>(loss: &impl Lawful<K>, case: &Case<K>) -> Result<Vec<f64>> {
+    let inputs = case.inputs.iter().zip(&case.shapes).map(array::<F>).collect::<Result<Vec<_>>>()?;
+    let weight = case.weight.as_ref().map(|(values, shape)| array((values, shape))).transpose()?;
+    let all = std::array::from_fn(|k| &inputs[k]);
+    match loss.apply_plainly(all, weight.as_ref()) {
+        Some(value) => Ok(numbers(&value?)),
+        None => Ok(numbers(&loss.apply(all, weight.as_ref())?)),
+    }
+}
+
+fn on_ndarray<const K: usize, F: Scalar>(
+    loss: &impl Lawful<K>,
+    case: &Case<K>,
+    direction: Option<&[Vec<f64>]>,
+) -> Result<Derived> {
+    let leaf = |tensor: Result<NdTensor<'static, F>>| tensor?.leaf();
+    let inputs = case.inputs.iter().zip(&case.shapes).map(array).map(leaf).collect::<Result<Vec<_>>>()?;
+    let weight = case.weight.as_ref().map(|(values, shape)| leaf(array((values, shape)))).transpose()?;
+    let (value, first, second) = derive(loss, &inputs, weight.as_ref(), direction)?;
+    let all = |tensors: &[NdTensor<'_, F>]| tensors.iter().map(numbers).collect();
+    // Without a direction, in one pass with the value, too.
+    if direction.is_none() {
+        let wanted: Vec<&NdTensor<'_, F>> = inputs.iter().collect();
+        let once = NdTensor::gradients(&value, &wanted, false)?;
+        for (once, first) in once.iter().zip(&first) {
+            let Some(once) = once else { continue };
+            assert_same_numbers(&numbers(once), &numbers(first), F::DTYPE);
+        }
+    }
+    Ok((numbers(&value), all(&first), all(&second)))
+}
+
+/// Asserts that a gradient computed with its value is the one that is computed from it.
+#[track_caller]
+fn assert_same_numbers(got: &[f64], expected: &[f64], dtype: DType) {
+    let tolerance = if dtype == DType::F32 { 1e-5 } else { 1e-13 };
+    let largest = expected.iter().filter(|x| x.is_finite()).fold(0.0f64, |largest, x| largest.max(x.abs()));
+    for (got, expected) in got.iter().zip(expected) {
+        let is_same = got == expected || (got.is_nan() && expected.is_nan());
+        assert!(is_same || (got - expected).abs() <= tolerance * largest, "in one pass {got}, recorded {expected}");
+    }
 }
 
 fn on_autograd<const K: usize, F: Element>(

@@ -179,16 +179,27 @@ pub(crate) fn engines<E: Engine, const K: usize, L: Lawful<K>>(
         }
         let (value, gradients, _) = engine.derived(loss, case, DType::F64, None)?;
         takes.assert_same(&value, &expected);
+        for other in engine.more_derived(loss, case, DType::F64, None) {
+            let (value, others, _) = other?;
+            takes.assert_same(&value, &expected);
+            for (other, gradient) in others.iter().zip(&gradients) {
+                takes.assert_same(other, gradient);
+            }
+        }
         if !E::CPU {
             for (gradient, expected) in gradients.iter().zip(Cpu.derived(loss, case, DType::F64, None)?.1) {
                 takes.assert_same(gradient, &expected);
             }
         }
         takes.assert_single(&engine.value(loss, case, DType::F32)?, &expected);
-        let (single, single_gradients, _) = engine.derived(loss, case, DType::F32, None)?;
-        takes.assert_single(&single, &expected);
-        for (single, double) in single_gradients.iter().zip(&gradients) {
-            takes.assert_single_gradient(single, double);
+        let mut singles = engine.more_derived(loss, case, DType::F32, None);
+        singles.push(engine.derived(loss, case, DType::F32, None));
+        for single in singles {
+            let (single, single_gradients, _) = single?;
+            takes.assert_single(&single, &expected);
+            for (single, double) in single_gradients.iter().zip(&gradients) {
+                takes.assert_single_gradient(single, double);
+            }
         }
         Ok(())
     });
@@ -223,6 +234,13 @@ pub(crate) fn gradients<E: Engine, const K: usize, L: Lawful<K>>(
             assert!(held.clone().all(|&g| g == 0.0), "a gradient by what is held constant: {gradients:?}");
             Ok(of_free(&gradients))
         };
+        let ones: [Vec<f64>; K] = std::array::from_fn(|k| vec![1.0; case.inputs[k].len()]);
+        let expected = engine.derived(loss, case, DType::F64, Some(&ones))?.2;
+        for other in engine.more_derived(loss, case, DType::F64, Some(&ones)) {
+            for (other, expected) in other?.2.iter().zip(&expected) {
+                takes.assert_same(other, expected);
+            }
+        }
         let inputs = of_free(&case.inputs);
         let second = |inputs: &[Vec<f64>], direction: &[Vec<f64>]| Ok(of_free(&derived(inputs, Some(direction))?.2));
         if takes.network.is_some() {

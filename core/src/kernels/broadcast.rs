@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Array, count, sum};
+use super::{Array, buffers, count, sum};
 use crate::{Error, LinearMap, Result, Scalar, Shape};
 
 /// The shape two shapes broadcast to, by NumPy's rule.
@@ -68,7 +68,7 @@ fn rows(shape: &[usize], strides: &[usize], mut visit: impl FnMut(usize, usize, 
 
 /// The array with the given strides, row-major in `shape`.
 fn gather<F: Scalar>(data: &[F], shape: &[usize], strides: &[usize]) -> Vec<F> {
-    let mut out = Vec::with_capacity(count(shape));
+    let mut out = buffers::take(count(shape));
     rows(shape, strides, |offset, stride, length| match stride {
         1 => out.extend_from_slice(&data[offset..offset + length]),
         0 => out.extend(std::iter::repeat_n(data[offset], length)),
@@ -128,7 +128,7 @@ const TASK: usize = 1 << 14;
 
 /// A vector whose pieces `work` fills, given where each begins: of whole multiples of `unit` elements, in parallel.
 fn in_pieces<F: Scalar>(length: usize, unit: usize, work: impl Fn(usize, &mut [F]) + Sync) -> Vec<F> {
-    let mut out = vec![F::ZERO; length];
+    let mut out = buffers::zeros(length);
     let piece = TASK.next_multiple_of(unit.max(1));
     if length <= piece {
         work(0, &mut out);
@@ -136,6 +136,16 @@ fn in_pieces<F: Scalar>(length: usize, unit: usize, work: impl Fn(usize, &mut [F
         out.par_chunks_mut(piece).enumerate().for_each(|(index, out)| work(index * piece, out));
     }
     out
+}
+
+/// Multiplies every element by a factor.
+pub(super) fn scale<F: Scalar>(values: &mut [F], factor: F) {
+    let multiply = |values: &mut [F]| values.iter_mut().for_each(|value| *value *= factor);
+    if values.len() <= TASK {
+        multiply(values);
+    } else {
+        values.par_chunks_mut(TASK).for_each(multiply);
+    }
 }
 
 /// x·scale + shift.
@@ -238,7 +248,7 @@ fn around(shape: &[usize], axis: usize) -> (usize, usize) {
 pub(super) fn narrow<F: Scalar>(array: Array<'_, F>, axis: usize, start: usize, length: usize) -> Vec<F> {
     let (outer, inner) = around(array.shape, axis);
     let extent = array.shape[axis];
-    let mut out = Vec::with_capacity(outer * length * inner);
+    let mut out = buffers::take(outer * length * inner);
     for o in 0..outer {
         out.extend_from_slice(&array.data[(o * extent + start) * inner..][..length * inner]);
     }
@@ -250,7 +260,7 @@ pub(super) fn pad<F: Scalar>(array: Array<'_, F>, axis: usize, before: usize, af
     let (outer, inner) = around(array.shape, axis);
     let extent = array.shape[axis];
     let padded = before + extent + after;
-    let mut out = vec![F::ZERO; outer * padded * inner];
+    let mut out = buffers::zeros(outer * padded * inner);
     for o in 0..outer {
         let row = &array.data[o * extent * inner..][..extent * inner];
         out[(o * padded + before) * inner..][..extent * inner].copy_from_slice(row);
@@ -260,7 +270,7 @@ pub(super) fn pad<F: Scalar>(array: Array<'_, F>, axis: usize, before: usize, af
 
 /// Joined along one axis.
 pub(super) fn concatenate<F: Scalar>(arrays: &[Array<'_, F>], axis: usize) -> Vec<F> {
-    let mut out = Vec::with_capacity(arrays.iter().map(|array| array.data.len()).sum());
+    let mut out = buffers::take(arrays.iter().map(|array| array.data.len()).sum());
     let Some(first) = arrays.first() else { return out };
     let (outer, inner) = around(first.shape, axis);
     for o in 0..outer {

@@ -303,7 +303,7 @@ fn convolve<F: Scalar>(plan: &Plan, input: &[F], weight: &[F]) -> Vec<F> {
     if plan.is_depthwise() && len > 0 {
         return slide_planes(plan, [1, 1], input, |plane| &weight[plane % plan.groups * plan.taps()..][..plan.taps()]);
     }
-    let mut result = vec![F::ZERO; len];
+    let mut result = super::buffers::zeros(len);
     if len == 0 || depth == 0 {
         return result;
     }
@@ -368,7 +368,7 @@ fn scatter_gradient<F: Scalar>(plan: &Plan, grad_output: &[F], weight: &[F]) -> 
     let parts = plan.channels.div_ceil(channels);
     let (height, width) = (plan.output[0], plan.output[1]);
     let rows = plan.block_rows(channels * taps);
-    let mut result = vec![F::ZERO; plan.batch * plan.groups * plan.channels * plan.input_plane()];
+    let mut result = super::buffers::zeros(plan.batch * plan.groups * plan.channels * plan.input_plane());
     let output = SharedMut::new(&mut result);
     (0..plan.batch * plan.groups * parts).into_par_iter().for_each_init(Vec::new, |gathered, task| {
         let (first, task) = (task % parts * channels, task / parts);
@@ -476,7 +476,7 @@ fn slide_planes<'a, F: Scalar>(
         dilation: plan.dilation,
         lead: plan.lead,
     };
-    let mut result = vec![F::ZERO; plan.batch * plan.groups * plan.output_plane()];
+    let mut result = super::buffers::zeros(plan.batch * plan.groups * plan.output_plane());
     let block = slide::ROWS * plan.output[1];
     let size = plan.input_plane();
     result.par_chunks_mut(plan.output_plane()).enumerate().for_each(|(plane, result)| {

@@ -11,7 +11,7 @@ use super::lanes::{self, Lanes};
 use super::machine::{Block, Machine};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
-use super::{Array, assert_fills, broadcast, count, count_in_memory};
+use super::{Array, assert_fills, broadcast, buffers, count, count_in_memory};
 use crate::{Function, Scalar};
 
 /// Elements of one plane that share a partial sum in double precision. Fixed, so that sums do not depend on the number
@@ -84,8 +84,8 @@ impl<'a, F: Scalar> Output<'a, F> {
 ///
 /// # Safety
 /// `fill` leaves no element unwritten.
-pub(super) unsafe fn filled<F>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<F>])) -> Vec<F> {
-    let mut values = Vec::with_capacity(length);
+pub(super) unsafe fn filled<F: Scalar>(length: usize, fill: impl FnOnce(&mut [MaybeUninit<F>])) -> Vec<F> {
+    let mut values = buffers::take(length);
     fill(&mut values.spare_capacity_mut()[..length]);
     // SAFETY: the capacity is at least `length`, and the caller vouches for the elements.
     unsafe { values.set_len(length) };
@@ -250,7 +250,7 @@ impl<'a, F: Scalar> Map<'a, F> {
     /// The sum, and its gradient with respect to each input in `wanted`, in that input's own shape.
     pub fn sum_and_gradients(&self, wanted: &[usize]) -> (f64, Vec<Vec<F>>) {
         let mut gradients: Vec<Vec<F>> =
-            wanted.iter().map(|&input| Vec::with_capacity(count(self.inputs[input].shape))).collect();
+            wanted.iter().map(|&input| buffers::take(count(self.inputs[input].shape))).collect();
         let targets = wanted
             .iter()
             .zip(&mut gradients)

@@ -277,7 +277,7 @@ pub fn matmul<F: Scalar>(
     assert_fills("matmul: left factor", &[batch, m, k], a.len());
     assert_fills("matmul: right factor", &[batch, k, n], b.len());
     assert!(count_in_memory(&[batch, m, n]).is_some(), "matmul: {batch} products of {m} x {n}");
-    let mut result = vec![F::ZERO; count(&[batch, m, n])];
+    let mut result = super::buffers::zeros(count(&[batch, m, n]));
     if result.is_empty() {
         return result;
     }

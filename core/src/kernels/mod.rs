@@ -1,10 +1,12 @@
 //! Kernels on contiguous slices: what the CPU engines run.
 //!
-//! An engine needs [`evaluate`] and [`derivative_with_value`]. The modules with the kernels themselves are for the crates,
+//! An engine needs [`evaluate`] and, for a value with its gradients in one pass, [`sum_and_gradients`] or
+//! [`derivative_with_value`]. The modules with the kernels themselves are for the crates,
 //! tests and benches of this workspace, and hidden: their functions leave shapes to the caller, and stop with a panic where
 //! a slice does not fill its shape.
 
 pub(crate) mod broadcast;
+pub(crate) mod buffers;
 #[doc(hidden)]
 pub mod conv;
 pub(crate) mod dense;
@@ -32,10 +34,11 @@ pub mod vision_transformer;
 #[doc(hidden)]
 pub mod winograd;
 
-use crate::primitive::{Arithmetic, Primitive};
+use crate::primitive::{Arithmetic, Primitive, Sharing};
 use crate::shape::count_in_memory;
 use crate::{Extent, Scalar};
 
+pub use buffers::{give_back, release_memory, set_kept_memory};
 #[doc(hidden)]
 pub use stream::stream;
 
@@ -83,6 +86,48 @@ pub fn derivative_with_value<F: Scalar>(primitive: &Primitive, inputs: &[Array<'
     let map = map::Map::new(function, arguments, multipliers, &full, scale);
     let (sum, values) = map.sum_and_values(partial, gradient.data[0].to_f64(), target.unwrap_or(&full));
     Some((values, vec![sum]))
+}
+
+/// The value of a primitive that is a sum, and its gradient by each of the `wanted` inputs, in one pass. `None` where the
+/// primitive is no sum of a function, or the gradient by something else than an argument of the function is wanted.
+pub fn sum_and_gradients<F: Scalar>(
+    primitive: &Primitive,
+    inputs: &[Array<'_, F>],
+    wanted: &[bool],
+) -> Option<(Vec<F>, Vec<Option<Vec<F>>>)> {
+    let positions: Vec<usize> = (0..inputs.len()).filter(|&input| wanted[input]).collect();
+    if let Primitive::Fused(operation) = primitive {
+        let [input] = positions[..] else { return None };
+        if operation.sharing() != Sharing::Value {
+            return None;
+        }
+        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape).collect();
+        let shape = operation.output_shape(&shapes).ok().filter(|shape| count(shape) == 1)?;
+        let derivative = operation.gradient(input).ok()??;
+        let above = Array { shape: &shape, data: &[F::ONE] };
+        let operands: Vec<Array<'_, F>> = inputs.iter().copied().chain([above]).collect();
+        let (gradient, value) = F::evaluate_both(&*derivative, &operands)?;
+        let mut gradients = vec![None; inputs.len()];
+        gradients[input] = Some(gradient);
+        return Some((value.into_iter().map(F::from_f64).collect(), gradients));
+    }
+    let Primitive::Map { function, partial, scale, extent: Extent::Sum, .. } = primitive else { return None };
+    let (arguments, multipliers) = inputs.split_at_checked(function.arity())?;
+    if !partial.is_empty() || positions.iter().any(|&input| input >= arguments.len()) {
+        return None;
+    }
+    let full = full_shape(arguments);
+    let (sum, values) = map::Map::new(function, arguments, multipliers, &full, *scale).sum_and_gradients(&positions);
+    let mut gradients = vec![None; inputs.len()];
+    for (input, values) in positions.into_iter().zip(values) {
+        gradients[input] = Some(values);
+    }
+    Some((vec![F::from_f64(sum)], gradients))
+}
+
+/// Multiplies every element by a factor.
+pub fn scale<F: Scalar>(values: &mut [F], factor: F) {
+    broadcast::scale(values, factor);
 }
 
 /// The shape that a function's arguments broadcast to; the shape rule has accepted them.
@@ -136,7 +181,11 @@ pub fn evaluate<F: Scalar>(primitive: &Primitive, inputs: &[Array<'_, F>], shape
         Primitive::SumTo(shape) => broadcast::sum_to(inputs[0], shape),
         Primitive::NormTo(shape) => broadcast::norm_to(inputs[0], shape),
         Primitive::BroadcastTo(shape) => broadcast::expand(inputs[0], shape),
-        Primitive::Reshape(_) => inputs[0].data.to_vec(),
+        Primitive::Reshape(_) => {
+            let mut elements = buffers::take(inputs[0].data.len());
+            elements.extend_from_slice(inputs[0].data);
+            elements
+        }
         Primitive::Permute(order) => broadcast::permute(inputs[0], order),
         Primitive::Narrow { axis, start, length } => broadcast::narrow(inputs[0], *axis, *start, *length),
         Primitive::Pad { axis, before, after } => broadcast::pad(inputs[0], *axis, *before, *after),

@@ -15,7 +15,7 @@ use super::machine::{Block, Machine};
 use super::map::{filled, multiply};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
-use super::{Array, count};
+use super::{Array, buffers, count};
 use crate::pointwise::Program;
 use crate::{Function, Scalar};
 
@@ -446,7 +446,7 @@ impl<'a, F: Scalar> Stencil<'a, F> {
     pub(crate) fn weight_gradient(&self, shape: &[usize]) -> Vec<F> {
         let [_, channels, height, width] = self.shape;
         let is_shared = shape[1] != channels;
-        let mut gradient = vec![F::ZERO; count(&self.shape)];
+        let mut gradient = buffers::zeros(count(&self.shape));
         let target = SharedMut::new(&mut gradient);
         let partial = vec![0; self.directions.len()];
         let program = self.function.program(None, &[&partial[..]]);

@@ -1,0 +1,187 @@
+//! Arrays as tensors.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use image_losses_core::kernels::{self, Array, give_back};
+use image_losses_core::{Error, Primitive, PrimitiveTensor, Result, Scalar};
+use ndarray::{ArrayD, ArrayView, ArrayView1, ArrayViewD, Dimension, IxDyn};
+
+use crate::record::Node;
+
+/// A tensor of the ndarray engine: a borrowed or shared array of any rank.
+///
+/// Wrapping a view borrows it, wrapping an owned array in standard layout takes it; neither copies. Cloning shares. The
+/// memory of results over 1 MiB is used again for later ones
+/// ([`set_kept_memory`](image_losses_core::kernels::set_kept_memory)).
+///
+/// Operations on a [`leaf`](image_losses_core::Differentiable::leaf), and on what was computed from one, are recorded for
+/// [`gradients`](image_losses_core::Differentiable::gradients). A record lives as long as a tensor that was computed by it.
+#[derive(Clone, Debug)]
+pub struct NdTensor<'a, F: Scalar> {
+    storage: Storage<'a, F>,
+    /// How it was computed, where gradients can be asked for.
+    pub(crate) node: Option<Arc<Node<'a, F>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Storage<'a, F: Scalar> {
+    View(ArrayViewD<'a, F>),
+    /// Elements, row-major, in a shape that has as many.
+    Shared(Arc<Elements<F>>, Arc<[usize]>),
+}
+
+/// Elements whose memory is given back.
+#[derive(Debug)]
+struct Elements<F: Scalar>(Vec<F>);
+
+impl<F: Scalar> Drop for Elements<F> {
+    fn drop(&mut self) {
+        give_back(std::mem::take(&mut self.0));
+    }
+}
+
+impl<'a, F: Scalar> NdTensor<'a, F> {
+    /// Borrows a view.
+    pub fn view<D: Dimension>(view: ArrayView<'a, F, D>) -> Self {
+        NdTensor { storage: Storage::View(view.into_dyn()), node: None }
+    }
+
+    /// Takes an array.
+    pub fn new<D: Dimension>(array: ndarray::Array<F, D>) -> Self {
+        let shape: Arc<[usize]> = array.shape().into();
+        let elements = match array.is_standard_layout() {
+            true => {
+                let (elements, offset) = array.into_raw_vec_and_offset();
+                // An array may begin within its memory, as after slicing it in place.
+                match offset.unwrap_or(0) {
+                    0 => elements,
+                    offset => elements[offset..].to_vec(),
+                }
+            }
+            false => array.iter().copied().collect(),
+        };
+        Self::of_elements(elements, shape)
+    }
+
+    /// As many elements as the shape has; more are dropped.
+    fn of_elements(mut elements: Vec<F>, shape: Arc<[usize]>) -> Self {
+        elements.truncate(kernels::count(&shape));
+        // Kernels return as many elements as the shape has; were one missing, the shape is the elements'.
+        let shape = if elements.len() == kernels::count(&shape) { shape } else { Arc::from([elements.len()]) };
+        NdTensor { storage: Storage::Shared(Arc::new(Elements(elements)), shape), node: None }
+    }
+
+    /// The same elements, computed by `node`.
+    pub(crate) fn with_node(&self, node: Option<Arc<Node<'a, F>>>) -> Self {
+        NdTensor { storage: self.storage.clone(), node }
+    }
+
+    /// A view of the values.
+    pub fn array(&self) -> ArrayViewD<'_, F> {
+        match &self.storage {
+            Storage::View(view) => view.view(),
+            // There are as many elements as the shape has. Without any, its extents may be more than `ndarray` takes.
+            Storage::Shared(elements, shape) => ArrayViewD::from_shape(IxDyn(shape), &elements.0)
+                .unwrap_or_else(|_| ArrayView1::from(&elements.0).into_dyn()),
+        }
+    }
+
+    /// The values as an array of one's own; copies only what is borrowed or shared.
+    pub fn into_array(self) -> ArrayD<F> {
+        drop(self.node);
+        match self.storage {
+            Storage::View(view) => view.to_owned(),
+            Storage::Shared(elements, shape) => {
+                let elements = match Arc::try_unwrap(elements) {
+                    Ok(mut elements) => std::mem::take(&mut elements.0),
+                    Err(shared) => shared.0.clone(),
+                };
+                ArrayD::from_shape_vec(IxDyn(&shape), elements)
+                    .unwrap_or_else(|_| ArrayD::from_elem(IxDyn(&[0]), F::ZERO))
+            }
+        }
+    }
+
+    /// The single element.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] where there is not exactly one.
+    pub fn item(&self) -> Result<F> {
+        let array = self.array();
+        match (array.len(), array.first()) {
+            (1, Some(&value)) => Ok(value),
+            _ => Err(Error::ShapeRule {
+                operation: "item",
+                argument: "tensor",
+                expected: "exactly one element".into(),
+                got: array.shape().to_vec(),
+            }),
+        }
+    }
+
+    /// The elements in row-major order; copied only where a view's layout is another.
+    pub(crate) fn row_major(&self) -> Cow<'_, [F]> {
+        match &self.storage {
+            Storage::View(view) => match view.as_slice() {
+                Some(slice) => Cow::Borrowed(slice),
+                None => Cow::Owned(view.iter().copied().collect()),
+            },
+            Storage::Shared(elements, _) => Cow::Borrowed(&elements.0),
+        }
+    }
+
+    /// The same elements in another shape that has as many, where they need not be copied.
+    fn reshaped(&self, shape: &[usize]) -> Option<Self> {
+        match &self.storage {
+            Storage::View(_) => None,
+            Storage::Shared(elements, _) => {
+                Some(NdTensor { storage: Storage::Shared(Arc::clone(elements), shape.into()), node: None })
+            }
+        }
+    }
+}
+
+impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
+    type Context = ();
+    type Element = F;
+
+    fn primitive_context(&self) {}
+    fn extents(&self) -> &[usize] {
+        match &self.storage {
+            Storage::View(view) => view.shape(),
+            Storage::Shared(_, shape) => shape,
+        }
+    }
+    fn from_elements((): &(), elements: Vec<F>, shape: &[usize]) -> Result<Self> {
+        Ok(Self::of_elements(elements, shape.into()))
+    }
+    fn detached(&self) -> Self {
+        self.with_node(None)
+    }
+    fn apply(primitive: Primitive, inputs: &[&Self]) -> Result<Self> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
+        let shape = primitive.output_shape(&shapes)?;
+        let is_recorded = inputs.iter().any(|input| input.node.is_some());
+        if let (Primitive::Reshape(_), [input]) = (&primitive, inputs)
+            && let Some(reshaped) = input.reshaped(&shape)
+        {
+            let node = is_recorded.then(|| Node::operation(primitive, inputs, None));
+            return Ok(reshaped.with_node(node));
+        }
+        let elements: Vec<Cow<'_, [F]>> = inputs.iter().map(|input| input.row_major()).collect();
+        let arrays: Vec<Array<'_, F>> =
+            shapes.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
+        if !is_recorded {
+            return Self::from_elements(&(), kernels::evaluate(&primitive, &arrays, &shape), &shape);
+        }
+        // The gradients of a sum take no more than its value: they come along.
+        let wanted: Vec<bool> = inputs.iter().map(|input| input.node.is_some()).collect();
+        let (value, gradients) = match kernels::sum_and_gradients(&primitive, &arrays, &wanted) {
+            Some((value, gradients)) => (value, Some(gradients)),
+            None => (kernels::evaluate(&primitive, &arrays, &shape), None),
+        };
+        let node = Node::operation(primitive, inputs, gradients);
+        Ok(Self::of_elements(value, shape.into()).with_node(Some(node)))
+    }
+}
