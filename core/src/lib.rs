@@ -80,4 +80,4 @@ pub use reduction::{
 pub use scalar::Scalar;
 pub use shape::checked_count;
 pub use stencil::{Along, Filter, Stencil};
-pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary, weighted_map};
+pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary, times_factor, weighted_map};

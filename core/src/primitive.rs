@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::kernels::broadcast::broadcast_shape;
 use crate::kernels::{self, Array};
 use crate::shape::checked_count;
-use crate::tensor::check_arity;
+use crate::tensor::{check_arity, one_element};
 use crate::{Conv2d, DType, Error, Extent, Function, LinearMap, Pool2d, Result, Scalar, Shape, Tensor, Unary};
 
 /// An arithmetic operation of two tensors that broadcast.
@@ -799,11 +799,15 @@ impl<T: PrimitiveTensor> Tensor for T {
         function: &Function,
         inputs: &[&Self],
         weight: Option<&Self>,
+        factor: Option<&Self>,
         scale: f64,
         extent: Extent,
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
-        let operands: Vec<&Self> = inputs.iter().copied().chain(weight).collect();
+        if let Some(factor) = factor {
+            one_element(factor.extents())?;
+        }
+        let operands: Vec<&Self> = inputs.iter().copied().chain(weight).chain(factor).collect();
         let (function, partial, weighted) = (function.clone(), Vec::new(), weight.is_some());
         T::apply(Primitive::Map { function, partial, scale, weighted, extent }, &operands)
     }

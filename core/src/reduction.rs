@@ -252,11 +252,13 @@ impl Reducer {
             check_weight(operation, shape, weight_shape)?;
         }
         let scale = self.loss_weight;
-        let sum = |weight: Option<&T>, scale: f64| T::map_reduce(function, inputs, weight, scale, Extent::Sum);
+        let sum = |weight: Option<&T>, factor: Option<&T>, scale: f64| {
+            T::map_reduce(function, inputs, weight, factor, scale, Extent::Sum)
+        };
         let result = match (self.reduction, weight) {
-            (Reduction::None, weight) => T::map_reduce(function, inputs, weight, scale, Extent::Map),
-            (Reduction::Sum, weight) => sum(weight, scale),
-            (Reduction::Mean, None) => sum(None, scale / count(shape) as f64),
+            (Reduction::None, weight) => T::map_reduce(function, inputs, weight, None, scale, Extent::Map),
+            (Reduction::Sum, weight) => sum(weight, None, scale),
+            (Reduction::Mean, None) => sum(None, None, scale / count(shape) as f64),
             (Reduction::Mean, Some(weight)) => {
                 let weight = weight.accumulator()?;
                 let repeats = count(shape) as f64 / weight.elements() as f64;
@@ -264,11 +266,10 @@ impl Reducer {
                     let weight = weight.unless_zero(&weight, 0.0)?;
                     let axes: Vec<usize> = (1..shape.len()).collect();
                     let total = weight.sum(&axes, true)?.scale(repeats)?;
-                    sum(Some(&weight.mul(&reciprocal(&total)?)?), scale / shape[0] as f64)
+                    sum(Some(&weight.mul(&reciprocal(&total)?)?), None, scale / shape[0] as f64)
                 } else {
                     let total = total_weight(&weight)?.scale(repeats)?;
-                    let value = sum(Some(&weight), scale)?;
-                    weighted_mean(&value.reshape(&total.shape())?, &total)
+                    sum(Some(&weight), Some(&reciprocal(&total)?), scale)
                 }
             }
         }?;
@@ -300,7 +301,7 @@ pub fn total_weight<T: Tensor>(weight: &T) -> Result<T> {
         return weight.unless_zero(weight, 0.0)?.sum_all();
     }
     // 1, weighted: kernels make no tensor.
-    T::map_reduce(get_or_make(&ONE, || Function::new(One)), &[weight], Some(weight), 1.0, Extent::Sum)
+    T::map_reduce(get_or_make(&ONE, || Function::new(One)), &[weight], Some(weight), None, 1.0, Extent::Sum)
 }
 
 /// 1.

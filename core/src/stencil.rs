@@ -210,7 +210,7 @@ impl Stencil {
             match &weight {
                 None => T::map_sample_sums(function, &responses, scale),
                 // Scaled when it is summed: the map has many times the elements.
-                Some(_) => T::map_reduce(function, &responses, weight.as_ref(), 1.0, Extent::Map)?
+                Some(_) => T::map_reduce(function, &responses, weight.as_ref(), None, 1.0, Extent::Map)?
                     .sum(&[1, 2, 3], false)?
                     .scale(scale),
             }

@@ -224,6 +224,9 @@ pub trait Tensor: Clone + Sized {
     /// whatever the inputs hold. Engines that compose tensor operations evaluate f at (1/2, 1/3, 1/4, …) there, where
     /// it must be finite with its derivatives.
     ///
+    /// With a `factor`, of one element, times that; a factor of 0 takes everything out. The gradient of a weighted mean so
+    /// comes from one pass, whatever the weights' sum is.
+    ///
     /// Inputs and weight have the shape of the largest, or one channel (extent 1 on axis 1) where it has more; the
     /// weight may also have one element per sample or one in all.
     ///
@@ -233,19 +236,23 @@ pub trait Tensor: Clone + Sized {
         function: &Function,
         inputs: &[&Self],
         weight: Option<&Self>,
+        factor: Option<&Self>,
         scale: f64,
         extent: Extent,
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
-        let (mut map, factor) = match weight {
+        let (mut map, number) = match weight {
             None => function.compose(inputs)?,
             Some(weight) => weighted_map(function, inputs, weight)?,
         };
         if extent == Extent::Sum {
             map = map.sum_all()?;
         }
-        let scale = scale * factor;
-        if scale == 1.0 { Ok(map) } else { map.scale(scale) }
+        let scale = scale * number;
+        if scale != 1.0 {
+            map = map.scale(scale)?;
+        }
+        times_factor(map, factor)
     }
 
     /// A pointwise function of several tensors, which broadcast as for [`map_reduce`](Tensor::map_reduce).
@@ -253,7 +260,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// As [`map_reduce`](Tensor::map_reduce).
     fn pointwise(function: &Function, inputs: &[&Self]) -> Result<Self> {
-        Self::map_reduce(function, inputs, None, 1.0, Extent::Map)
+        Self::map_reduce(function, inputs, None, None, 1.0, Extent::Map)
     }
 
     /// `scale` · f(inputs) summed over each sample: (N) from inputs of (N, …), which broadcast as for
@@ -262,7 +269,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// As [`map_reduce`](Tensor::map_reduce).
     fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
-        let map = Self::map_reduce(function, inputs, None, 1.0, Extent::Map)?;
+        let map = Self::map_reduce(function, inputs, None, None, 1.0, Extent::Map)?;
         let axes: Vec<usize> = (1..map.rank()).collect();
         map.sum(&axes, false)?.scale(scale)
     }
@@ -563,6 +570,28 @@ pub fn weighted_map<T: Tensor>(function: &Function, inputs: &[&T], weight: &T) -
     let replaced = inputs.iter().enumerate().map(inside).collect::<Result<Vec<T>>>()?;
     let (map, factor) = function.compose(&replaced.iter().collect::<Vec<_>>())?;
     Ok((map.mul(&weight.unless_zero(weight, 0.0)?.cast_like(&map)?)?, factor))
+}
+
+/// A map or its sum, composed of tensor operations, times a factor of one element, whose 0 takes everything out: the end of
+/// [`Tensor::map_reduce`].
+///
+/// # Errors
+/// [`Error::ShapeRule`] for a factor of several elements.
+pub fn times_factor<T: Tensor>(map: T, factor: Option<&T>) -> Result<T> {
+    let Some(factor) = factor else { return Ok(map) };
+    one_element(&factor.shape())?;
+    let factor = factor.reshape(&vec![1; map.rank()])?;
+    let zero = T::constant(&factor.context(), &[0.0], &factor.shape())?;
+    factor.if_zero(&zero, &map.mul(&factor)?)
+}
+
+/// Refuses a factor of several elements.
+pub(crate) fn one_element(shape: &[usize]) -> Result<()> {
+    if shape.iter().all(|&extent| extent == 1) {
+        return Ok(());
+    }
+    let (operation, expected) = ("pointwise", "one element".to_owned());
+    Err(Error::ShapeRule { operation, argument: "factor", expected, got: shape.to_vec() })
 }
 
 /// Refuses another number of inputs than the function takes.

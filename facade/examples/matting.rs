@@ -38,7 +38,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Where tensors live.
-    #[arg(long, value_enum, default_value_t = Engine::Autograd)]
+    #[arg(long, value_enum, default_value_t = Engine::Ndarray)]
     pub engine: Engine,
     /// Where the pictures go.
     #[arg(long, value_name = "DIR", default_value = "target/examples/matting")]

@@ -50,7 +50,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub weights: Option<PathBuf>,
     /// Where tensors live.
-    #[arg(long, value_enum, default_value_t = Engine::Autograd)]
+    #[arg(long, value_enum, default_value_t = Engine::Ndarray)]
     pub engine: Engine,
     /// Where the pictures go.
     #[arg(long, value_name = "DIR", default_value = "target/examples/restore")]

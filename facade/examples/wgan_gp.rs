@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use image_losses::core::{Differentiable, Result, Tensor, Unary};
 use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
+use image_losses::ndarray::NdTensor;
 use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, NormMode};
 
 use support::Outcome;
@@ -51,11 +52,19 @@ pub trait Engine {
 
 /// Pure Rust.
 #[derive(Debug)]
-pub struct Autograd;
+pub struct Arrays;
 
-impl Engine for Autograd {
+impl Engine for Arrays {
     fn differentiate(&self, parameters: &[Values], objective: &impl Objective) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
-        image_losses::autograd::differentiate(parameters, |parameters| objective.value(parameters))
+        let leaf = |(values, shape): &Values| NdTensor::from_vec(values.clone(), shape)?.leaf();
+        let leaves = parameters.iter().map(leaf).collect::<Result<Vec<_>>>()?;
+        let value = objective.value(&leaves)?;
+        let gradients = NdTensor::gradients(&value, &leaves.iter().collect::<Vec<_>>(), false)?;
+        let numbers = |tensor: NdTensor<'_, f64>| tensor.into_array().into_raw_vec_and_offset().0;
+        let or_zeros = |(gradient, leaf): (Option<_>, &NdTensor<'_, f64>)| {
+            gradient.map_or_else(|| vec![0.0; leaf.elements()], numbers)
+        };
+        Ok((numbers(value), gradients.into_iter().zip(&leaves).map(or_zeros).collect()))
     }
 }
 
@@ -326,7 +335,7 @@ fn main() -> Outcome<()> {
     #[cfg(feature = "tch")]
     let engine = Torch;
     #[cfg(not(feature = "tch"))]
-    let engine = Autograd;
+    let engine = Arrays;
 
     let bar = support::progress(arguments.steps);
     let trained = train(&engine, arguments.steps, arguments.seed, |losses| {

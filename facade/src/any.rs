@@ -1,7 +1,7 @@
 //! One tensor type for all enabled engines: what losses built from data are evaluated with.
 // Without an engine there is no tensor, and most arms are gone.
 #![cfg_attr(
-    not(any(feature = "autograd", feature = "tch")),
+    not(any(feature = "ndarray", feature = "autograd", feature = "tch")),
     allow(unused_variables, unused_macros, unused_imports, dead_code, unreachable_code)
 )]
 
@@ -220,8 +220,8 @@ impl AnyTensor<'_> {
 }
 
 impl<'g> AnyTensor<'g> {
-    /// The values, row-major, on an engine that has them at hand. On a graph its session evaluates, many tensors at once
-    /// ([`evaluate`](AnyTensor::evaluate)).
+    /// The values, row-major, on an engine that has them at hand. On a graph its session evaluates the tensors inside the
+    /// variants, many at once.
     ///
     /// # Errors
     /// [`Error::Unsupported`] on a graph, the engine's own.
@@ -239,41 +239,6 @@ impl<'g> AnyTensor<'g> {
             AnyTensor::Tch(tensor) => tensor.values(),
             AnyTensor::Never(never, _) => match *never {},
         }
-    }
-
-    /// The values of several tensors of one autograd session, in one evaluation.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for a tensor of another engine or element type, [`Error::Engine`] where a node fails.
-    #[cfg(feature = "autograd")]
-    pub fn evaluate<F: SessionElement>(
-        session: &image_losses_autograd::Session<'g, F>,
-        tensors: &[&AnyTensor<'g>],
-    ) -> Result<Vec<Vec<f64>>> {
-        let nodes = tensors.iter().map(|tensor| F::of(tensor).ok_or_else(mixed)).collect::<Result<Vec<_>>>()?;
-        let values = session.evaluate(&nodes)?;
-        Ok(values.into_iter().map(|values| values.into_iter().map(Into::into).collect()).collect())
-    }
-}
-
-/// An element type of autograd sessions: `f32` or `f64`.
-#[cfg(feature = "autograd")]
-pub trait SessionElement: image_losses_autograd::Element + Into<f64> {
-    /// The tensor, if it is of this element type.
-    fn of<'t, 'g>(tensor: &'t AnyTensor<'g>) -> Option<&'t image_losses_autograd::AgTensor<'g, Self>>;
-}
-
-#[cfg(feature = "autograd")]
-impl SessionElement for f32 {
-    fn of<'t, 'g>(tensor: &'t AnyTensor<'g>) -> Option<&'t image_losses_autograd::AgTensor<'g, f32>> {
-        if let AnyTensor::AgF32(tensor) = tensor { Some(tensor) } else { None }
-    }
-}
-
-#[cfg(feature = "autograd")]
-impl SessionElement for f64 {
-    fn of<'t, 'g>(tensor: &'t AnyTensor<'g>) -> Option<&'t image_losses_autograd::AgTensor<'g, f64>> {
-        if let AnyTensor::AgF64(tensor) = tensor { Some(tensor) } else { None }
     }
 }
 
@@ -398,16 +363,19 @@ impl<'g> Tensor for AnyTensor<'g> {
         function: &Function,
         inputs: &[&Self],
         weight: Option<&Self>,
+        factor: Option<&Self>,
         scale: f64,
         extent: Extent,
     ) -> Result<Self> {
         let Some(first) = inputs.first() else {
             return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: 0 });
         };
-        let all: Vec<&Self> = inputs.iter().copied().chain(weight).collect();
+        let all: Vec<&Self> = inputs.iter().copied().chain(weight).chain(factor).collect();
         together!(first, &all, _first, others, Wrap => {
-            let (inputs, weight) = others.split_at(inputs.len());
-            Tensor::map_reduce(function, inputs, weight.first().copied(), scale, extent).map(Wrap)
+            let (inputs, others) = others.split_at(inputs.len());
+            let mut others = others.iter().copied();
+            let (weight, factor) = (weight.and_then(|_| others.next()), factor.and_then(|_| others.next()));
+            Tensor::map_reduce(function, inputs, weight, factor, scale, extent).map(Wrap)
         })
     }
     fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
@@ -458,39 +426,13 @@ impl<'g> Tensor for AnyTensor<'g> {
 
 impl Differentiable for AnyTensor<'_> {
     fn leaf(&self) -> Result<Self> {
-        match self {
-            #[cfg(feature = "autograd")]
-            AnyTensor::AgF32(tensor) => tensor.leaf().map(AnyTensor::AgF32),
-            #[cfg(feature = "autograd")]
-            AnyTensor::AgF64(tensor) => tensor.leaf().map(AnyTensor::AgF64),
-            #[cfg(feature = "tch")]
-            AnyTensor::Tch(tensor) => tensor.leaf().map(AnyTensor::Tch),
-            #[allow(unreachable_patterns)]
-            other => Err(Error::Unsupported { operation: "differentiation", engine: other.engine() }),
-        }
+        each!(self, tensor, Wrap => tensor.leaf().map(Wrap))
     }
 
     fn gradients(output: &Self, inputs: &[&Self], create_graph: bool) -> Result<Vec<Option<Self>>> {
-        #[allow(unused_macros)]
-        macro_rules! arm {
-            ($variant:ident, $output:ident) => {{
-                let inputs = inputs
-                    .iter()
-                    .map(|input| if let AnyTensor::$variant(input) = input { Ok(input) } else { Err(mixed()) })
-                    .collect::<Result<Vec<_>>>()?;
-                let gradients = Differentiable::gradients($output, &inputs, create_graph)?;
-                Ok(gradients.into_iter().map(|gradient| gradient.map(AnyTensor::$variant)).collect())
-            }};
-        }
-        match output {
-            #[cfg(feature = "autograd")]
-            AnyTensor::AgF32(output) => arm!(AgF32, output),
-            #[cfg(feature = "autograd")]
-            AnyTensor::AgF64(output) => arm!(AgF64, output),
-            #[cfg(feature = "tch")]
-            AnyTensor::Tch(output) => arm!(Tch, output),
-            #[allow(unreachable_patterns)]
-            other => Err(Error::Unsupported { operation: "differentiation", engine: other.engine() }),
-        }
+        together!(output, inputs, output, others, Wrap => {
+            let gradients = Differentiable::gradients(output, &others, create_graph)?;
+            Ok(gradients.into_iter().map(|gradient| gradient.map(Wrap)).collect())
+        })
     }
 }

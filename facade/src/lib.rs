@@ -5,7 +5,7 @@
 //! | you have | you want | use |
 //! |---|---|---|
 //! | arrays | a loss and its gradient, without a graph | `ndarray::value_and_gradients` |
-//! | a function of parameters | its value and gradients in pure Rust | `autograd::differentiate` |
+//! | a function of arrays | its value and gradients | `ndarray::differentiate` |
 //! | an `autograd` graph of your own | a node for the loss | `autograd::AgTensor::from_node`, then `forward` |
 //! | `tch` tensors | a tensor ready for `backward()` | `tch::TchLoss::call` |
 //! | a configuration of MMagic | the losses it names | `config::Registry` |
@@ -35,9 +35,8 @@
 //! # Engines
 //!
 //! A loss is written once over the traits [`Tensor`](core::Tensor) and [`Differentiable`](core::Differentiable), and takes
-//! tensors of whichever engine is enabled by its feature: `ndarray` (values, and fused values with gradients),
-//! `autograd` (derivatives of any order), `tch` (libtorch, any device). The penalties differentiate inside and need one
-//! of the latter two: on another engine they do not compile.
+//! tensors of whichever engine is enabled by its feature: `ndarray` (arrays, the default), `tch` (libtorch, any device),
+//! `autograd` (graphs of that crate). Each has derivatives of any order.
 //!
 //! # Errors
 //!
@@ -77,8 +76,6 @@ pub mod config;
 #[cfg(feature = "config")]
 pub mod objective;
 
-#[cfg(feature = "autograd")]
-pub use any::SessionElement;
 pub use any::{AnyContext, AnyTensor};
 
 /// What most users need: the traits, the engines' tensors and the losses.
@@ -104,6 +101,6 @@ pub mod prelude {
 }
 
 /// The README's examples.
-#[cfg(all(doctest, feature = "autograd", feature = "config", feature = "ndarray", feature = "pixelwise"))]
+#[cfg(all(doctest, feature = "config", feature = "ndarray", feature = "pixelwise"))]
 #[doc = include_str!("../README.md")]
 pub struct Readme;

@@ -244,7 +244,7 @@ impl GanLoss {
         if role == Role::DiscriminatorOnFake {
             let target = self.blur.forward(&mask)?.detach();
             let scale = scale / scores.elements() as f64;
-            return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, scale, Extent::Sum);
+            return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, None, scale, Extent::Sum);
         }
         let function = Function::new(SquaredDistance { label: self.label(role) });
         let total = mask.sum_all()?;

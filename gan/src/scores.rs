@@ -24,7 +24,7 @@ pub(crate) fn mean<T: Tensor>(
         }
     }
     let tensors: Vec<&T> = inputs.iter().map(|&(_, tensor)| tensor).collect();
-    T::map_reduce(function, &tensors, None, scale / first.elements() as f64, Extent::Sum)
+    T::map_reduce(function, &tensors, None, None, scale / first.elements() as f64, Extent::Sum)
 }
 
 /// Refuses a tensor without axes or without elements.

@@ -129,7 +129,7 @@ impl Loss<2> for PsnrLoss {
             T::map_sample_sums(&SQUARED, &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
         };
         let scale = self.options.loss_weight / shape[0] as f64;
-        T::map_reduce(&DECIBEL, &[&error], None, scale, Extent::Sum)?.cast_like(pred)
+        T::map_reduce(&DECIBEL, &[&error], None, None, scale, Extent::Sum)?.cast_like(pred)
     }
 }
 

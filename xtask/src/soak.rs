@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use image_losses::config::{BuildContext, Inputs, Registry};
 use image_losses::objective::{Objective, Side, Step};
-use image_losses::prelude::Differentiable;
+use image_losses::prelude::{Differentiable, NdTensor};
 use image_losses::{AnyTensor, Error, Result};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::{Outcome, Stop};
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// The engine that trains.
-    #[arg(long, value_enum, default_value_t = Backend::Autograd)]
+    #[arg(long, value_enum, default_value_t = Backend::Ndarray)]
     backend: Backend,
     /// Training steps of each of the two threads.
     #[arg(long, default_value_t = 20_000)]
@@ -28,8 +28,8 @@ pub(crate) struct Arguments {
 /// An engine with gradients.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub(crate) enum Backend {
-    /// The autograd crate's graphs.
-    Autograd,
+    /// Plain arrays.
+    Ndarray,
     /// libtorch (needs the feature `tch`).
     Tch,
 }
@@ -120,7 +120,7 @@ fn train(
     let (mut first, mut last, mut resident) = (f64::NAN, f64::NAN, [0; 2]);
     for step in 0..steps {
         let (value, gradient) = match backend {
-            Backend::Autograd => on_autograd(&mut objective, &image, &target, step)?,
+            Backend::Ndarray => on_arrays(&mut objective, &image, &target, step)?,
             Backend::Tch => on_tch(&mut objective, &image, &target, step)?,
         };
         // A step that gets shorter, so that the image settles.
@@ -157,19 +157,13 @@ fn evaluate<'g>(
     Ok((step, total))
 }
 
-fn on_autograd(objective: &mut Objective, image: &[f32], target: &[f32], iteration: usize) -> Result<Derived> {
-    image_losses::autograd::run::<f32, _>(|session| {
-        let fake = AnyTensor::from(session.input(image.to_vec(), &SHAPE)?);
-        let real = AnyTensor::from(session.input(target.to_vec(), &SHAPE)?);
-        let (step, total) = evaluate(objective, &fake, real, iteration)?;
-        let gradients = AnyTensor::gradients(&total, &[&fake], false)?;
-        let terms = step.tensors();
-        let asked: Vec<_> = terms.iter().copied().chain(gradients.iter().flatten()).collect();
-        let mut values = AnyTensor::evaluate(session, &asked)?;
-        let gradient = values.split_off(terms.len()).into_iter().flatten().collect();
-        let report = objective.finish(&step, &values)?;
-        Ok((report.total, gradient))
-    })
+fn on_arrays(objective: &mut Objective, image: &[f32], target: &[f32], iteration: usize) -> Result<Derived> {
+    let fake = AnyTensor::from(NdTensor::from_vec(image.to_vec(), &SHAPE)?.leaf()?);
+    let real = AnyTensor::from(NdTensor::from_vec(target.to_vec(), &SHAPE)?);
+    let (step, total) = evaluate(objective, &fake, real, iteration)?;
+    let gradient = AnyTensor::gradients(&total, &[&fake], false)?.pop().flatten();
+    let report = objective.finish(&step, &step.values()?)?;
+    Ok((report.total, gradient.map(|gradient| gradient.values()).transpose()?.unwrap_or_default()))
 }
 
 #[cfg(feature = "tch")]

@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
         setup_libtorch()?;
     }
     // At once: what several crates are built on is compiled once, with one set of features.
-    let mut selection = vec!["--features", "xtask/bench,xtask/gallery"];
+    let mut selection = vec!["--features", "image-losses/autograd,xtask/bench,xtask/gallery"];
     if libtorch().is_some() {
         selection.extend(["--workspace", "--features", "image-losses/tch,xtask/tch"]);
     } else {

@@ -61,7 +61,7 @@ fn values_and_derivatives_of_a_sum_do_not_depend_on_what_else_is_evaluated() {
             let input =
                 |values: &[f64]| session.input(values.iter().map(|&x| <F as Scalar>::from_f64(x)).collect(), &shape);
             let (xs, ws) = (input(x)?, input(w)?);
-            let value = AgTensor::map_reduce(&Function::new(Cube), &[&xs], Some(&ws), 1.0, Extent::Sum)?;
+            let value = AgTensor::map_reduce(&Function::new(Cube), &[&xs], Some(&ws), None, 1.0, Extent::Sum)?;
             let [by_x, by_w] = &gradients(&value, &[&xs, &ws])?[..] else { unreachable!() };
             let [by_xx, by_xw] = &gradients(by_x, &[&xs, &ws])?[..] else { unreachable!() };
             let [by_wx] = &gradients(by_w, &[&xs])?[..] else { unreachable!() };

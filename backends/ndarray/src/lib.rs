@@ -1,10 +1,10 @@
-//! The ndarray engine: values at once, in pure Rust; for pointwise losses also gradients, in one fused pass.
+//! The ndarray engine: values at once and gradients of any order, in pure Rust.
 //!
 //! [`NdTensor`] wraps an `ndarray` array or view of any rank and implements
 //! [`Tensor`](image_losses_core::Tensor), so that every loss runs on it:
 //!
 //! ```
-//! use image_losses_core::{Loss, Tensor};
+//! use image_losses_core::{Differentiable, Loss, Tensor};
 //! use image_losses_ndarray::NdTensor;
 //! use ndarray::array;
 //! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
@@ -25,7 +25,13 @@
 //! let value = loss.forward([&NdTensor::view(x.view()), &NdTensor::view(y.view())], None)?;
 //! assert_eq!(value.item()?, 1.0); // mean of 0, 4, 0, 0
 //!
-//! // Value and gradients without an engine, in one pass:
+//! // The gradient: operations on a leaf are recorded.
+//! let leaf = NdTensor::view(x.view()).leaf()?;
+//! let value = loss.forward([&leaf, &NdTensor::view(y.view())], None)?;
+//! let gradient = NdTensor::gradients(&value, &[&leaf], false)?.remove(0).unwrap();
+//! assert_eq!(gradient.array(), array![[0.0, 1.0], [0.0, 0.0]].into_dyn());
+//!
+//! // The same of slices, without a record:
 //! let (value, [gradient, _]) =
 //!     image_losses_ndarray::value_and_gradients(&loss, [x.view(), y.view()], None, [true, false])?;
 //! assert_eq!(value, 1.0);
@@ -37,10 +43,42 @@ mod record;
 mod tensor;
 
 use image_losses_core::kernels::Array;
-use image_losses_core::{PointwiseLoss, Result, Scalar};
+use image_losses_core::{Differentiable, PointwiseLoss, Result, Scalar, Tensor};
 use ndarray::{ArrayD, ArrayView, CowArray, Dimension, IxDyn};
 
 pub use tensor::NdTensor;
+
+/// The value of a function of arrays and its gradient with respect to each.
+///
+/// The arrays are read in place. A value with several elements is differentiated through its sum. An input without influence
+/// has a gradient of zeros.
+///
+/// ```
+/// use image_losses_core::Tensor;
+/// use image_losses_ndarray::differentiate;
+/// use ndarray::array;
+///
+/// let x = array![1.0f64, 2.0];
+/// let (value, gradients) = differentiate(&[x.view()], |x| x[0].mul(&x[0])?.sum_all())?;
+/// assert_eq!((value.sum(), &gradients[0]), (5.0, &array![2.0, 4.0].into_dyn()));
+/// # Ok::<(), image_losses_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of `function`.
+pub fn differentiate<'a, F: Scalar, D: Dimension>(
+    inputs: &[ArrayView<'a, F, D>],
+    function: impl FnOnce(&[NdTensor<'a, F>]) -> Result<NdTensor<'a, F>>,
+) -> Result<(ArrayD<F>, Vec<ArrayD<F>>)> {
+    let leaves = inputs.iter().map(|input| NdTensor::view(input.clone()).leaf()).collect::<Result<Vec<_>>>()?;
+    let value = function(&leaves)?;
+    let gradients = NdTensor::gradients(&value, &leaves.iter().collect::<Vec<_>>(), false)?;
+    let gradients = gradients.into_iter().zip(&leaves).map(|(gradient, leaf)| match gradient {
+        Some(gradient) => Ok(gradient.into_array()),
+        None => Ok(NdTensor::full(&(), 0.0, &leaf.shape())?.into_array()),
+    });
+    Ok((value.into_array(), gradients.collect::<Result<_>>()?))
+}
 
 /// The value and the gradients of a pointwise loss with a mean or a sum, in one fused pass.
 ///

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use image_losses_core::kernels::{give_back, scale};
+use image_losses_core::kernels::{Gradients, give_back, scale};
 use image_losses_core::{Arithmetic, Differentiable, Primitive, PrimitiveTensor, Result, Scalar, Tensor, vjp};
 
 use crate::NdTensor;
@@ -25,9 +25,6 @@ struct Operation<'a, F: Scalar> {
     /// The gradients of a sum by its inputs, computed with the sum.
     gradients: Mutex<Option<Gradients<F>>>,
 }
-
-/// The elements of the gradient by each input, where there is one.
-type Gradients<F> = Vec<Option<Vec<F>>>;
 
 impl<'a, F: Scalar> Node<'a, F> {
     fn new(operation: Option<Operation<'a, F>>) -> Arc<Self> {

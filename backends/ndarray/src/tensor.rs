@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use image_losses_core::kernels::{self, Array, give_back};
-use image_losses_core::{Error, Primitive, PrimitiveTensor, Result, Scalar};
+use image_losses_core::{Error, Primitive, PrimitiveTensor, Result, Scalar, checked_count};
 use ndarray::{ArrayD, ArrayView, ArrayView1, ArrayViewD, Dimension, IxDyn};
 
 use crate::record::Node;
@@ -62,6 +62,18 @@ impl<'a, F: Scalar> NdTensor<'a, F> {
             false => array.iter().copied().collect(),
         };
         Self::of_elements(elements, shape)
+    }
+
+    /// Takes elements, row-major.
+    ///
+    /// # Errors
+    /// [`Error::Length`] where they do not fill the shape.
+    pub fn from_vec(elements: Vec<F>, shape: &[usize]) -> Result<Self> {
+        let (operation, expected) = ("from_vec", checked_count("from_vec", "shape", shape)?);
+        if elements.len() != expected {
+            return Err(Error::Length { operation, shape: shape.to_vec(), expected, got: elements.len() });
+        }
+        Ok(Self::of_elements(elements, shape.into()))
     }
 
     /// As many elements as the shape has; more are dropped.

@@ -67,7 +67,7 @@ use std::sync::Arc;
 
 use image_losses_core::{
     Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, LinearMap, Loss, Pool2d, Primitive, Result,
-    Shape, Tensor, Unary, checked_count, weighted_map,
+    Shape, Tensor, Unary, checked_count, times_factor, weighted_map,
 };
 use tch::{Device, Kind, Reduction, TchError};
 
@@ -461,6 +461,7 @@ impl Tensor for TchTensor {
         function: &Function,
         inputs: &[&Self],
         weight: Option<&Self>,
+        factor: Option<&Self>,
         scale: f64,
         extent: Extent,
     ) -> Result<Self> {
@@ -476,14 +477,14 @@ impl Tensor for TchTensor {
             views = wide.iter().collect();
             inputs = &views;
         }
-        let (mut map, factor) = match weight {
+        let (mut map, number) = match weight {
             None => function.compose(inputs)?,
             Some(weight) => weighted_map(function, inputs, weight)?,
         };
         if extent == Extent::Sum {
             map = map.sum_all()?;
         }
-        map.scale(scale * factor)
+        times_factor(map.scale(scale * number)?, factor)
     }
     fn squared_difference(&self, other: &Self) -> Result<Self> {
         broadcastable("squared_difference", self, other)?;

@@ -100,7 +100,7 @@ pub fn closed_forms<T: Differentiable>(
     };
     check(
         "a weighted sum of a map",
-        &|x| T::map_reduce(&Function::new(Cube), &[x], Some(&constant(&weights)?), 1.0, Extent::Sum),
+        &|x| T::map_reduce(&Function::new(Cube), &[x], Some(&constant(&weights)?), None, 1.0, Extent::Sum),
         elementwise([|x| x * x * x, |x| 3.0 * x * x, |x| 6.0 * x, |_| 6.0]),
     )?;
     check(

@@ -95,11 +95,11 @@ fn operations<T: Tensor>() -> Vec<Operation<T>> {
         "avg_pool2d": [image()], |x| x[0].avg_pool2d([2, 2]);
         "adaptive_avg_pool2d": [image()], |x| x[0].adaptive_avg_pool2d([3, 2]);
         "resize": [image()], |x| x[0].resize([3, 7], Interpolation::Bilinear { align_corners: false });
-        "map": [image(), pixel.clone()], |x| T::map_reduce(&product(), &[&x[0], &x[1]], None, 2.0, Extent::Map);
+        "map": [image(), pixel.clone()], |x| T::map_reduce(&product(), &[&x[0], &x[1]], None, None, 2.0, Extent::Map);
         "weighted map": [image(), image(), pixel.clone()],
-            |x| T::map_reduce(&product(), &[&x[0], &x[1]], Some(&x[2]), 2.0, Extent::Map);
+            |x| T::map_reduce(&product(), &[&x[0], &x[1]], Some(&x[2]), None, 2.0, Extent::Map);
         "weighted sum": [image(), image(), pixel.clone()],
-            |x| T::map_reduce(&product(), &[&x[0], &x[1]], Some(&x[2]), 2.0, Extent::Sum)?.reshape(&[1]);
+            |x| T::map_reduce(&product(), &[&x[0], &x[1]], Some(&x[2]), None, 2.0, Extent::Sum)?.reshape(&[1]);
         "sample sums": [image(), pixel], |x| T::map_sample_sums(&product(), &[&x[0], &x[1]], 2.0);
         "linear": [image()], |x| x[0].linear(3, &LinearMap::filter(x[0].shape()[3], &[1.0, -1.0])?);
         "squared_difference": [image(), image()], |x| x[0].squared_difference(&x[1]);
@@ -274,7 +274,7 @@ pub fn ignored_inputs<T: Tensor>(context: &T::Context, read: Read<'_, T>) {
     let pixels = T::constant(context, &[1.0, 2.0, 3.0, 4.0], &[1, 1, 2, 2]).unwrap();
     let images = T::constant(context, &numbers(24), &[2, 3, 2, 2]).unwrap();
     let weight = T::constant(context, &[0.5; 8], &[2, 1, 2, 2]).unwrap();
-    let run = |weight, extent| T::map_reduce(&first, &[&pixels, &images], weight, 1.0, extent).unwrap();
+    let run = |weight, extent| T::map_reduce(&first, &[&pixels, &images], weight, None, 1.0, extent).unwrap();
     let map = run(None, Extent::Map);
     assert_eq!(map.shape(), [2, 3, 2, 2]);
     assert_eq!(read(&map).unwrap(), [1.0, 2.0, 3.0, 4.0].repeat(6));
@@ -283,7 +283,7 @@ pub fn ignored_inputs<T: Tensor>(context: &T::Context, read: Read<'_, T>) {
     let sums = T::map_sample_sums(&first, &[&pixels, &images], 1.0).unwrap();
     assert_eq!(read(&sums).unwrap(), [30.0, 30.0]);
     // A weight does not enlarge the map.
-    let refused = T::map_reduce(&first, &[&pixels, &pixels], Some(&weight), 1.0, Extent::Sum);
+    let refused = T::map_reduce(&first, &[&pixels, &pixels], Some(&weight), None, 1.0, Extent::Sum);
     assert!(matches!(refused, Err(Error::Broadcast { .. })));
 }
 
@@ -297,7 +297,7 @@ pub fn weights_of_zero<T: Differentiable>(context: &T::Context, read: Read<'_, T
     let w = leaf(&[0.0, 0.0, 0.5, 0.0]);
     let square = Function::unary(Unary::Square);
     for extent in [Extent::Map, Extent::Sum] {
-        let value = T::map_reduce(&square, &[&x], Some(&w), 2.0, extent).unwrap();
+        let value = T::map_reduce(&square, &[&x], Some(&w), None, 2.0, extent).unwrap();
         let sum = value.sum_all().unwrap();
         assert_eq!(read(&sum).unwrap(), [9.0]);
         let first = T::gradients(&sum, &[&x, &w], true).unwrap();
@@ -320,7 +320,7 @@ pub fn weights_of_zero<T: Differentiable>(context: &T::Context, read: Read<'_, T
     // A gradient from above of 0 is not a weight: it has a derivative.
     let direction = leaf(&[0.0, 1.0, 0.0, 0.0]);
     let y = leaf(&[5.0, 6.0, 7.0, 8.0]);
-    let square = T::map_reduce(&square, &[&y], None, 1.0, Extent::Map).unwrap();
+    let square = T::map_reduce(&square, &[&y], None, None, 1.0, Extent::Map).unwrap();
     let along =
         T::gradients(&square.mul(&direction).unwrap().sum_all().unwrap(), &[&y], true).unwrap().remove(0).unwrap();
     let by_direction = T::gradients(&along.sum_all().unwrap(), &[&direction], true).unwrap().remove(0).unwrap();
@@ -337,7 +337,7 @@ pub fn nan<T: Differentiable>(context: &T::Context, read: Read<'_, T>) {
         let leaf = |values: &[f64]| T::constant(context, values, &[1, 1, 1, 4]).unwrap().leaf().unwrap();
         let (x, y) = (leaf(&[f64::NAN, 0.25, f64::NAN, 4.0]), leaf(&[0.5; 4]));
         for extent in [Extent::Map, Extent::Sum] {
-            let value = T::map_reduce(function, &[&x, &y], None, 1.0, extent).unwrap();
+            let value = T::map_reduce(function, &[&x, &y], None, None, 1.0, extent).unwrap();
             let gradient = T::gradients(&value.sum_all().unwrap(), &[&x], true).unwrap().remove(0).unwrap();
             let (value, gradient) = (read(&value).unwrap(), read(&gradient).unwrap());
             let is_nan = |values: &[f64]| values.iter().map(|v| v.is_nan()).collect::<Vec<_>>();

@@ -26,6 +26,26 @@ impl<F: Scalar> Kept<F> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`take`], from these.
+    fn take(&self, length: usize) -> Vec<F> {
+        let wanted = length.saturating_mul(size_of::<F>());
+        let fits = |buffer: &Vec<F>| buffer.capacity() >= length && bytes(buffer) / 2 <= wanted;
+        let mut kept = self.lock();
+        let found = kept.iter().rposition(fits).map(|at| kept.remove(at));
+        // The allocator is not asked under the lock.
+        drop(kept);
+        found.unwrap_or_else(|| Vec::with_capacity(length))
+    }
+
+    /// As [`give_back`], to these, of which at most `limit` bytes are kept.
+    fn give_back(&self, mut elements: Vec<F>, limit: usize) {
+        if (LARGE..=limit).contains(&bytes(&elements)) {
+            elements.clear();
+            self.lock().push(elements);
+            self.shrink(limit);
+        }
+    }
+
     /// Gives the oldest back to the allocator until all together have at most `limit` bytes.
     fn shrink(&self, limit: usize) {
         let mut kept = self.lock();
@@ -52,19 +72,10 @@ fn bytes<F>(buffer: &Vec<F>) -> usize {
 
 /// An empty vector with room for `length` elements: one that was given back, if there is one of at most twice the size.
 pub(crate) fn take<F: Scalar>(length: usize) -> Vec<F> {
-    let wanted = length.saturating_mul(size_of::<F>());
-    if wanted < LARGE {
+    if length.saturating_mul(size_of::<F>()) < LARGE {
         return Vec::with_capacity(length);
     }
-    let mut kept = F::kept().lock();
-    let fits = |buffer: &Vec<F>| buffer.capacity() >= length && bytes(buffer) / 2 <= wanted;
-    match kept.iter().rposition(fits) {
-        Some(at) => kept.remove(at),
-        None => {
-            drop(kept);
-            Vec::with_capacity(length)
-        }
-    }
+    F::kept().take(length)
 }
 
 /// A vector of `length` zeros.
@@ -76,15 +87,8 @@ pub(crate) fn zeros<F: Scalar>(length: usize) -> Vec<F> {
 
 /// Keeps the memory of elements that nobody needs any more for a later result. Engines call it when a tensor's elements
 /// are dropped.
-pub fn give_back<F: Scalar>(mut elements: Vec<F>) {
-    let limit = LIMIT.load(Ordering::Relaxed);
-    if bytes(&elements) < LARGE || bytes(&elements) > limit {
-        return;
-    }
-    elements.clear();
-    let kept = F::kept();
-    kept.lock().push(elements);
-    kept.shrink(limit);
+pub fn give_back<F: Scalar>(elements: Vec<F>) {
+    F::kept().give_back(elements, LIMIT.load(Ordering::Relaxed));
 }
 
 /// The most bytes of large results that are kept for later ones, for each element type: 1 GiB unless this says otherwise.
@@ -104,29 +108,39 @@ pub fn release_memory() {
 mod tests {
     use super::*;
 
-    /// The buffers kept of one type, alone: the tests of one process share the pool.
+    /// The elements of `LARGE` bytes.
+    const COUNT: usize = LARGE / size_of::<f64>();
+
     #[test]
-    fn large_memory_comes_back_until_it_is_released() {
-        let large = LARGE / size_of::<f64>();
-        let mut first = take::<f64>(large + 7);
+    fn memory_comes_back_where_it_fits() {
+        let kept = Kept::<f64>::new();
+        let mut first = kept.take(COUNT + 7);
         first.push(1.0);
         let address = first.as_ptr();
-        give_back(first);
-        // Too small a buffer for one, and more than twice as large as the other.
-        assert_ne!(take::<f64>(large + 8).as_ptr(), address);
-        let again = take::<f64>(large);
-        assert_eq!((again.as_ptr(), again.len()), (address, 0));
-        give_back(again);
-        assert!(zeros::<f64>(large).iter().all(|&x| x == 0.0));
-        release_memory();
-        assert!(f64::kept().lock().is_empty());
-
-        set_kept_memory(3 * LARGE);
-        for _ in 0..5 {
-            give_back(Vec::<f64>::with_capacity(large));
+        kept.give_back(first, KEPT);
+        // Too small for one, and more than twice as large as the other.
+        for length in [COUNT + 8, COUNT / 2] {
+            assert!(kept.take(length).capacity() >= length);
+            assert_eq!(kept.lock().len(), 1);
         }
-        assert_eq!(f64::kept().lock().len(), 3);
-        set_kept_memory(KEPT);
-        release_memory();
+        let again = kept.take(COUNT);
+        assert_eq!((again.as_ptr(), again.len(), kept.lock().len()), (address, 0, 0));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let kept = Kept::<f64>::new();
+        let limit = 3 * LARGE;
+        kept.give_back(vec![0.0; COUNT - 1], limit);
+        kept.give_back(vec![0.0; 3 * COUNT + 1], limit);
+        assert_eq!(kept.lock().len(), 0, "too small, and larger than all that may be kept");
+        for size in [COUNT, COUNT + 1, COUNT + 2, COUNT + 3] {
+            kept.give_back(Vec::with_capacity(size), limit);
+        }
+        // The oldest went.
+        let sizes: Vec<usize> = kept.lock().iter().map(Vec::capacity).collect();
+        assert_eq!(sizes, [COUNT + 2, COUNT + 3]);
+        kept.shrink(0);
+        assert_eq!(kept.lock().len(), 0);
     }
 }

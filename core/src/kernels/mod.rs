@@ -88,13 +88,16 @@ pub fn derivative_with_value<F: Scalar>(primitive: &Primitive, inputs: &[Array<'
     Some((values, vec![sum]))
 }
 
+/// The elements of the gradient by each input, where there is one.
+pub type Gradients<F> = Vec<Option<Vec<F>>>;
+
 /// The value of a primitive that is a sum, and its gradient by each of the `wanted` inputs, in one pass. `None` where the
 /// primitive is no sum of a function, or the gradient by something else than an argument of the function is wanted.
 pub fn sum_and_gradients<F: Scalar>(
     primitive: &Primitive,
     inputs: &[Array<'_, F>],
     wanted: &[bool],
-) -> Option<(Vec<F>, Vec<Option<Vec<F>>>)> {
+) -> Option<(Vec<F>, Gradients<F>)> {
     let positions: Vec<usize> = (0..inputs.len()).filter(|&input| wanted[input]).collect();
     if let Primitive::Fused(operation) = primitive {
         let [input] = positions[..] else { return None };

@@ -19,9 +19,9 @@ use std::path::{Path, PathBuf};
 use brightness::BrightnessLoss;
 use clap::Parser;
 use image_losses::AnyTensor;
-use image_losses::autograd;
 use image_losses::config::{BuildContext, Entry, Inputs, Registry};
 use image_losses::core::{Differentiable, Tensor};
+use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Objective, Side};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
@@ -58,40 +58,29 @@ fn fit(losses: &Value, steps: usize, bar: &ProgressBar) -> image_losses::Result<
     let mut objective = Objective::sum(&registry(), losses, "losses", &BuildContext::default())?;
     let [image, exposure] = exposed();
     let (mut found, mut table) = ([1.0, 0.0], String::new());
-    autograd::run(|session| {
-        // The graph is built once and evaluated at every step.
-        let variables = [session.placeholder(&[1, 1, 1, 1]), session.placeholder(&[1, 1, 1, 1])];
-        let [gain, offset] = variables.each_ref().map(|variable| AnyTensor::from(variable.clone()));
-        let image = AnyTensor::from(session.input(image, &[1, 1, 8, 8])?);
-        let exposure = AnyTensor::from(session.input(exposure, &[1, 1, 8, 8])?);
-        let outputs = Inputs::new().tensor("pred", image.mul(&gain)?.add(&offset)?).tensor("target", exposure);
+    let image = AnyTensor::from(NdTensor::from_vec(image, &[1, 1, 8, 8])?);
+    let exposure = AnyTensor::from(NdTensor::from_vec(exposure, &[1, 1, 8, 8])?);
+    for number in 0..steps {
+        let variable = |value: f64| NdTensor::from_vec(vec![value], &[1, 1, 1, 1])?.leaf().map(AnyTensor::from);
+        let (gain, offset) = (variable(found[0])?, variable(found[1])?);
+        let outputs = Inputs::new().tensor("pred", image.mul(&gain)?.add(&offset)?).tensor("target", exposure.clone());
         let step = objective.evaluate(Side::Only, &outputs)?;
-        let mut wanted = step.tensors();
+        let report = objective.finish(&step, &step.values()?)?;
+        if number == 0 {
+            let names: Vec<&str> = report.terms.iter().map(|term| term.name.as_str()).collect();
+            let _ = writeln!(table, "step,gain,offset,total,{}", names.join(","));
+        }
+        let terms: Vec<String> = report.terms.iter().map(|term| term.value.to_string()).collect();
+        let _ = writeln!(table, "{number},{},{},{},{}", found[0], found[1], report.total, terms.join(","));
         let gradients = match step.total() {
             Some(total) => AnyTensor::gradients(total, &[&gain, &offset], false)?,
             None => Vec::new(),
         };
-        wanted.extend(gradients.iter().flatten());
-        let nodes: Vec<_> =
-            wanted.iter().filter_map(|tensor| <f64 as image_losses::SessionElement>::of(tensor)).collect();
-        for number in 0..steps {
-            let given = [(&variables[0], &found[..1]), (&variables[1], &found[1..])];
-            let mut values = session.evaluate_with(&given, &nodes)?;
-            let gradients = values.split_off(step.tensors().len());
-            let report = objective.finish(&step, &values)?;
-            if number == 0 {
-                let names: Vec<&str> = report.terms.iter().map(|term| term.name.as_str()).collect();
-                let _ = writeln!(table, "step,gain,offset,total,{}", names.join(","));
-            }
-            let terms: Vec<String> = report.terms.iter().map(|term| term.value.to_string()).collect();
-            let _ = writeln!(table, "{number},{},{},{},{}", found[0], found[1], report.total, terms.join(","));
-            for (value, gradient) in found.iter_mut().zip(gradients.concat()) {
-                *value -= 0.3 * gradient;
-            }
-            bar.inc(1);
+        for (value, gradient) in found.iter_mut().zip(gradients.into_iter().flatten()) {
+            *value -= 0.3 * gradient.values()?[0];
         }
-        Ok::<_, image_losses::Error>(())
-    })?;
+        bar.inc(1);
+    }
     Ok((found, table))
 }
 
@@ -141,19 +130,13 @@ mod tests {
             "loss_brightness": {"type": "BrightnessLoss", "loss_weight": 10.0},
         });
         let mut objective = Objective::sum(&registry(), &document, "losses", &BuildContext::default())?;
-        let (report, gradient) = autograd::run(|session| {
-            let pred = AnyTensor::from(session.input(vec![3.0f64, 1.0], &[1, 1, 1, 2])?);
-            let target = AnyTensor::from(session.input(vec![1.0f64, 1.0], &[1, 1, 1, 2])?);
-            let outputs = Inputs::new().tensor("pred", pred.clone()).tensor("target", target);
-            let step = objective.evaluate(Side::Only, &outputs)?;
-            let total = step.total().expect("three losses act");
-            let gradient = AnyTensor::gradients(total, &[&pred], false)?.remove(0).expect("all depend on it");
-            let mut wanted = step.tensors();
-            wanted.push(&gradient);
-            let mut values = AnyTensor::evaluate(session, &wanted)?;
-            let gradient = values.pop().expect("as many as wanted");
-            Ok::<_, image_losses::Error>((objective.finish(&step, &values)?, gradient))
-        })?;
+        let pred = AnyTensor::from(NdTensor::from_vec(vec![3.0, 1.0], &[1, 1, 1, 2])?.leaf()?);
+        let target = AnyTensor::from(NdTensor::from_vec(vec![1.0, 1.0], &[1, 1, 1, 2])?);
+        let outputs = Inputs::new().tensor("pred", pred.clone()).tensor("target", target);
+        let step = objective.evaluate(Side::Only, &outputs)?;
+        let total = step.total().expect("three losses act");
+        let gradient = AnyTensor::gradients(total, &[&pred], false)?.remove(0).expect("all depend on it").values()?;
+        let report = objective.finish(&step, &step.values()?)?;
 
         // The difference is d = (2, 0).
         let close = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-12, "{value} is not {expected}");

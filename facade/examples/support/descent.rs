@@ -1,11 +1,11 @@
 //! Gradient descent on the numbers of a picture, under an objective from a configuration, on any engine.
 
 use clap::ValueEnum;
-use image_losses::autograd;
+use image_losses::AnyTensor;
 use image_losses::config::Inputs;
 use image_losses::core::{Differentiable, Result, Tensor};
+use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Objective, Report, Side, Step};
-use image_losses::{AnyTensor, SessionElement};
 
 use super::picture::Picture;
 
@@ -13,7 +13,7 @@ use super::picture::Picture;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Engine {
     /// Pure Rust.
-    Autograd,
+    Ndarray,
     /// libtorch.
     #[cfg(feature = "tch")]
     Tch,
@@ -44,35 +44,19 @@ pub fn descend(
             *value = value.clamp(0.0, 1.0);
         }
     };
-    match engine {
-        Engine::Autograd => autograd::run(|session| {
-            // The graph is built once and evaluated at every step.
-            let variable = session.placeholder(&start.shape());
-            let (evaluated, gradient) = differentiated(objective, &AnyTensor::AgF32(variable.clone()), &outputs)?;
-            let mut wanted = evaluated.tensors();
-            wanted.push(&gradient);
-            let nodes: Vec<_> = wanted.iter().filter_map(|tensor| f32::of(tensor)).collect();
-            for step in 0..steps {
-                let values = session.evaluate_with(&[(&variable, &current.values)], &nodes)?;
-                let mut values: Vec<Vec<f64>> =
-                    values.into_iter().map(|values| values.into_iter().map(f64::from).collect()).collect();
-                let gradient = values.pop().unwrap_or_default();
-                let report = objective.finish(&evaluated, &values)?;
-                update(&mut current, step, &report, gradient);
+    for step in 0..steps {
+        let variable = match engine {
+            Engine::Ndarray => NdTensor::from_vec(current.values.clone(), &start.shape())?.leaf()?.into(),
+            #[cfg(feature = "tch")]
+            Engine::Tch => {
+                use image_losses::tch::{TchTensor, tch};
+                let shape = start.shape().map(|extent| extent as i64);
+                TchTensor::own(tch::Tensor::from_slice(&current.values).reshape(shape))?.leaf()?.into()
             }
-            Ok(())
-        })?,
-        #[cfg(feature = "tch")]
-        Engine::Tch => {
-            use image_losses::tch::{TchTensor, tch};
-            let shape = start.shape().map(|extent| extent as i64);
-            for step in 0..steps {
-                let variable = TchTensor::own(tch::Tensor::from_slice(&current.values).reshape(shape))?.leaf()?;
-                let (evaluated, gradient) = differentiated(objective, &AnyTensor::Tch(variable), &outputs)?;
-                let report = objective.finish(&evaluated, &evaluated.values()?)?;
-                update(&mut current, step, &report, gradient.values()?);
-            }
-        }
+        };
+        let (evaluated, gradient) = differentiated(objective, &variable, &outputs)?;
+        let report = objective.finish(&evaluated, &evaluated.values()?)?;
+        update(&mut current, step, &report, gradient.values()?);
     }
     Ok(current)
 }

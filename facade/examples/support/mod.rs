@@ -1,7 +1,7 @@
 //! What the examples share: photographs, gradient descent on pixels, sheets of labelled pictures, files.
 #![allow(dead_code, unreachable_pub, reason = "no example uses all of it; examples and their tests share it")]
 
-#[cfg(all(feature = "autograd", feature = "config"))]
+#[cfg(all(feature = "ndarray", feature = "config"))]
 pub mod descent;
 pub mod picture;
 pub mod sheet;

@@ -11,15 +11,14 @@
 ))]
 mod inpaint_gan;
 #[cfg(all(
-    feature = "autograd",
     feature = "composition",
+    feature = "ndarray",
     feature = "penalties",
     feature = "pixelwise",
     feature = "toml"
 ))]
 mod matting;
 #[cfg(all(
-    feature = "autograd",
     feature = "gan",
     feature = "ndarray",
     feature = "penalties",
@@ -28,5 +27,5 @@ mod matting;
     feature = "vgg"
 ))]
 mod restore;
-#[cfg(all(feature = "autograd", feature = "gan", feature = "penalties"))]
+#[cfg(all(feature = "gan", feature = "ndarray", feature = "penalties"))]
 mod wgan_gp;

@@ -21,8 +21,8 @@ fn finds(engine: &str) {
 }
 
 #[test]
-fn alpha_is_found_on_autograd() {
-    finds("autograd");
+fn alpha_is_found_on_arrays() {
+    finds("ndarray");
 }
 
 #[cfg(feature = "tch")]

@@ -26,8 +26,8 @@ fn restores(engine: &str) {
 }
 
 #[test]
-fn photographs_get_better_on_autograd() {
-    restores("autograd");
+fn photographs_get_better_on_arrays() {
+    restores("ndarray");
 }
 
 #[cfg(feature = "tch")]

@@ -4,7 +4,7 @@
 #[allow(unreachable_pub, reason = "public in the example, private here")]
 mod example;
 
-use example::{Autograd, Engine, plot, train};
+use example::{Arrays, Engine, plot, train};
 
 /// The measure: modes with at least a quarter of their fair share of the samples within three standard deviations, and
 /// the fraction of samples within three standard deviations of some mode.
@@ -25,8 +25,8 @@ fn converges(engine: &impl Engine, name: &str) {
 }
 
 #[test]
-fn every_mode_is_found_on_autograd() {
-    converges(&Autograd, "autograd");
+fn every_mode_is_found_on_arrays() {
+    converges(&Arrays, "arrays");
 }
 
 #[cfg(feature = "tch")]

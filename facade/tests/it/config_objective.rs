@@ -1,7 +1,7 @@
 //! Objectives against the same steps computed by hand, and every kind of mistake.
 #![cfg(all(
     feature = "config",
-    feature = "autograd",
+    feature = "ndarray",
     feature = "ndarray",
     feature = "pixelwise",
     feature = "gan",
@@ -10,7 +10,6 @@
 ))]
 
 use image_losses::AnyTensor;
-use image_losses::autograd::{Session, run};
 use image_losses::config::check::check;
 use image_losses::config::{BuildContext, Inputs, Item, Registry, network};
 use image_losses::core::{Differentiable, Error, Result, Tensor, Unary};
@@ -69,43 +68,41 @@ fn own(side: Side) -> std::ops::Range<usize> {
     if side == Side::Discriminator { 0..2 } else { 2..3 }
 }
 
-/// Runs `step` on a graph with the parameters and the batch.
-fn on_graph(
+/// Runs `step` with the parameters and the batch.
+fn on_arrays(
     parameters: &[Vec<f64>],
     batch: &Batch,
-    body: impl for<'g> FnOnce(&Session<'g, f64>, &[Any<'g>], [Any<'g>; 3]) -> Result<Outcome>,
+    body: impl FnOnce(&[Any<'static>], [Any<'static>; 3]) -> Result<Outcome>,
 ) -> Outcome {
-    run(|session| {
-        let parameters = parameters
-            .iter()
-            .zip(SHAPES)
-            .map(|(values, shape)| session.input(values.clone(), &shape).map(Any::from))
-            .collect::<Result<Vec<_>>>()?;
-        let inputs = [
-            Any::from(session.input(batch.real.clone(), &[BATCH, 1, 2, 2])?),
-            Any::from(session.input(batch.latents.clone(), &[BATCH, 2, 3])?),
-            Any::from(session.input(batch.noise.clone(), &[BATCH / 2, 1, 2, 2])?),
-        ];
-        body(session, &parameters, inputs)
-    })
-    .unwrap()
+    let parameters: Vec<_> =
+        parameters.iter().zip(SHAPES).map(|(values, shape)| leaf(values.clone(), &shape)).collect();
+    let inputs = [
+        leaf(batch.real.clone(), &[BATCH, 1, 2, 2]),
+        leaf(batch.latents.clone(), &[BATCH, 2, 3]),
+        leaf(batch.noise.clone(), &[BATCH / 2, 1, 2, 2]),
+    ];
+    body(&parameters, inputs).unwrap()
+}
+
+/// A tensor that gradients can be asked for.
+fn leaf(values: Vec<f64>, shape: &[usize]) -> Any<'static> {
+    NdTensor::from_vec(values, shape).unwrap().leaf().unwrap().into()
+}
+
+/// The values of several tensors.
+fn numbers(tensors: &[&Any<'_>]) -> Result<Vec<Vec<f64>>> {
+    tensors.iter().map(|tensor| tensor.values()).collect()
 }
 
 /// Two lists of values.
 type Terms = (Vec<Vec<f64>>, Vec<Vec<f64>>);
 
 /// Gradients of the side's parameters and the other tensors, evaluated.
-fn differentiated<'g>(
-    session: &Session<'g, f64>,
-    side: Side,
-    total: &Any<'g>,
-    parameters: &[Any<'g>],
-    others: &[&Any<'g>],
-) -> Result<Terms> {
+fn differentiated<'g>(side: Side, total: &Any<'g>, parameters: &[Any<'g>], others: &[&Any<'g>]) -> Result<Terms> {
     let leaves: Vec<&Any<'g>> = parameters[own(side)].iter().collect();
     let gradients: Vec<Any<'g>> = Any::gradients(total, &leaves, false)?.into_iter().map(Option::unwrap).collect();
     let wanted: Vec<&Any<'g>> = gradients.iter().chain(others.iter().copied()).collect();
-    let mut values = Any::evaluate(session, &wanted)?;
+    let mut values = numbers(&wanted)?;
     let rest = values.split_off(gradients.len());
     Ok((values, rest))
 }
@@ -118,7 +115,7 @@ fn by_objective(
     batch: &Batch,
 ) -> (Outcome, Report) {
     let mut report = None;
-    let outcome = on_graph(parameters, batch, |session, parameters, [real, latents, noise]| {
+    let outcome = on_arrays(parameters, batch, |parameters, [real, latents, noise]| {
         let disc = network(|x| discriminator(parameters, x));
         let gen_ = network(|w| generator(parameters, w));
         let fake = gen_(&latents)?;
@@ -135,7 +132,7 @@ fn by_objective(
             .network("gen", &gen_);
         let step = objective.evaluate(side, &outputs)?;
         let total = step.total().unwrap().clone();
-        let (gradients, values) = differentiated(session, side, &total, parameters, &step.tensors())?;
+        let (gradients, values) = differentiated(side, &total, parameters, &step.tensors())?;
         let finished = objective.finish(&step, &values)?;
         let total = finished.total;
         report = Some(finished);
@@ -151,7 +148,7 @@ fn by_hand(
     parameters: &[Vec<f64>],
     batch: &Batch,
 ) -> Outcome {
-    on_graph(parameters, batch, |session, parameters, [real, latents, noise]| {
+    on_arrays(parameters, batch, |parameters, [real, latents, noise]| {
         let disc = network(|x| discriminator(parameters, x));
         let gen_ = network(|w| generator(parameters, w));
         let fake = gen_(&latents)?;
@@ -180,7 +177,7 @@ fn by_hand(
         }
         let mut wanted = vec![&total];
         wanted.extend(&carried);
-        let (gradients, values) = differentiated(session, side, &total, parameters, &wanted)?;
+        let (gradients, values) = differentiated(side, &total, parameters, &wanted)?;
         if carried.is_some() {
             state.mean_path_length = values[1][0];
         }
@@ -371,17 +368,13 @@ fn the_mean_path_length_survives_an_overflow() {
     let mut objective = gan(document).unwrap();
     // image = s·(w₁ + w₂), noise 1: the length is √2·s, moved halfway.
     let step = |objective: &mut Objective, slope: f64| {
-        run(|session| {
-            let generator = network(|w: &Any<'_>| w.sum_all()?.scale(slope)?.reshape(&[1, 1, 1, 1]));
-            let outputs = Inputs::new()
-                .tensor("latents", session.input(vec![0.5f64, -1.0], &[1, 1, 2])?.into())
-                .tensor("noise", session.input(vec![1.0f64], &[1, 1, 1, 1])?.into())
-                .network("generator", &generator);
-            let step = objective.evaluate(Side::Only, &outputs)?;
-            let values = Any::evaluate(session, &step.tensors())?;
-            objective.finish(&step, &values)
-        })
-        .unwrap()
+        let generator = network(|w: &Any<'_>| w.sum_all()?.scale(slope)?.reshape(&[1, 1, 1, 1]));
+        let outputs = Inputs::new()
+            .tensor("latents", leaf(vec![0.5, -1.0], &[1, 1, 2]))
+            .tensor("noise", leaf(vec![1.0], &[1, 1, 1, 1]))
+            .network("generator", &generator);
+        let step = objective.evaluate(Side::Only, &outputs).unwrap();
+        objective.finish(&step, &step.values().unwrap()).unwrap()
     };
     let near = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-12;
     let report = step(&mut objective, 2.0);
@@ -404,23 +397,19 @@ fn losses_at_different_places_draw_differently() {
     let values = |document: Value, draws: u64| {
         let context = BuildContext { draws, ..BuildContext::default() };
         let mut objective = Objective::build(&Registry::standard(), &document, "losses", &context).unwrap();
-        run(|session| {
-            // The norm of the gradient at x is 2x: the penalty says where α was.
-            let critic = network(|x: &Any<'_>| x.mul(x));
-            let tensor = |value: f64| session.input(vec![value], &[1, 1, 1, 1]).map(Any::from);
-            let outputs = Inputs::new()
-                .tensor("disc_pred_fake", tensor(0.0)?)
-                .tensor("disc_pred_real", tensor(0.0)?)
-                .tensor("real_imgs", tensor(2.0)?)
-                .tensor("fake_imgs", tensor(1.0)?)
-                .network("disc", &critic);
-            let side = if document.get("gan_loss").is_some() { Side::Discriminator } else { Side::Only };
-            let step = objective.evaluate(side, &outputs)?;
-            let wanted: Vec<&Any<'_>> =
-                step.terms().iter().filter(|t| t.name.contains("gp")).map(|t| &t.value).collect();
-            Ok::<_, Error>(Any::evaluate(session, &wanted)?.concat())
-        })
-        .unwrap()
+        // The norm of the gradient at x is 2x: the penalty says where α was.
+        let critic = network(|x: &Any<'_>| x.mul(x));
+        let tensor = |value: f64| leaf(vec![value], &[1, 1, 1, 1]);
+        let outputs = Inputs::new()
+            .tensor("disc_pred_fake", tensor(0.0))
+            .tensor("disc_pred_real", tensor(0.0))
+            .tensor("real_imgs", tensor(2.0))
+            .tensor("fake_imgs", tensor(1.0))
+            .network("disc", &critic);
+        let side = if document.get("gan_loss").is_some() { Side::Discriminator } else { Side::Only };
+        let step = objective.evaluate(side, &outputs).unwrap();
+        let wanted: Vec<&Any<'_>> = step.terms().iter().filter(|t| t.name.contains("gp")).map(|t| &t.value).collect();
+        numbers(&wanted).unwrap().concat()
     };
     let vanilla = json!({"type": "GANLoss", "gan_type": "vanilla"});
     for document in [
@@ -501,15 +490,11 @@ fn a_norm_that_would_be_ignored_is_refused() {
         let mut document = json!({"type": "GradientPenaltyLossComps"});
         document.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
         let mut loss = Registry::standard().build(&document, "loss", &BuildContext::default()).unwrap();
-        run(|session| {
-            let critic = network(|x: &Any<'_>| Ok(x.clone()));
-            let tensor = || session.input(vec![1.0f64, 2.0], &[1, 2]).map(Any::from);
-            let inputs = Inputs::new()
-                .tensor("real_data", tensor()?)
-                .tensor("fake_data", tensor()?)
-                .network("discriminator", &critic);
-            loss.evaluate(&inputs).map(|_| ())
-        })
+        let critic = network(|x: &Any<'_>| Ok(x.clone()));
+        let tensor = || leaf(vec![1.0, 2.0], &[1, 2]);
+        let inputs =
+            Inputs::new().tensor("real_data", tensor()).tensor("fake_data", tensor()).network("discriminator", &critic);
+        loss.evaluate(&inputs).map(|_| ())
     };
     let picking = json!({"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"});
     call(json!({})).unwrap();
@@ -574,8 +559,8 @@ fn mixed_precision_switches_scale_the_inner_gradient() {
     // Between two factors that cancel, a gradient in single precision survives without scaling, and overflows with it.
     let total = |config: Value, side: Side| {
         let mut objective = gan(json!({"type": "StyleGAN2", "loss_config": config})).unwrap();
-        run(|session| {
-            let tensor = |values: Vec<f32>, shape: &[usize]| session.input(values, shape).map(Any::from);
+        let mut run = || {
+            let tensor = |values: Vec<f32>, shape: &[usize]| NdTensor::from_vec(values, shape)?.leaf().map(Any::from);
             let stretched = network(|x| Any::mul(x, x)?.scale(1e-36)?.scale(1e36)?.reshape(&[1, 1, 1, 2]));
             let scores = tensor(vec![0.0, 0.0], &[2, 1])?;
             let outputs = Inputs::new()
@@ -589,10 +574,9 @@ fn mixed_precision_switches_scale_the_inner_gradient() {
                 .network("disc", &stretched)
                 .network("gen", &stretched);
             let step = objective.evaluate(side, &outputs)?;
-            let values = Any::evaluate(session, &step.tensors())?;
-            Ok::<_, Error>(objective.finish(&step, &values)?.total)
-        })
-        .unwrap()
+            Ok::<_, Error>(objective.finish(&step, &step.values()?)?.total)
+        };
+        run().unwrap()
     };
     for (side, switches) in
         [(Side::Discriminator, &["scale_r1_loss", "r1_use_apex_amp"][..]), (Side::Generator, &["g_reg_use_apex_amp"])]

@@ -1,7 +1,6 @@
 //! Every loss of the registry and every option of it: each builds, is written back, and changes a result.
 #![cfg(all(
     feature = "config",
-    feature = "autograd",
     feature = "ndarray",
     feature = "pixelwise",
     feature = "gan",
@@ -16,9 +15,9 @@
 use std::collections::BTreeSet;
 
 use image_losses::AnyTensor;
-use image_losses::autograd::{Session, run};
 use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry, network};
-use image_losses::core::{Result, Tensor, Unary};
+use image_losses::core::{Differentiable, Result, Tensor, Unary};
+use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Objective, Side};
 use image_losses::penalties::{Communicator, Processes};
 use serde_json::{Value, json};
@@ -140,40 +139,26 @@ fn results(loss: &mut Component) -> Result<Results> {
     if HEAVY.contains(&loss.type_name()) {
         let make = |seed: usize, shape: &[usize]| {
             let values: Vec<f32> = numbers(shape.iter().product(), seed).iter().map(|&v| v as f32).collect();
-            let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), values).unwrap();
-            Ok(AnyTensor::from(image_losses::ndarray::NdTensor::new(array)))
+            NdTensor::from_vec(values, shape).map(AnyTensor::from)
         };
         let inputs = world(make, small(loss.type_name()))?;
-        let read = |tensors: &[&AnyTensor<'_>]| tensors.iter().map(|tensor| tensor.values()).collect();
-        return evaluate(loss, inputs, 1, &read);
+        return evaluate(loss, inputs, 1);
     }
-    run(|session| on_session(session, loss))
+    with_world(|inputs| evaluate(loss, inputs.clone(), 3))
 }
 
-fn on_session<'g>(session: &Session<'g, f64>, loss: &mut Component) -> Result<Results> {
-    with_world(session, |inputs| {
-        let read = |tensors: &[&AnyTensor<'g>]| AnyTensor::evaluate(session, tensors);
-        evaluate(loss, inputs.clone(), 3, &read)
-    })
-}
-
-/// Inputs for every argument there is, on a graph.
-fn with_world<'g, R>(
-    session: &Session<'g, f64>,
-    body: impl FnOnce(&mut Inputs<'_, AnyTensor<'g>>) -> Result<R>,
-) -> Result<R> {
-    let make =
-        |seed: usize, shape: &[usize]| session.input(numbers(shape.iter().product(), seed), shape).map(AnyTensor::from);
+/// Inputs for every argument there is, that gradients can be asked for.
+fn with_world<R>(body: impl FnOnce(&mut Inputs<'_, AnyTensor<'static>>) -> Result<R>) -> Result<R> {
+    let make = |seed: usize, shape: &[usize]| {
+        NdTensor::from_vec(numbers(shape.iter().product(), seed), shape)?.leaf().map(AnyTensor::from)
+    };
     // The two factors cancel, unless a loss scale overflows between them.
     let critic = network(|x| AnyTensor::unary(x, Unary::Square)?.scale(1e-300)?.scale(1e300)?.sum(&[1, 2, 3], false));
     let generator = network(|w| {
         let batch = AnyTensor::shape(w)[0];
         w.mul(w)?.reshape(&[batch, 1, 2, 3])?.scale(1e-300)?.scale(1e300)
     });
-    let read_one = |x: &AnyTensor<'g>| {
-        let AnyTensor::AgF64(x) = x else { unreachable!() };
-        Ok(session.evaluate(&[x])?[0][0])
-    };
+    let read_one = |x: &AnyTensor<'static>| Ok(x.values()?[0]);
     let processes = Processes { communicator: &Pair, read: &read_one };
     let mut inputs = world(make, 4)?;
     for name in ["discriminator", "net"] {
@@ -229,15 +214,7 @@ fn world<'a, 'g>(
     Ok(inputs)
 }
 
-/// Reads an engine's tensors.
-type Read<'a, 'g> = &'a dyn Fn(&[&AnyTensor<'g>]) -> Result<Vec<Vec<f64>>>;
-
-fn evaluate<'g>(
-    loss: &mut Component,
-    mut inputs: Inputs<'_, AnyTensor<'g>>,
-    times: usize,
-    read: Read<'_, 'g>,
-) -> Result<Results> {
+fn evaluate<'g>(loss: &mut Component, mut inputs: Inputs<'_, AnyTensor<'g>>, times: usize) -> Result<Results> {
     let takes = |kind: &str| loss.arguments().iter().any(|argument| argument.name == kind);
     let calls: Vec<Vec<(&str, Item<'_, AnyTensor<'g>>)>> = if takes("is_disc") {
         let roles = [(true, true), (true, false), (false, true), (false, false)];
@@ -264,13 +241,11 @@ fn evaluate<'g>(
                 continue;
             }
             let (values, state) = outcome.into_parts();
-            let tensors: Vec<&AnyTensor<'g>> = values.iter().chain(&state).map(|(_, tensor)| tensor).collect();
-            let mut numbers = read(&tensors)?.into_iter();
             for (name, tensor) in &values {
-                all.push(((*name).to_owned(), tensor.shape(), numbers.next().unwrap()));
+                all.push(((*name).to_owned(), tensor.shape(), tensor.values()?));
             }
             for (name, tensor) in &state {
-                loss.remember(name, &numbers.next().unwrap(), &tensor.shape())?;
+                loss.remember(name, &tensor.values()?, &tensor.shape())?;
             }
         }
     }
@@ -295,8 +270,7 @@ fn reported(name: &str, term: &str, options: &Value) -> Vec<(String, f64, f64)> 
     if HEAVY.contains(&name) {
         let make = |seed: usize, shape: &[usize]| {
             let values: Vec<f32> = numbers(shape.iter().product(), seed).iter().map(|&v| v as f32).collect();
-            let array = ndarray::ArrayD::from_shape_vec(shape.to_vec(), values).unwrap();
-            Ok(AnyTensor::from(image_losses::ndarray::NdTensor::new(array)))
+            NdTensor::from_vec(values, shape).map(AnyTensor::from)
         };
         let inputs = world(make, small(name)).unwrap();
         let evaluated = objective.evaluate(Side::Only, &inputs).unwrap();
@@ -304,21 +278,18 @@ fn reported(name: &str, term: &str, options: &Value) -> Vec<(String, f64, f64)> 
         all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
         return all;
     }
-    run(|session| {
-        with_world(session, |inputs| {
-            for _ in 0..2 {
-                for &(real, disc) in roles {
-                    inputs.insert("target_is_real", Item::Flag(real));
-                    inputs.insert("is_disc", Item::Flag(disc));
-                    inputs.insert("model", Item::Text(if disc { "discriminator" } else { "generator" }.into()));
-                    let evaluated = objective.evaluate(Side::Only, inputs)?;
-                    let values = AnyTensor::evaluate(session, &evaluated.tensors())?;
-                    let report = objective.finish(&evaluated, &values)?;
-                    all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
-                }
+    with_world(|inputs| {
+        for _ in 0..2 {
+            for &(real, disc) in roles {
+                inputs.insert("target_is_real", Item::Flag(real));
+                inputs.insert("is_disc", Item::Flag(disc));
+                inputs.insert("model", Item::Text(if disc { "discriminator" } else { "generator" }.into()));
+                let evaluated = objective.evaluate(Side::Only, inputs)?;
+                let report = objective.finish(&evaluated, &evaluated.values()?)?;
+                all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
             }
-            Ok(())
-        })
+        }
+        Ok(())
     })
     .unwrap_or_else(|error| panic!("{name}: {error}"));
     all

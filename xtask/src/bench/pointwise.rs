@@ -6,7 +6,7 @@ use image_losses::autograd::run as graph;
 use image_losses::composition::{CharbonnierCompLoss, CharbonnierCompOptions};
 use image_losses::core::{Differentiable, Loss, PointwiseLoss, Tensor};
 use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
-use image_losses::ndarray::value_and_gradients;
+use image_losses::ndarray::{NdTensor, value_and_gradients};
 use image_losses::pixelwise::{
     CharbonnierLoss, CharbonnierOptions, GradientLoss, HuberLoss, L1Loss, MaskedTvLoss, MseLoss, PsnrLoss, TvLoss,
 };
@@ -181,6 +181,20 @@ fn contestants<const K: usize, L: Loss<K> + Clone + 'static>(
 ) -> Vec<Contestant> {
     #[cfg(feature = "tch")]
     let on_tch = on_tch(loss.clone(), &inputs, mask.as_ref());
+    let (own, arrays, weights) = (loss.clone(), inputs.clone(), mask.clone());
+    let on_arrays = Contestant::new("ndarray graph", move || {
+        let tensors: [_; K] = std::array::from_fn(|k| NdTensor::view(arrays[k].view()));
+        let weight = weights.as_ref().map(|mask| NdTensor::view(mask.view()));
+        let leaf = tensors[0].leaf().map_err(stop)?;
+        let all = std::array::from_fn(|k| if k == 0 { &leaf } else { &tensors[k] });
+        let mut value = own.forward(all, weight.as_ref()).map_err(stop)?;
+        if value.elements() > 1 {
+            value = value.sum_all().map_err(stop)?;
+        }
+        let gradient = NdTensor::gradients(&value, &[&leaf], false).map_err(stop)?.pop().flatten();
+        let gradient = gradient.ok_or("no gradient")?.into_array().into_raw_vec_and_offset().0;
+        Ok(Output { value: f64::from(value.item().map_err(stop)?), gradient: Gradient::Values(gradient) })
+    });
     let on_autograd = Contestant::new("autograd", move || {
         graph::<f32, _>(|session| {
             let nodes: [_; K] = std::array::from_fn(|k| session.placeholder(inputs[k].shape()));
@@ -200,6 +214,7 @@ fn contestants<const K: usize, L: Loss<K> + Clone + 'static>(
         .map_err(stop)
     });
     vec![
+        on_arrays,
         on_autograd,
         #[cfg(feature = "tch")]
         on_tch,

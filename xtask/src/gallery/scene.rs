@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 
+use image_losses::AnyTensor;
 use image_losses::config::{BuildContext, Component, Inputs, Kind, Registry, network};
 use image_losses::core::{Differentiable, Error, Result, Tensor};
+use image_losses::ndarray::NdTensor;
 use image_losses::perceptual::Dists;
-use image_losses::{AnyTensor, autograd};
 use serde_json::Value;
 
 /// What varies.
@@ -43,17 +44,14 @@ pub(super) enum Scene {
 
 /// The value and its derivative at a number.
 pub(super) fn at(scene: Scene, component: &mut Component, number: f64) -> Result<[f64; 2]> {
-    autograd::run(|session| {
-        let t = AnyTensor::from(session.input(vec![number], &[1, 1, 1, 1])?);
-        let value = call(scene, component, &t)?;
-        let gradient = AnyTensor::gradients(&value, &[&t], false)?.pop().flatten();
-        let gradient = match gradient {
-            Some(gradient) => gradient,
-            None => t.scale(0.0)?,
-        };
-        let values = AnyTensor::evaluate(session, &[&value, &gradient])?;
-        Ok([values[0][0], values[1][0]])
-    })
+    let t = AnyTensor::from(NdTensor::from_vec(vec![number], &[1, 1, 1, 1])?.leaf()?);
+    let value = call(scene, component, &t)?;
+    let gradient = AnyTensor::gradients(&value, &[&t], false)?.pop().flatten();
+    let gradient = match gradient {
+        Some(gradient) => gradient,
+        None => t.scale(0.0)?,
+    };
+    Ok([value.values()?[0], gradient.values()?[0]])
 }
 
 /// The loss as a function of `t`, which has one element.

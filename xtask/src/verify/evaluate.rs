@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use image_losses::AnyTensor;
 use image_losses::config::{BuildContext, Inputs, Item, Registry};
 use image_losses::core::{Conv2d, Differentiable, Error, Result, Tensor, Unary};
+use image_losses::ndarray::NdTensor;
 use serde_json::Value;
 
 use super::case::{Array, Case, Layer};
@@ -14,7 +15,7 @@ use super::{Engine, Target};
 /// What came of a case on an engine.
 #[derive(Debug)]
 pub(crate) enum Checked {
-    /// The worst errors of values and of gradients (none where the engine has none), relative to their scales.
+    /// The worst errors of values and of gradients (none where the case has none), relative to their scales.
     Compared {
         value: f64,
         gradient: Option<f64>,
@@ -23,8 +24,6 @@ pub(crate) enum Checked {
         /// The errors are what the rule allows.
         within: bool,
     },
-    /// Not evaluated, and why.
-    Skipped(&'static str),
     /// It could not be evaluated.
     Failed(String),
 }
@@ -34,13 +33,6 @@ const NOT_DIFFERENTIATED: [&str; 2] = ["mean_path_length", "path_lengths"];
 
 /// Evaluates and compares.
 pub(crate) fn check(case: &Case, target: Target) -> Checked {
-    let family = case.name.split('/').next().unwrap_or_default();
-    if target.engine == Engine::Ndarray && !case.description.nets.is_empty() && family == "penalties" {
-        return Checked::Skipped("a penalty is a derivative, and the ndarray engine has none");
-    }
-    if target.engine == Engine::Ndarray && case.inputs.contains_key("alpha") {
-        return Checked::Skipped("the loss contains a derivative, and the ndarray engine has none");
-    }
     compare(case, case, target).unwrap_or_else(Checked::Failed)
 }
 
@@ -50,7 +42,7 @@ type Numbers = BTreeMap<String, Vec<f64>>;
 /// What an engine computed.
 struct Results {
     values: Numbers,
-    /// `None` where the engine does not differentiate.
+    /// `None` where the case has none.
     gradients: Option<Numbers>,
 }
 
@@ -62,38 +54,72 @@ struct Tensors<'g> {
 
 /// Evaluates on the target's engine.
 fn evaluate(case: &Case, target: Target) -> Result<Results> {
-    let single = |array: &Array| array.values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
     match (target.engine, target.single) {
         (Engine::Ndarray, false) => {
-            let make = |array: &Array| Ok(nd(array.values.clone(), &array.shape)?.into());
-            read(tensors(case, false, make)?, |tensors| tensors.into_iter().map(read_nd).collect())
+            let make = |array: &Array| NdTensor::from_vec(array.values.clone(), &array.shape)?.leaf().map(Into::into);
+            read(tensors(case, make)?, values)
         }
         (Engine::Ndarray, true) => {
-            let make = |array: &Array| Ok(nd(single(array), &array.shape)?.into());
-            read(tensors(case, false, make)?, |tensors| tensors.into_iter().map(read_nd).collect())
+            let make = |array: &Array| NdTensor::from_vec(single(array), &array.shape)?.leaf().map(Into::into);
+            read(tensors(case, make)?, values)
         }
-        (Engine::Autograd, false) => image_losses::autograd::run::<f64, _>(|session| {
-            let make = |array: &Array| session.input(array.values.clone(), &array.shape).map(Into::into);
-            read(tensors(case, true, make)?, |tensors| {
-                let nodes = tensors
-                    .iter()
-                    .map(|tensor| if let AnyTensor::AgF64(node) = tensor { Ok(node) } else { Err(unexpected(tensor)) })
-                    .collect::<Result<Vec<_>>>()?;
-                session.evaluate(&nodes)
-            })
-        }),
-        (Engine::Autograd, true) => image_losses::autograd::run::<f32, _>(|session| {
-            let make = |array: &Array| session.input(single(array), &array.shape).map(Into::into);
-            read(tensors(case, true, make)?, |tensors| {
-                let nodes = tensors
-                    .iter()
-                    .map(|tensor| if let AnyTensor::AgF32(node) = tensor { Ok(node) } else { Err(unexpected(tensor)) })
-                    .collect::<Result<Vec<_>>>()?;
-                let values = session.evaluate(&nodes)?;
-                Ok(values.into_iter().map(|values| values.into_iter().map(f64::from).collect()).collect())
-            })
-        }),
+        (Engine::Autograd, is_single) => autograd_engine::evaluate(case, is_single),
         (Engine::Tch, is_single) => tch_engine::evaluate(case, is_single),
+    }
+}
+
+/// The values of tensors that have them at hand.
+fn values(tensors: Vec<AnyTensor<'_>>) -> Result<Vec<Vec<f64>>> {
+    tensors.iter().map(|tensor| tensor.values()).collect()
+}
+
+fn single(array: &Array) -> Vec<f32> {
+    array.values.iter().map(|&value| value as f32).collect()
+}
+
+#[cfg(feature = "autograd")]
+mod autograd_engine {
+    use image_losses::autograd::run;
+
+    use super::*;
+
+    pub(super) fn evaluate(case: &Case, is_single: bool) -> Result<Results> {
+        if is_single {
+            return run::<f32, _>(|session| {
+                let make = |array: &Array| session.input(single(array), &array.shape).map(Into::into);
+                read(tensors(case, make)?, |tensors| {
+                    let nodes = tensors.iter().map(|tensor| match tensor {
+                        AnyTensor::AgF32(node) => Ok(node),
+                        other => Err(unexpected(other)),
+                    });
+                    let values = session.evaluate(&nodes.collect::<Result<Vec<_>>>()?)?;
+                    Ok(values.into_iter().map(|values| values.into_iter().map(f64::from).collect()).collect())
+                })
+            });
+        }
+        run::<f64, _>(|session| {
+            let make = |array: &Array| session.input(array.values.clone(), &array.shape).map(Into::into);
+            read(tensors(case, make)?, |tensors| {
+                let nodes = tensors.iter().map(|tensor| match tensor {
+                    AnyTensor::AgF64(node) => Ok(node),
+                    other => Err(unexpected(other)),
+                });
+                session.evaluate(&nodes.collect::<Result<Vec<_>>>()?)
+            })
+        })
+    }
+
+    fn unexpected(tensor: &AnyTensor<'_>) -> Error {
+        Error::Unsupported { operation: "a result of another engine", engine: tensor.engine() }
+    }
+}
+
+#[cfg(not(feature = "autograd"))]
+mod autograd_engine {
+    use super::*;
+
+    pub(super) fn evaluate(_: &Case, _: bool) -> Result<Results> {
+        Err(Error::Unsupported { operation: "this build", engine: "autograd" })
     }
 }
 
@@ -109,19 +135,7 @@ mod tch_engine {
             let tensor = tch::Tensor::from_slice(&array.values).to_kind(kind).reshape(shape);
             TchTensor::own(tensor.set_requires_grad(true)).map(AnyTensor::from)
         };
-        read(tensors(case, true, make)?, |tensors| {
-            tensors
-                .into_iter()
-                .map(|tensor| match tensor {
-                    AnyTensor::Tch(tensor) => {
-                        let flat = tensor.tensor().detach().to_kind(tch::Kind::Double).reshape([-1]);
-                        Vec::<f64>::try_from(flat)
-                            .map_err(|error| Error::Engine { engine: "tch", message: error.to_string() })
-                    }
-                    other => Err(unexpected(&other)),
-                })
-                .collect()
-        })
+        read(tensors(case, make)?, values)
     }
 }
 
@@ -131,32 +145,6 @@ mod tch_engine {
 
     pub(super) fn evaluate(_: &Case, _: bool) -> Result<Results> {
         Err(Error::Unsupported { operation: "this build", engine: "tch" })
-    }
-}
-
-fn unexpected(tensor: &AnyTensor<'_>) -> Error {
-    Error::Unsupported { operation: "a result of another engine", engine: tensor.engine() }
-}
-
-fn nd<F: image_losses::core::Scalar>(
-    values: Vec<F>,
-    shape: &[usize],
-) -> Result<image_losses::ndarray::NdTensor<'static, F>> {
-    let got = values.len();
-    let array = ndarray::ArrayD::from_shape_vec(shape, values).map_err(|_| Error::Length {
-        operation: "input",
-        shape: shape.to_vec(),
-        expected: shape.iter().product(),
-        got,
-    })?;
-    Ok(image_losses::ndarray::NdTensor::new(array))
-}
-
-fn read_nd(tensor: AnyTensor<'_>) -> Result<Vec<f64>> {
-    match tensor {
-        AnyTensor::NdF64(tensor) => Ok(tensor.array().iter().copied().collect()),
-        AnyTensor::NdF32(tensor) => Ok(tensor.array().iter().map(|&value| f64::from(value)).collect()),
-        other => Err(unexpected(&other)),
     }
 }
 
@@ -176,11 +164,7 @@ fn read<'g>(tensors: Tensors<'g>, read: impl FnOnce(Vec<AnyTensor<'g>>) -> Resul
 }
 
 /// Builds the loss, calls it and differentiates.
-fn tensors<'g>(
-    case: &Case,
-    differentiate: bool,
-    make: impl Fn(&Array) -> Result<AnyTensor<'g>>,
-) -> Result<Tensors<'g>> {
+fn tensors<'g>(case: &Case, make: impl Fn(&Array) -> Result<AnyTensor<'g>>) -> Result<Tensors<'g>> {
     let weights = case.description.weights.as_ref();
     let context = BuildContext {
         seeded: weights.and_then(|weights| weights.seed),
@@ -256,7 +240,7 @@ fn tensors<'g>(
     let (values, _) = loss.evaluate(&named)?.into_parts();
     let values: BTreeMap<String, AnyTensor<'g>> =
         values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    if !differentiate || case.gradients.is_empty() {
+    if case.gradients.is_empty() {
         return Ok(Tensors { values, gradients: None });
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     /// A directory of reference cases; the project's own by default.
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// The engines: by default the pure-Rust ones, ndarray (values) and autograd.
+    /// The engines: by default plain arrays, which need nothing.
     #[arg(long, value_enum, value_delimiter = ',')]
     backend: Vec<Backend>,
     /// The element types.
@@ -40,11 +40,11 @@ pub(crate) struct Arguments {
 /// The choice of engines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Backend {
-    /// Arrays: values.
+    /// Arrays.
     Ndarray,
-    /// Graphs in pure Rust: values and gradients.
+    /// Graphs of the crate `autograd`.
     Autograd,
-    /// libtorch: values and gradients.
+    /// libtorch.
     Tch,
     /// All three.
     All,
@@ -101,13 +101,18 @@ impl Target {
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     let all = arguments.backend.contains(&Backend::All);
     let wants = |backend| all || arguments.backend.contains(&backend);
-    if wants(Backend::Tch) && !cfg!(feature = "tch") {
-        return again("dev", &["tch"]);
+    let needed = [
+        (wants(Backend::Autograd), cfg!(feature = "autograd"), "autograd"),
+        (wants(Backend::Tch), cfg!(feature = "tch"), "tch"),
+    ];
+    if needed.iter().any(|&(is_wanted, is_here, _)| is_wanted && !is_here) {
+        let features: Vec<&str> = needed.iter().filter(|feature| feature.0).map(|feature| feature.2).collect();
+        return again("dev", &features);
     }
     let default = arguments.backend.is_empty();
     let engines = [
         (Engine::Ndarray, default || wants(Backend::Ndarray)),
-        (Engine::Autograd, default || wants(Backend::Autograd)),
+        (Engine::Autograd, wants(Backend::Autograd)),
         (Engine::Tch, wants(Backend::Tch)),
     ];
     let types = [(false, arguments.dtype != DTypes::F32), (true, arguments.dtype != DTypes::F64)];
@@ -146,7 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
         }
     }
     progress.finish_and_clear();
-    let counts = format!("{} passed, {} failed, {} skipped", report.passed(), report.failed(), report.skipped());
+    let counts = format!("{} passed, {} failed", report.passed(), report.failed());
     match arguments.format {
         Format::Table => {
             report.print_table();

@@ -22,9 +22,7 @@ pub(crate) struct Row<'a> {
 #[derive(Default)]
 struct Summary {
     cases: usize,
-    compared: usize,
     failed: usize,
-    skipped: Option<&'static str>,
     value: f64,
     gradient: Option<f64>,
 }
@@ -38,7 +36,6 @@ pub(crate) struct Report {
     records: Vec<serde_json::Value>,
     passed: usize,
     failed: usize,
-    skipped: usize,
     /// Of those passed, how many at nearby inputs.
     nearby: usize,
 }
@@ -53,7 +50,6 @@ impl Report {
             records: Vec::new(),
             passed: 0,
             failed: 0,
-            skipped: 0,
             nearby: 0,
         }
     }
@@ -66,11 +62,6 @@ impl Report {
     /// The number that is not, or could not be evaluated.
     pub(crate) fn failed(&self) -> usize {
         self.failed
-    }
-
-    /// The number left out for a reason.
-    pub(crate) fn skipped(&self) -> usize {
-        self.skipped
     }
 
     /// Adds a file that is no case: one failure for each target.
@@ -95,7 +86,6 @@ impl Report {
         let mut record = json!({ "case": case.name, "type": case.loss_type(), "engine": target.name() });
         let status = match result {
             Checked::Compared { value, gradient, nearby, within } => {
-                summary.compared += 1;
                 summary.value = worse(summary.value, value);
                 if let Some(gradient) = gradient {
                     summary.gradient = Some(worse(summary.gradient.unwrap_or(0.0), gradient));
@@ -119,12 +109,6 @@ impl Report {
                     "failed"
                 }
             }
-            Checked::Skipped(reason) => {
-                self.skipped += 1;
-                summary.skipped = Some(reason);
-                record["message"] = json!(reason);
-                "skipped"
-            }
             Checked::Failed(message) => {
                 self.failed += 1;
                 summary.failed += 1;
@@ -137,19 +121,18 @@ impl Report {
         self.records.push(record);
     }
 
-    /// Prints loss × engine with the worst errors, then failures and reasons of skips.
+    /// Prints loss × engine with the worst errors, then failures.
     pub(crate) fn print_table(&self) {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED);
         let header = ["family", "loss", "cases"].into_iter().map(str::to_owned);
         table.set_header(header.chain(self.targets.iter().map(|target| target.name())));
-        let mut reasons: Vec<&'static str> = Vec::new();
         for ((family, loss), summaries) in &self.losses {
             let cases = summaries.iter().map(|summary| summary.cases).max().unwrap_or(0);
             let mut row = vec![Cell::new(escape::line(family)), Cell::new(escape::line(loss)), Cell::new(cases)];
             row[2] = row[2].clone().set_alignment(CellAlignment::Right);
             for summary in summaries {
-                row.push(summary.cell(&mut reasons));
+                row.push(summary.cell());
             }
             table.add_row(row);
         }
@@ -158,16 +141,13 @@ impl Report {
             table.force_no_tty();
         }
         println!("{table}");
-        println!("Worst relative error of value / gradient against MMagic. A dash: the engine has no gradients.");
+        println!("Worst relative error of value / gradient against MMagic. A dash: the case has none.");
         if self.nearby > 0 {
             println!(
                 "{} gradients in single precision were compared with double precision at nearby inputs, where rounding \
                  crosses no kink.",
                 self.nearby
             );
-        }
-        for (i, reason) in reasons.iter().enumerate() {
-            println!("skipped [{}]: {reason}", i + 1);
         }
         for failure in &self.failures {
             println!("FAILED {}", escape::line(failure));
@@ -180,7 +160,6 @@ impl Report {
             "results": self.records,
             "passed": self.passed,
             "failed": self.failed,
-            "skipped": self.skipped,
         });
         let text = serde_json::to_string_pretty(&report).map_err(|error| error.to_string())?;
         println!("{}", escape::json(&text));
@@ -189,24 +168,11 @@ impl Report {
 }
 
 impl Summary {
-    fn cell(&self, reasons: &mut Vec<&'static str>) -> Cell {
+    fn cell(&self) -> Cell {
         if self.failed > 0 {
             return Cell::new(format!("{} FAILED", self.failed)).fg(Color::Red);
         }
-        let skipped = self.skipped.map(|reason| {
-            let known = reasons.iter().position(|known| *known == reason);
-            let number = known.unwrap_or_else(|| {
-                reasons.push(reason);
-                reasons.len() - 1
-            });
-            format!("{} skipped [{}]", self.cases - self.compared, number + 1)
-        });
         let gradient = self.gradient.map_or("-".to_owned(), |error| format!("{error:.1e}"));
-        let errors = format!("{:.1e} / {gradient}", self.value);
-        match skipped {
-            None => Cell::new(errors).fg(Color::Green),
-            Some(skipped) if self.compared == 0 => Cell::new(skipped).fg(Color::Yellow),
-            Some(skipped) => Cell::new(format!("{errors}, {skipped}")).fg(Color::Yellow),
-        }
+        Cell::new(format!("{:.1e} / {gradient}", self.value)).fg(Color::Green)
     }
 }
