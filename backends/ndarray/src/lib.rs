@@ -46,6 +46,7 @@ use image_losses_core::kernels::Array;
 use image_losses_core::{Differentiable, PointwiseLoss, Result, Scalar, Tensor};
 use ndarray::{ArrayD, ArrayView, CowArray, Dimension, IxDyn};
 
+pub use image_losses_core::kernels::{release_memory, set_kept_memory};
 pub use tensor::NdTensor;
 
 /// The value of a function of arrays and its gradient with respect to each.

@@ -3,3 +3,4 @@
 mod config_objective;
 mod config_options;
 mod config_schema;
+mod third_derivatives;
