@@ -1,6 +1,5 @@
 //! Arrays as tensors.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use image_losses_core::kernels::{self, Array, give_back};
@@ -19,16 +18,17 @@ use crate::record::Node;
 /// [`gradients`](image_losses_core::Differentiable::gradients). A record lives as long as a tensor that was computed by it.
 #[derive(Clone, Debug)]
 pub struct NdTensor<'a, F: Scalar> {
-    storage: Storage<'a, F>,
+    /// As many as the shape has, row-major.
+    elements: Storage<'a, F>,
+    shape: Arc<[usize]>,
     /// How it was computed, where gradients can be asked for.
     pub(crate) node: Option<Arc<Node<'a, F>>>,
 }
 
 #[derive(Clone, Debug)]
 enum Storage<'a, F: Scalar> {
-    View(ArrayViewD<'a, F>),
-    /// Elements, row-major, in a shape that has as many.
-    Shared(Arc<Elements<F>>, Arc<[usize]>),
+    Borrowed(&'a [F]),
+    Shared(Arc<Elements<F>>),
 }
 
 /// Elements whose memory is given back.
@@ -42,9 +42,13 @@ impl<F: Scalar> Drop for Elements<F> {
 }
 
 impl<'a, F: Scalar> NdTensor<'a, F> {
-    /// Borrows a view.
+    /// Borrows a view in standard layout; copies one in another layout.
     pub fn view<D: Dimension>(view: ArrayView<'a, F, D>) -> Self {
-        NdTensor { storage: Storage::View(view.into_dyn()), node: None }
+        let shape = view.shape().into();
+        match view.to_slice() {
+            Some(elements) => NdTensor { elements: Storage::Borrowed(elements), shape, node: None },
+            None => Self::of_elements(view.iter().copied().collect(), shape),
+        }
     }
 
     /// Takes an array.
@@ -81,38 +85,32 @@ impl<'a, F: Scalar> NdTensor<'a, F> {
         elements.truncate(kernels::count(&shape));
         // Kernels return as many elements as the shape has; were one missing, the shape is the elements'.
         let shape = if elements.len() == kernels::count(&shape) { shape } else { Arc::from([elements.len()]) };
-        NdTensor { storage: Storage::Shared(Arc::new(Elements(elements)), shape), node: None }
+        NdTensor { elements: Storage::Shared(Arc::new(Elements(elements))), shape, node: None }
     }
 
     /// The same elements, computed by `node`.
     pub(crate) fn with_node(&self, node: Option<Arc<Node<'a, F>>>) -> Self {
-        NdTensor { storage: self.storage.clone(), node }
+        NdTensor { elements: self.elements.clone(), shape: Arc::clone(&self.shape), node }
     }
 
     /// A view of the values.
     pub fn array(&self) -> ArrayViewD<'_, F> {
-        match &self.storage {
-            Storage::View(view) => view.view(),
-            // There are as many elements as the shape has. Without any, its extents may be more than `ndarray` takes.
-            Storage::Shared(elements, shape) => ArrayViewD::from_shape(IxDyn(shape), &elements.0)
-                .unwrap_or_else(|_| ArrayView1::from(&elements.0).into_dyn()),
-        }
+        // Without any element, the extents may be more than `ndarray` takes.
+        ArrayViewD::from_shape(IxDyn(&self.shape), self.elements())
+            .unwrap_or_else(|_| ArrayView1::from(self.elements()).into_dyn())
     }
 
     /// The values as an array of one's own; copies only what is borrowed or shared.
     pub fn into_array(self) -> ArrayD<F> {
         drop(self.node);
-        match self.storage {
-            Storage::View(view) => view.to_owned(),
-            Storage::Shared(elements, shape) => {
-                let elements = match Arc::try_unwrap(elements) {
-                    Ok(mut elements) => std::mem::take(&mut elements.0),
-                    Err(shared) => shared.0.clone(),
-                };
-                ArrayD::from_shape_vec(IxDyn(&shape), elements)
-                    .unwrap_or_else(|_| ArrayD::from_elem(IxDyn(&[0]), F::ZERO))
-            }
-        }
+        let elements = match self.elements {
+            Storage::Borrowed(elements) => elements.to_vec(),
+            Storage::Shared(elements) => match Arc::try_unwrap(elements) {
+                Ok(mut elements) => std::mem::take(&mut elements.0),
+                Err(shared) => shared.0.clone(),
+            },
+        };
+        ArrayD::from_shape_vec(IxDyn(&self.shape), elements).unwrap_or_else(|_| ArrayD::from_elem(IxDyn(&[0]), F::ZERO))
     }
 
     /// The single element.
@@ -120,36 +118,22 @@ impl<'a, F: Scalar> NdTensor<'a, F> {
     /// # Errors
     /// [`Error::ShapeRule`] where there is not exactly one.
     pub fn item(&self) -> Result<F> {
-        let array = self.array();
-        match (array.len(), array.first()) {
-            (1, Some(&value)) => Ok(value),
+        match self.elements() {
+            [value] => Ok(*value),
             _ => Err(Error::ShapeRule {
                 operation: "item",
                 argument: "tensor",
                 expected: "exactly one element".into(),
-                got: array.shape().to_vec(),
+                got: self.shape.to_vec(),
             }),
         }
     }
 
-    /// The elements in row-major order; copied only where a view's layout is another.
-    pub(crate) fn row_major(&self) -> Cow<'_, [F]> {
-        match &self.storage {
-            Storage::View(view) => match view.as_slice() {
-                Some(slice) => Cow::Borrowed(slice),
-                None => Cow::Owned(view.iter().copied().collect()),
-            },
-            Storage::Shared(elements, _) => Cow::Borrowed(&elements.0),
-        }
-    }
-
-    /// The same elements in another shape that has as many, where they need not be copied.
-    fn reshaped(&self, shape: &[usize]) -> Option<Self> {
-        match &self.storage {
-            Storage::View(_) => None,
-            Storage::Shared(elements, _) => {
-                Some(NdTensor { storage: Storage::Shared(Arc::clone(elements), shape.into()), node: None })
-            }
+    /// The elements in row-major order.
+    pub(crate) fn elements(&self) -> &[F] {
+        match &self.elements {
+            Storage::Borrowed(elements) => elements,
+            Storage::Shared(elements) => &elements.0,
         }
     }
 }
@@ -160,10 +144,7 @@ impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
 
     fn primitive_context(&self) {}
     fn extents(&self) -> &[usize] {
-        match &self.storage {
-            Storage::View(view) => view.shape(),
-            Storage::Shared(_, shape) => shape,
-        }
+        &self.shape
     }
     fn from_elements((): &(), elements: Vec<F>, shape: &[usize]) -> Result<Self> {
         Ok(Self::of_elements(elements, shape.into()))
@@ -175,15 +156,13 @@ impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
         let shape = primitive.output_shape(&shapes)?;
         let is_recorded = inputs.iter().any(|input| input.node.is_some());
-        if let (Primitive::Reshape(_), [input]) = (&primitive, inputs)
-            && let Some(reshaped) = input.reshaped(&shape)
-        {
+        if let (Primitive::Reshape(_), [input]) = (&primitive, inputs) {
+            // The elements are shared.
             let node = is_recorded.then(|| Node::operation(primitive, inputs, None));
-            return Ok(reshaped.with_node(node));
+            return Ok(NdTensor { elements: input.elements.clone(), shape: shape.into(), node });
         }
-        let elements: Vec<Cow<'_, [F]>> = inputs.iter().map(|input| input.row_major()).collect();
         let arrays: Vec<Array<'_, F>> =
-            shapes.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
+            inputs.iter().map(|input| Array { shape: &input.shape, data: input.elements() }).collect();
         if !is_recorded {
             return Self::from_elements(&(), kernels::evaluate(&primitive, &arrays, &shape), &shape);
         }
