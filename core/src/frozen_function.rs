@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::kernels::Array;
-use crate::primitive::{FusedOperation, Sharing};
+use crate::op::{Custom, Op, perform};
 use crate::{DType, Error, Result, Shape, Tensor};
 
 /// Tells a network from every other one of the process, also from those of the same architecture. Copies of a network
@@ -50,8 +50,7 @@ impl fmt::Display for NetworkId {
 /// A function of tensors in single precision, differentiable by its first input alone, with kernels of its own for the
 /// value and for both at once.
 ///
-/// [`apply`] makes one operation of the value and one of the gradient. Where an engine evaluates the gradient first, as
-/// `autograd` does, the value comes with it.
+/// [`apply`] makes one operation of the value and one of the gradient.
 pub trait FrozenFunction: Debug + Send + Sync + 'static {
     /// Its name, for error messages.
     fn name(&self) -> &'static str;
@@ -79,8 +78,7 @@ pub fn apply<T: Tensor, P: FrozenFunction>(function: &Arc<P>, inputs: &[&T]) -> 
     if !inputs.iter().all(|input| applies_to(*input)) {
         return None;
     }
-    let operation = Value { function: Arc::clone(function) };
-    T::fused(&(Arc::new(operation) as Arc<dyn FusedOperation>), inputs)
+    Some(perform(&Op::Custom(Arc::new(Value { function: Arc::clone(function) })), inputs))
 }
 
 /// The operation of the value.
@@ -101,13 +99,13 @@ fn narrow(inputs: &[Array<'_, f64>]) -> Vec<Vec<f32>> {
 }
 
 /// Evaluates an operation of single precision on elements of double precision.
-fn in_single(operation: &impl FusedOperation, inputs: &[Array<'_, f64>]) -> Vec<f64> {
+fn in_single(operation: &impl Custom, inputs: &[Array<'_, f64>]) -> Vec<f64> {
     let single = narrow(inputs);
     let arrays: Vec<_> = inputs.iter().zip(&single).map(|(input, data)| Array { shape: input.shape, data }).collect();
     operation.evaluate_f32(&arrays).into_iter().map(f64::from).collect()
 }
 
-impl<P: FrozenFunction> FusedOperation for Value<P> {
+impl<P: FrozenFunction> Custom for Value<P> {
     fn name(&self) -> &'static str {
         self.function.name()
     }
@@ -120,27 +118,22 @@ impl<P: FrozenFunction> FusedOperation for Value<P> {
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
         in_single(self, inputs)
     }
-    fn gradient(&self, input: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
+    fn gradient(&self, input: usize) -> Result<Option<Arc<dyn Custom>>> {
         if input > 0 {
             return Ok(None);
         }
         Ok(Some(Arc::new(Gradient { function: Arc::clone(&self.function) })))
     }
-    fn sharing(&self) -> Sharing {
-        Sharing::Value
+    fn with_gradient_f32(&self, inputs: &[Array<'_, f32>], input: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.shape).collect();
+        let shape = self.output_shape(&shapes).ok()?;
+        // Of several values the gradients from above differ.
+        let is_one = input == 0 && shape.iter().all(|&extent| extent == 1);
+        is_one.then(|| self.function.value_and_gradient(inputs, &[1.0]))
     }
 }
 
-impl<P: FrozenFunction> Gradient<P> {
-    /// The gradient, and the value.
-    fn both(&self, inputs: &[Array<'_, f32>]) -> (Vec<f32>, Vec<f64>) {
-        let Some((above, inputs)) = inputs.split_last() else { return Default::default() };
-        let (value, gradient) = self.function.value_and_gradient(inputs, above.data);
-        (gradient, value.into_iter().map(f64::from).collect())
-    }
-}
-
-impl<P: FrozenFunction> FusedOperation for Gradient<P> {
+impl<P: FrozenFunction> Custom for Gradient<P> {
     fn name(&self) -> &'static str {
         self.function.name()
     }
@@ -152,18 +145,13 @@ impl<P: FrozenFunction> FusedOperation for Gradient<P> {
         })
     }
     fn evaluate_f32(&self, inputs: &[Array<'_, f32>]) -> Vec<f32> {
-        self.both(inputs).0
+        let Some((above, inputs)) = inputs.split_last() else { return Vec::new() };
+        self.function.value_and_gradient(inputs, above.data).1
     }
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
         in_single(self, inputs)
     }
-    fn sharing(&self) -> Sharing {
-        Sharing::Derivative
-    }
-    fn evaluate_both_f32(&self, inputs: &[Array<'_, f32>]) -> Option<(Vec<f32>, Vec<f64>)> {
-        Some(self.both(inputs))
-    }
-    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
+    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn Custom>>> {
         Err(Error::SecondDerivative { operation: self.name() })
     }
 }

@@ -39,7 +39,7 @@
 //! many elements to move each, as before a network, [`check_slope`] and [`check_curvature`] move all of them at once.
 
 use crate::Result;
-use crate::primitive::check_length;
+use crate::op::check_length;
 
 /// The step of [`check_gradient`] where the caller has no better one: near the cube root of double precision's
 /// epsilon, where truncation (h²) and rounding (ε/h) balance.

@@ -7,9 +7,8 @@
 //! | a loss that is a function of each pixel | [`Pointwise`] and [`PointwiseLoss`] | [`Expr`] |
 //! | a loss of each pixel and its neighbours | [`Loss`], with a [`Stencil`] | [`Expr`] |
 //! | any other loss of tensors | [`Loss`], or a `forward` of its own | [`Tensor`]; [`Differentiable`] if it differentiates inside |
-//! | an engine with its own kernels | [`Tensor`], and [`Differentiable`] if it can | its tensor |
-//! | an engine on the kernels here | [`PrimitiveTensor`] | its node, with [`Primitive`] and [`vjp`] |
-//! | a frozen network in one operation | [`FusedOperation`] | [`frozen_function`] |
+//! | an engine | the six required methods of [`Tensor`], and [`Differentiable`] if it can | its tensor, and [`Op`] |
+//! | a frozen network in one operation | [`Custom`] | [`frozen_function`] |
 //!
 //! A pointwise function is written once over [`Expr`], and is data then: its derivatives are symbolic, a small machine runs
 //! it over blocks that stay in the first-level cache, and engines without our kernels run it operation by operation.
@@ -61,8 +60,8 @@ pub mod kernels;
 mod linear;
 #[doc(hidden)]
 pub mod once;
+pub mod op;
 mod pointwise;
-mod primitive;
 mod reduction;
 mod scalar;
 mod shape;
@@ -72,12 +71,12 @@ mod tensor;
 pub use error::{Error, Result, Shape};
 pub use geometry::{Conv2d, Pool2d};
 pub use linear::LinearMap;
+pub use op::{Custom, Op};
 pub use pointwise::{Expr, Function, Pointwise};
-pub use primitive::{Arithmetic, FusedOperation, Primitive, PrimitiveTensor, Selection, Sharing, vjp};
 pub use reduction::{
     Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean,
 };
 pub use scalar::Scalar;
 pub use shape::checked_count;
 pub use stencil::{Along, Filter, Stencil};
-pub use tensor::{DType, Differentiable, Extent, Interpolation, Tensor, Unary, times_factor, weighted_map};
+pub use tensor::{DType, Differentiable, Extent, Interpolation, Literal, Tensor, Unary};

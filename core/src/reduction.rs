@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernels::map::Map;
 use crate::kernels::{Array, count};
 use crate::once::get_or_make;
-use crate::primitive::check_length;
+use crate::op::check_length;
 use crate::shape::checked_count;
 use crate::{Error, Expr, Extent, Function, Pointwise, Result, Scalar, Tensor};
 

@@ -8,7 +8,7 @@ use crate::DType;
 use crate::kernels::Array;
 use crate::kernels::buffers::Kept;
 use crate::kernels::machine::Execute;
-use crate::primitive::FusedOperation;
+use crate::op::Custom;
 
 mod sealed {
     pub trait Sealed {}
@@ -55,12 +55,16 @@ pub trait Scalar:
     /// Memory for results of this type.
     #[doc(hidden)]
     fn kept() -> &'static Kept<Self>;
-    /// Evaluates a fused operation on elements of this type.
+    /// Evaluates a custom operation on elements of this type.
     #[doc(hidden)]
-    fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self>;
-    /// Evaluates a fused derivative with its value.
+    fn evaluate(operation: &dyn Custom, inputs: &[Array<'_, Self>]) -> Vec<Self>;
+    /// Evaluates a custom operation with its gradient by an input.
     #[doc(hidden)]
-    fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)>;
+    fn with_gradient(
+        operation: &dyn Custom,
+        inputs: &[Array<'_, Self>],
+        input: usize,
+    ) -> Option<(Vec<Self>, Vec<Self>)>;
 }
 
 impl Scalar for f32 {
@@ -80,11 +84,15 @@ impl Scalar for f32 {
         static KEPT: Kept<f32> = Kept::new();
         &KEPT
     }
-    fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
+    fn evaluate(operation: &dyn Custom, inputs: &[Array<'_, Self>]) -> Vec<Self> {
         operation.evaluate_f32(inputs)
     }
-    fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)> {
-        operation.evaluate_both_f32(inputs)
+    fn with_gradient(
+        operation: &dyn Custom,
+        inputs: &[Array<'_, Self>],
+        input: usize,
+    ) -> Option<(Vec<Self>, Vec<Self>)> {
+        operation.with_gradient_f32(inputs, input)
     }
 }
 
@@ -105,10 +113,14 @@ impl Scalar for f64 {
         static KEPT: Kept<f64> = Kept::new();
         &KEPT
     }
-    fn evaluate_fused(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Vec<Self> {
+    fn evaluate(operation: &dyn Custom, inputs: &[Array<'_, Self>]) -> Vec<Self> {
         operation.evaluate_f64(inputs)
     }
-    fn evaluate_both(operation: &dyn FusedOperation, inputs: &[Array<'_, Self>]) -> Option<(Vec<Self>, Vec<f64>)> {
-        operation.evaluate_both_f64(inputs)
+    fn with_gradient(
+        operation: &dyn Custom,
+        inputs: &[Array<'_, Self>],
+        input: usize,
+    ) -> Option<(Vec<Self>, Vec<Self>)> {
+        operation.with_gradient_f64(inputs, input)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::kernels::stencil::{Stencil as Kernel, Taps};
 use crate::kernels::{Array, isa};
-use crate::primitive::{FusedOperation, Sharing};
+use crate::op::{Custom, Op, perform};
 use crate::reduction::check_weight;
 use crate::{
     Error, Expr, Extent, Function, LinearMap, Pointwise, Result, Scalar, Shape, Tensor, total_weight, weighted_mean,
@@ -173,10 +173,8 @@ impl Stencil {
             let roles = roles.into_iter().flatten().collect();
             let (parts, result) = (Arc::clone(&self.0), Of::Sums);
             let sums = Operation { name: operation, parts, result, scale, is_negated: false, roles };
-            if let Some(sums) = T::fused(&(Arc::new(sums) as Arc<dyn FusedOperation>), &inputs) {
-                let sums = sums?;
-                return (0..self.0.filters.len()).map(|k| sums.narrow(1, k, 1)?.reshape(&[shape[0]])).collect();
-            }
+            let sums = perform(&Op::Custom(Arc::new(sums)), &inputs)?;
+            return (0..self.0.filters.len()).map(|k| sums.narrow(1, k, 1)?.reshape(&[shape[0]])).collect();
         }
         self.composed(x, y, weight, scale)
     }
@@ -384,7 +382,28 @@ impl Operation {
     }
 }
 
-impl FusedOperation for Operation {
+impl Operation {
+    /// The sums and their gradient by an image, where every sum is likely to count alike: means over equally many responses.
+    fn with_gradient<F: Scalar>(&self, inputs: &[Array<'_, F>], input: usize) -> Option<(Vec<F>, Vec<F>)> {
+        let image = self.position(Role::Image).map(|at| inputs[at])?;
+        let counts_alike = self.parts.filters.len() == 1 || image.shape[2] == image.shape[3];
+        let is_image = matches!(self.roles[input], Role::Image | Role::Target);
+        if self.result != Of::Sums || self.roles.len() > 2 || !is_image || !counts_alike || self.has_directions() {
+            return None;
+        }
+        let mut roles = self.roles.clone();
+        roles.push(Role::Factors);
+        let is_negated = self.is_negated != (self.roles[input] == Role::Target);
+        let gradient = Operation { result: Of::Image, roles, is_negated, ..self.clone() };
+        let shape = [image.shape[0], self.parts.filters.len()];
+        let factors = vec![F::ONE; shape[0] * shape[1]];
+        let operands: Vec<_> = inputs.iter().copied().chain([Array { shape: &shape, data: &factors }]).collect();
+        let (gradient, sums) = gradient.evaluate(&operands);
+        Some((sums.into_iter().map(F::from_f64).collect(), gradient))
+    }
+}
+
+impl Custom for Operation {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -405,20 +424,13 @@ impl FusedOperation for Operation {
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
         self.evaluate(inputs).0
     }
-    fn sharing(&self) -> Sharing {
-        match self.result {
-            Of::Sums if !self.has_directions() => Sharing::Value,
-            Of::Image if !self.has_directions() => Sharing::Derivative,
-            _ => Sharing::Alone,
-        }
+    fn with_gradient_f32(&self, inputs: &[Array<'_, f32>], input: usize) -> Option<(Vec<f32>, Vec<f32>)> {
+        self.with_gradient(inputs, input)
     }
-    fn evaluate_both_f32(&self, inputs: &[Array<'_, f32>]) -> Option<(Vec<f32>, Vec<f64>)> {
-        (self.sharing() == Sharing::Derivative).then(|| self.evaluate(inputs))
+    fn with_gradient_f64(&self, inputs: &[Array<'_, f64>], input: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+        self.with_gradient(inputs, input)
     }
-    fn evaluate_both_f64(&self, inputs: &[Array<'_, f64>]) -> Option<(Vec<f64>, Vec<f64>)> {
-        (self.sharing() == Sharing::Derivative).then(|| self.evaluate(inputs))
-    }
-    fn gradient(&self, input: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
+    fn gradient(&self, input: usize) -> Result<Option<Arc<dyn Custom>>> {
         let role = self.roles[input];
         // What the gradient from above is to the derivative.
         let (result, above) = match (self.result, role) {

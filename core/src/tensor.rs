@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use crate::kernels::broadcast::broadcast_shape;
 use crate::linear::LinearMap;
-use crate::primitive::FusedOperation;
+use crate::op::{Arithmetic, Op, Selection, check_arity, check_length, perform};
 use crate::shape::checked_count;
-use crate::{Conv2d, Error, Expr, Function, Pointwise, Pool2d, Result, Shape};
+use crate::{Conv2d, Error, Expr, Function, Pointwise, Pool2d, Result, Scalar, Shape};
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,15 +85,36 @@ pub enum Interpolation {
     },
 }
 
+/// What a tensor is made of.
+#[derive(Clone, Copy, Debug)]
+pub enum Literal<'a> {
+    /// Elements, row-major.
+    Elements(&'a [f64]),
+    /// Elements in single precision that are shared, such as a network's weights.
+    Shared(&'a Arc<[f32]>),
+    /// One number, repeated.
+    Filled(f64),
+}
+
+impl Literal<'_> {
+    /// The elements of a tensor with so many, as an engine has them.
+    pub fn elements<F: Scalar>(self, count: usize) -> Vec<F> {
+        match self {
+            Literal::Elements(elements) => elements.iter().map(|&element| F::from_f64(element)).collect(),
+            Literal::Shared(elements) => elements.iter().map(|&element| F::from_f64(f64::from(element))).collect(),
+            Literal::Filled(value) => vec![F::from_f64(value); count],
+        }
+    }
+}
+
 /// A tensor of an engine, as losses see it.
 ///
 /// Every operation checks shapes and returns an error instead of broadcasting silently: the four arithmetic operations
-/// and the two selections broadcast as NumPy does, nothing else. A full reduction is a tensor with one element; code
+/// and the selections broadcast as NumPy does, nothing else. A full reduction is a tensor with one element; code
 /// over this trait must not rely on its rank.
 ///
-/// An engine implements the required methods; the provided ones are correct compositions of them, differentiable
-/// wherever the engine is, and may be overridden with something fused. CPU engines implement
-/// [`PrimitiveTensor`](crate::PrimitiveTensor) instead and receive all of this.
+/// An engine implements the six required methods, of which [`apply`](Tensor::apply) runs an [`Op`]. All others build
+/// operations of it: their shape rules are the table's, and an operation that the engine declines is decomposed into others.
 pub trait Tensor: Clone + Sized {
     /// What a tensor is made from: a graph, or a device and an element type.
     type Context: Clone;
@@ -104,119 +125,214 @@ pub trait Tensor: Clone + Sized {
     fn shape(&self) -> Shape;
     /// The element type.
     fn dtype(&self) -> DType;
+    /// A tensor that carries no gradient. The literal fills the shape.
+    ///
+    /// # Errors
+    /// The engine's own.
+    fn literal(context: &Self::Context, literal: Literal<'_>, shape: &[usize]) -> Result<Self>;
+    /// The same value; no gradient flows back through it.
+    fn detach(&self) -> Self;
+    /// Runs an operation, whose result has this shape, on inputs that fit it; `None` to decline it.
+    ///
+    /// # Errors
+    /// The engine's own.
+    fn apply(op: &Op, inputs: &[&Self], shape: &[usize]) -> Result<Option<Self>>;
+
+    // ------------------------------------------------------------------------------------------------ provided
+
+    /// Whether the engine runs [`Op::Custom`] on this tensor: where it does not, none need be prepared.
+    fn fuses(&self) -> bool {
+        false
+    }
+
     /// A tensor of the given values, row-major, that carries no gradient.
     ///
     /// # Errors
     /// [`Error::Length`] where the values do not fill the shape.
-    fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self>;
+    fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
+        check_length("constant", values.len(), shape)?;
+        Self::literal(context, Literal::Elements(values), shape)
+    }
     /// As [`constant`](Tensor::constant), from shared single-precision values such as a network's weights.
     ///
     /// # Errors
     /// [`Error::Length`] where the values do not fill the shape.
     fn shared_constant(context: &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
-        let values: Vec<f64> = values.iter().map(|&value| f64::from(value)).collect();
-        Self::constant(context, &values, shape)
+        check_length("constant", values.len(), shape)?;
+        Self::literal(context, Literal::Shared(values), shape)
     }
-    /// The same value; no gradient flows back through it.
-    fn detach(&self) -> Self;
+    /// A tensor filled with `value`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] for more elements than memory can hold.
+    fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
+        checked_count("full", "shape", shape)?;
+        Self::literal(context, Literal::Filled(value), shape)
+    }
 
     /// Sum, broadcasting.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn add(&self, other: &Self) -> Result<Self>;
+    fn add(&self, other: &Self) -> Result<Self> {
+        perform(&Op::Arithmetic(Arithmetic::Add), &[self, other])
+    }
     /// Difference, broadcasting.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn sub(&self, other: &Self) -> Result<Self>;
+    fn sub(&self, other: &Self) -> Result<Self> {
+        perform(&Op::Arithmetic(Arithmetic::Sub), &[self, other])
+    }
     /// Product, broadcasting.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn mul(&self, other: &Self) -> Result<Self>;
+    fn mul(&self, other: &Self) -> Result<Self> {
+        perform(&Op::Arithmetic(Arithmetic::Mul), &[self, other])
+    }
     /// Quotient, broadcasting.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn div(&self, other: &Self) -> Result<Self>;
+    fn div(&self, other: &Self) -> Result<Self> {
+        perform(&Op::Arithmetic(Arithmetic::Div), &[self, other])
+    }
     /// x·scale + shift.
     ///
     /// # Errors
     /// The engine's own.
-    fn affine(&self, scale: f64, shift: f64) -> Result<Self>;
+    fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
+        perform(&Op::Affine { scale, shift }, &[self])
+    }
     /// A function of each element.
     ///
     /// # Errors
     /// The engine's own.
-    fn unary(&self, function: Unary) -> Result<Self>;
+    fn unary(&self, function: Unary) -> Result<Self> {
+        perform(&Op::Unary(function), &[self])
+    }
     /// `then` where `self` ≤ 0, `otherwise` where `self` > 0, NaN where `self` is NaN; broadcasting. No gradient flows
     /// back through the condition.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self>;
+    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
+        perform(&Op::Select(Selection::NotPositive), &[self, then, otherwise])
+    }
     /// `then` where `self` = 0, `otherwise` where it is another number, NaN where `self` is NaN; broadcasting. No gradient
     /// flows back through the condition.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self>;
+    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
+        perform(&Op::Select(Selection::Zero), &[self, then, otherwise])
+    }
+    /// `then` where `self` ≤ `other`, `otherwise` where `self` > `other`, NaN where either is NaN; broadcasting. No gradient
+    /// flows back through the condition.
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
+        perform(&Op::Select(Selection::AtMost), &[self, other, then, otherwise])
+    }
 
     /// Sum over `axes`, which stay as extents of 1 if `keep`.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for an axis that is not there, or is named twice.
-    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self>;
+    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        let kept = without_axes("sum", &self.shape(), axes)?;
+        dropped(self.sum_to(&kept)?, axes, keep)
+    }
+    /// Summed down to a shape that broadcasts to this one.
+    ///
+    /// # Errors
+    /// [`Error::Broadcast`].
+    fn sum_to(&self, shape: &[usize]) -> Result<Self> {
+        if self.shape() == shape { Ok(self.clone()) } else { perform(&Op::SumTo(shape.to_vec()), &[self]) }
+    }
+    /// Euclidean norm over `axes`, which stay as extents of 1 if `keep`; derivative 0 at 0.
+    ///
+    /// # Errors
+    /// As [`sum`](Tensor::sum).
+    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
+        let kept = without_axes("norm", &self.shape(), axes)?;
+        dropped(perform(&Op::NormTo(kept), &[self])?, axes, keep)
+    }
     /// Repeated along axes of extent 1 (and new leading axes) to `shape`.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
-    fn broadcast_to(&self, shape: &[usize]) -> Result<Self>;
+    fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
+        perform(&Op::BroadcastTo(shape.to_vec()), &[self])
+    }
     /// The same elements in another shape.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] where the numbers of elements differ.
-    fn reshape(&self, shape: &[usize]) -> Result<Self>;
+    fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        perform(&Op::Reshape(shape.to_vec()), &[self])
+    }
     /// Axes in another order: axis i of the result is axis `order[i]` of `self`.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] where `order` is no permutation.
-    fn permute(&self, order: &[usize]) -> Result<Self>;
+    fn permute(&self, order: &[usize]) -> Result<Self> {
+        perform(&Op::Permute(order.to_vec()), &[self])
+    }
     /// The part of `axis` from `start` that is `length` long.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] where it is not inside.
-    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self>;
+    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
+        perform(&Op::Narrow { axis, start, length }, &[self])
+    }
     /// Zeros before and after along `axis`.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for an axis that is not there.
-    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self>;
+    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
+        perform(&Op::Pad { axis, before, after }, &[self])
+    }
     /// Joined along `axis`.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] where other extents differ, [`Error::InputCount`] for no tensors.
-    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self>;
+    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
+        perform(&Op::Concatenate { axis }, tensors)
+    }
 
     /// Batched matrix product over the last two axes; the leading axes must agree. Either operand is transposed first
     /// where its flag says so.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for ranks under 2 or that differ, [`Error::ShapeMismatch`] where extents do not fit.
-    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self>;
+    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
+        perform(&Op::MatMul { transpose_left: transpose_self, transpose_right: transpose_other }, &[self, other])
+    }
     /// 2-D convolution (cross-correlation) of (N, C, H, W) with (O, C / groups, KH, KW), without bias.
     ///
     /// # Errors
     /// As [`Conv2d::output_shape`].
-    fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self>;
+    fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
+        perform(&Op::Convolve(geometry), &[self, weight])
+    }
+    /// [`convolve`](Tensor::convolve) and a bias per output channel.
+    ///
+    /// # Errors
+    /// As [`convolve`](Tensor::convolve), and [`Error::ShapeMismatch`] for a bias of another length.
+    fn conv2d(&self, weight: &Self, bias: Option<&Self>, geometry: Conv2d) -> Result<Self> {
+        let inputs: Vec<&Self> = [self, weight].into_iter().chain(bias).collect();
+        perform(&Op::Convolve(geometry), &inputs)
+    }
     /// 2-D maximum pooling; the gradient goes to the first maximum of each window.
     ///
     /// # Errors
     /// As [`Pool2d::output_shape`].
-    fn max_pool2d(&self, pool: Pool2d) -> Result<Self>;
-
-    // ------------------------------------------------------------------------------------------------ provided
+    fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
+        perform(&Op::MaxPool(pool), &[self])
+    }
 
     /// One fused operation: `scale` · f(inputs) · weight, as a map or summed.
     ///
@@ -241,18 +357,12 @@ pub trait Tensor: Clone + Sized {
         extent: Extent,
     ) -> Result<Self> {
         check_arity(function, inputs.len())?;
-        let (mut map, number) = match weight {
-            None => function.compose(inputs)?,
-            Some(weight) => weighted_map(function, inputs, weight)?,
-        };
-        if extent == Extent::Sum {
-            map = map.sum_all()?;
+        if let Some(factor) = factor {
+            one_element(&factor.shape())?;
         }
-        let scale = scale * number;
-        if scale != 1.0 {
-            map = map.scale(scale)?;
-        }
-        times_factor(map, factor)
+        let operands: Vec<&Self> = inputs.iter().copied().chain(weight).chain(factor).collect();
+        let (function, partial, weighted) = (function.clone(), Vec::new(), weight.is_some());
+        perform(&Op::Map { function, partial, scale, weighted, extent }, &operands)
     }
 
     /// A pointwise function of several tensors, which broadcast as for [`map_reduce`](Tensor::map_reduce).
@@ -269,9 +379,15 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// As [`map_reduce`](Tensor::map_reduce).
     fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
-        let map = Self::map_reduce(function, inputs, None, None, 1.0, Extent::Map)?;
-        let axes: Vec<usize> = (1..map.rank()).collect();
-        map.sum(&axes, false)?.scale(scale)
+        check_arity(function, inputs.len())?;
+        let mut full = Vec::new();
+        for input in inputs {
+            full = broadcast_shape("pointwise", &full, &input.shape())?;
+        }
+        let samples = full.first().copied().unwrap_or(1);
+        let shape = full.iter().enumerate().map(|(axis, &extent)| if axis == 0 { extent } else { 1 }).collect();
+        let (function, partial) = (function.clone(), Vec::new());
+        perform(&Op::MapTo { function, partial, scale, weighted: false, shape }, inputs)?.reshape(&[samples])
     }
 
     /// `self`, and `value` where `weight` is exactly 0; broadcasting. No gradient flows back from there, nor to the weight.
@@ -279,7 +395,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// [`Error::Broadcast`].
     fn unless_zero(&self, weight: &Self, value: f64) -> Result<Self> {
-        weight.if_zero(&Self::constant(&self.context(), &[value], &[1])?, self)
+        perform(&Op::UnlessZero(value), &[self, weight])
     }
 
     /// `self` · `weight`, and exactly 0 where `weight` is exactly 0, whatever `self` holds there; so are all derivatives.
@@ -290,21 +406,12 @@ pub trait Tensor: Clone + Sized {
         self.unless_zero(weight, 0.0)?.mul(&weight.unless_zero(weight, 0.0)?)
     }
 
-    /// `then` where `self` ≤ `other`, `otherwise` where `self` > `other`, NaN where either is NaN; broadcasting. The default
-    /// compares the difference with 0, which takes two equal infinities for NaN.
-    ///
-    /// # Errors
-    /// [`Error::Broadcast`].
-    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
-        self.sub(other)?.if_not_positive(then, otherwise)
-    }
-
     /// (x − y)², broadcasting.
     ///
     /// # Errors
     /// [`Error::Broadcast`].
     fn squared_difference(&self, other: &Self) -> Result<Self> {
-        self.sub(other)?.unary(Unary::Square)
+        perform(&Op::SquaredDifference, &[self, other])
     }
 
     /// h(x − y), broadcasting, with h the function of [`Expr::huber`].
@@ -312,13 +419,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// [`Error::Broadcast`].
     fn huber_difference(&self, other: &Self, delta: f64) -> Result<Self> {
-        let difference = self.sub(other)?;
-        let ones = vec![1; difference.rank()];
-        let bound = |value: f64| Self::constant(&self.context(), &[value], &ones);
-        let (low, high) = (bound(-delta)?, bound(delta)?);
-        let clipped = difference.sub(&high)?.if_not_positive(&difference, &high)?;
-        let clipped = clipped.sub(&low)?.if_not_positive(&low, &clipped)?;
-        clipped.mul(&difference.sub(&clipped.scale(0.5)?)?)
+        perform(&Op::HuberDifference(delta), &[self, other])
     }
 
     /// √(x² + `square`), `square` > 0.
@@ -326,7 +427,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// The engine's own.
     fn hypotenuse(&self, square: f64) -> Result<Self> {
-        self.unary(Unary::Square)?.shift(square)?.unary(Unary::Sqrt)
+        perform(&Op::Hypotenuse(square), &[self])
     }
 
     /// A linear map along `axis`; the axis must have the map's number of inputs.
@@ -334,40 +435,7 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// [`Error::ShapeRule`] where it has not.
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
-        // A dense matrix product over the moved axis; the CPU engines use the sparse rows.
-        let shape = self.shape();
-        map.output_shape(&shape, axis)?;
-        let matrix = Self::matrix(&self.context(), map)?;
-        let mut order: Vec<usize> = (0..shape.len()).filter(|&a| a != axis).collect();
-        order.insert(0, axis);
-        let rest: usize = order[1..].iter().map(|&a| shape[a]).product();
-        let product = matrix.matmul(&self.permute(&order)?.reshape(&[map.inputs(), rest])?, false, false)?;
-        let moved: Shape = order.iter().map(|&a| if a == axis { map.outputs() } else { shape[a] }).collect();
-        let mut back = vec![0; order.len()];
-        for (position, &axis) in order.iter().enumerate() {
-            back[axis] = position;
-        }
-        product.reshape(&moved)?.permute(&back)
-    }
-
-    /// A linear map as a constant matrix (outputs, inputs), which an engine may keep.
-    ///
-    /// # Errors
-    /// The engine's own.
-    fn matrix(context: &Self::Context, map: &Arc<LinearMap>) -> Result<Self> {
-        Self::constant(context, &map.to_dense(), &[map.outputs(), map.inputs()])
-    }
-
-    /// An operation with kernels of its own, where the engine runs such; `None` where the caller must compose it. See
-    /// [`fuses`](Tensor::fuses).
-    fn fused(operation: &Arc<dyn FusedOperation>, inputs: &[&Self]) -> Option<Result<Self>> {
-        let _ = (operation, inputs);
-        None
-    }
-
-    /// Whether [`fused`](Tensor::fused) runs operations on this tensor: where it does not, none need be prepared.
-    fn fuses(&self) -> bool {
-        false
+        perform(&Op::Linear { axis, map: Arc::clone(map) }, &[self])
     }
 
     /// The same in the type that sums are accumulated in: single precision for a half-precision tensor, else itself.
@@ -375,23 +443,17 @@ pub trait Tensor: Clone + Sized {
     /// # Errors
     /// The engine's own.
     fn accumulator(&self) -> Result<Self> {
-        Ok(self.clone())
+        match self.dtype() {
+            DType::F16 | DType::BF16 => perform(&Op::Cast(DType::F32), &[self]),
+            DType::F32 | DType::F64 => Ok(self.clone()),
+        }
     }
     /// The same in `other`'s element type; undoes [`accumulator`](Tensor::accumulator).
     ///
     /// # Errors
     /// The engine's own.
     fn cast_like(&self, other: &Self) -> Result<Self> {
-        let _ = other;
-        Ok(self.clone())
-    }
-    /// A tensor filled with `value`.
-    ///
-    /// # Errors
-    /// The engine's own.
-    fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
-        let ones = vec![1; shape.len()];
-        Self::constant(context, &[value], &ones)?.broadcast_to(shape)
+        if self.dtype() == other.dtype() { Ok(self.clone()) } else { perform(&Op::Cast(other.dtype()), &[self]) }
     }
     /// The number of elements.
     fn elements(&self) -> usize {
@@ -458,146 +520,70 @@ pub trait Tensor: Clone + Sized {
         }
         sum.scale(1.0 / count as f64)
     }
-    /// Euclidean norm over `axes`, which stay as extents of 1 if `keep`; derivative 0 at 0.
-    ///
-    /// The default squares in the tensor's own element type, where a square may be out of range; the engines here
-    /// square single precision in double precision.
-    ///
-    /// # Errors
-    /// As [`sum`](Tensor::sum).
-    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        let squares = self.unary(Unary::Square)?.sum(axes, keep)?;
-        Self::pointwise(&Function::unary(Unary::Sqrt), &[&squares])
-    }
-    /// [`convolve`](Tensor::convolve) and a bias per output channel.
-    ///
-    /// # Errors
-    /// As [`convolve`](Tensor::convolve), and [`Error::ShapeMismatch`] for a bias of another length.
-    fn conv2d(&self, weight: &Self, bias: Option<&Self>, geometry: Conv2d) -> Result<Self> {
-        let out = self.convolve(weight, geometry)?;
-        let Some(bias) = bias else { return Ok(out) };
-        let channels = out.shape()[1];
-        if bias.shape() != [channels] {
-            return Err(Error::ShapeMismatch {
-                operation: "conv2d",
-                argument: "bias",
-                expected: vec![channels],
-                got: bias.shape(),
-            });
-        }
-        out.add(&bias.reshape(&[1, channels, 1, 1])?)
-    }
     /// 2-D average pooling of (N, C, H, W) by a window that steps by its own size, without padding.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for a rank other than 4 or a window larger than the image.
     fn avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
-        let [h, w] = image_extents(self, "avg_pool2d")?;
-        self.linear(2, &LinearMap::average(h, size[0])?)?.linear(3, &LinearMap::average(w, size[1])?)
+        perform(&Op::AveragePool { size }, &[self])
     }
     /// 2-D average pooling of (N, C, H, W) to a fixed size (`torch`'s windows, which may overlap).
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for a rank other than 4 or an empty image.
     fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
-        let [h, w] = image_extents(self, "adaptive_avg_pool2d")?;
-        checked_count("adaptive_avg_pool2d", "size", &[&self.shape()[..2], &size].concat())?;
-        self.linear(2, &LinearMap::adaptive_average(h, size[0])?)?.linear(3, &LinearMap::adaptive_average(w, size[1])?)
+        perform(&Op::AdaptiveAveragePool { size }, &[self])
     }
     /// (N, C, H, W) resampled to another size.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for a rank other than 4 or an empty image.
     fn resize(&self, size: [usize; 2], interpolation: Interpolation) -> Result<Self> {
-        let [h, w] = image_extents(self, "resize")?;
-        checked_count("resize", "size", &[&self.shape()[..2], &size].concat())?;
-        self.linear(2, &LinearMap::resize(h, size[0], interpolation)?)?
-            .linear(3, &LinearMap::resize(w, size[1], interpolation)?)
+        perform(&Op::Resize { size, interpolation }, &[self])
     }
     /// Softmax over the last axis.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for a tensor without axes.
     fn softmax(&self) -> Result<Self> {
-        let rank = self.rank();
-        if rank == 0 {
+        perform(&Op::Softmax, &[self])
+    }
+}
+
+/// The shape with an extent of 1 on each of the axes, which must be there, each once.
+fn without_axes(operation: &'static str, shape: &[usize], axes: &[usize]) -> Result<Shape> {
+    let mut kept = shape.to_vec();
+    for (i, &axis) in axes.iter().enumerate() {
+        if axis >= shape.len() || axes[..i].contains(&axis) {
             return Err(Error::ShapeRule {
-                operation: "softmax",
+                operation,
                 argument: "input",
-                expected: "rank at least 1".into(),
-                got: self.shape(),
+                expected: format!("the axes {axes:?}, each once"),
+                got: shape.to_vec(),
             });
         }
-        if self.elements() == 0 {
-            return Ok(self.clone());
-        }
-        // Shifted by each row's maximum, against overflow. The shift cancels, so that no gradient of any order flows
-        // through it.
-        let mut shape = self.shape();
-        let row = std::mem::replace(&mut shape[rank - 1], 1);
-        let rows = self.detach().reshape(&[1, 1, self.elements() / row, row])?;
-        let window = Pool2d { size: [1, row], stride: [1, row], padding: [0; 2], ceil_mode: false };
-        let exp = self.sub(&rows.max_pool2d(window)?.reshape(&shape)?)?.unary(Unary::Exp)?;
-        exp.div(&exp.sum(&[rank - 1], true)?)
+        kept[axis] = 1;
     }
+    Ok(kept)
 }
 
-/// Height and width of an image tensor.
-fn image_extents<T: Tensor>(tensor: &T, operation: &'static str) -> Result<[usize; 2]> {
+/// Without the axes, unless they are to be kept.
+fn dropped<T: Tensor>(tensor: T, axes: &[usize], keep: bool) -> Result<T> {
+    if keep || axes.is_empty() {
+        return Ok(tensor);
+    }
     let shape = tensor.shape();
-    match shape[..] {
-        [_, _, h, w] => Ok([h, w]),
-        _ => Err(Error::ShapeRule { operation, argument: "input", expected: "rank 4 (N, C, H, W)".into(), got: shape }),
-    }
-}
-
-/// f(inputs) · weight, composed of tensor operations, and the number that is left to multiply by: [`Tensor::map_reduce`]
-/// before its sum. Where the weight is 0 the inputs are replaced before f sees them, so that neither its value nor any
-/// derivative is 0·∞.
-///
-/// # Errors
-/// As [`Tensor::map_reduce`].
-pub fn weighted_map<T: Tensor>(function: &Function, inputs: &[&T], weight: &T) -> Result<(T, f64)> {
-    // The weight does not enlarge the map.
-    let mut shape = Vec::new();
-    for input in inputs {
-        shape = broadcast_shape("pointwise", &shape, &input.shape())?;
-    }
-    if broadcast_shape("pointwise", &shape, &weight.shape())? != shape {
-        return Err(Error::Broadcast { operation: "pointwise", left: weight.shape(), right: shape });
-    }
-    let inside = |(k, input): (usize, &&T)| input.unless_zero(weight, 1.0 / (k + 2) as f64);
-    let replaced = inputs.iter().enumerate().map(inside).collect::<Result<Vec<T>>>()?;
-    let (map, factor) = function.compose(&replaced.iter().collect::<Vec<_>>())?;
-    Ok((map.mul(&weight.unless_zero(weight, 0.0)?.cast_like(&map)?)?, factor))
-}
-
-/// A map or its sum, composed of tensor operations, times a factor of one element, whose 0 takes everything out: the end of
-/// [`Tensor::map_reduce`].
-///
-/// # Errors
-/// [`Error::ShapeRule`] for a factor of several elements.
-pub fn times_factor<T: Tensor>(map: T, factor: Option<&T>) -> Result<T> {
-    let Some(factor) = factor else { return Ok(map) };
-    one_element(&factor.shape())?;
-    let factor = factor.reshape(&vec![1; map.rank()])?;
-    let zero = T::constant(&factor.context(), &[0.0], &factor.shape())?;
-    factor.if_zero(&zero, &map.mul(&factor)?)
+    let left: Shape = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
+    tensor.reshape(&left)
 }
 
 /// Refuses a factor of several elements.
-pub(crate) fn one_element(shape: &[usize]) -> Result<()> {
+fn one_element(shape: &[usize]) -> Result<()> {
     if shape.iter().all(|&extent| extent == 1) {
         return Ok(());
     }
     let (operation, expected) = ("pointwise", "one element".to_owned());
     Err(Error::ShapeRule { operation, argument: "factor", expected, got: shape.to_vec() })
-}
-
-/// Refuses another number of inputs than the function takes.
-pub(crate) fn check_arity(function: &Function, got: usize) -> Result<()> {
-    let expected = function.arity();
-    if got == expected { Ok(()) } else { Err(Error::InputCount { operation: "pointwise", expected, got }) }
 }
 
 /// x where x > 0, else slope·x.

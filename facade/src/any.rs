@@ -6,12 +6,8 @@
 )]
 
 use std::marker::PhantomData;
-use std::sync::Arc;
 
-use image_losses_core::{
-    Conv2d, DType, Differentiable, Error, Extent, Function, FusedOperation, Interpolation, LinearMap, Pool2d, Result,
-    Shape, Tensor, Unary,
-};
+use image_losses_core::{DType, Differentiable, Error, Literal, Op, Result, Shape, Tensor};
 
 /// A tensor of any enabled engine.
 ///
@@ -266,162 +262,25 @@ impl<'g> Tensor for AnyTensor<'g> {
     fn dtype(&self) -> DType {
         each!(self, tensor, Wrap => tensor.dtype())
     }
-    fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
-        construct!(context, constant(values, shape))
-    }
-    fn shared_constant(context: &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
-        construct!(context, shared_constant(values, shape))
-    }
-    fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
-        construct!(context, full(value, shape))
+    fn literal(context: &Self::Context, literal: Literal<'_>, shape: &[usize]) -> Result<Self> {
+        construct!(context, literal(literal, shape))
     }
     fn detach(&self) -> Self {
         each!(self, tensor, Wrap => Wrap(tensor.detach()))
     }
-    fn add(&self, other: &Self) -> Result<Self> {
-        together!(self, &[other], tensor, others, Wrap => tensor.add(others[0]).map(Wrap))
-    }
-    fn sub(&self, other: &Self) -> Result<Self> {
-        together!(self, &[other], tensor, others, Wrap => tensor.sub(others[0]).map(Wrap))
-    }
-    fn mul(&self, other: &Self) -> Result<Self> {
-        together!(self, &[other], tensor, others, Wrap => tensor.mul(others[0]).map(Wrap))
-    }
-    fn div(&self, other: &Self) -> Result<Self> {
-        together!(self, &[other], tensor, others, Wrap => tensor.div(others[0]).map(Wrap))
-    }
-    fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.affine(scale, shift).map(Wrap))
-    }
-    fn unary(&self, function: Unary) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.unary(function).map(Wrap))
-    }
-    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        together!(self, &[then, otherwise], tensor, others, Wrap => tensor.if_not_positive(others[0], others[1]).map(Wrap))
-    }
-    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        together!(self, &[then, otherwise], tensor, others, Wrap => tensor.if_zero(others[0], others[1]).map(Wrap))
-    }
-    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
-        together!(self, &[other, then, otherwise], tensor, others, Wrap => {
-            tensor.if_at_most(others[0], others[1], others[2]).map(Wrap)
-        })
-    }
-    fn unless_zero(&self, weight: &Self, value: f64) -> Result<Self> {
-        together!(self, &[weight], tensor, others, Wrap => tensor.unless_zero(others[0], value).map(Wrap))
-    }
-    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        each!(self, tensor, Wrap => Tensor::sum(tensor, axes, keep).map(Wrap))
-    }
-    fn sum_all(&self) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.sum_all().map(Wrap))
-    }
-    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.norm(axes, keep).map(Wrap))
-    }
-    fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.broadcast_to(shape).map(Wrap))
-    }
-    fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.reshape(shape).map(Wrap))
-    }
-    fn permute(&self, order: &[usize]) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.permute(order).map(Wrap))
-    }
-    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.narrow(axis, start, length).map(Wrap))
-    }
-    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.pad(axis, before, after).map(Wrap))
-    }
-    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
-        let Some(first) = tensors.first() else {
-            return Err(Error::InputCount { operation: "concatenate", expected: 1, got: 0 });
-        };
-        together!(first, tensors, _first, others, Wrap => Tensor::concatenate(&others, axis).map(Wrap))
-    }
-    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
-        together!(self, &[other], tensor, others, Wrap => {
-            tensor.matmul(others[0], transpose_self, transpose_other).map(Wrap)
-        })
-    }
-    fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
-        together!(self, &[weight], tensor, others, Wrap => tensor.convolve(others[0], geometry).map(Wrap))
-    }
-    fn conv2d(&self, weight: &Self, bias: Option<&Self>, geometry: Conv2d) -> Result<Self> {
-        match bias {
-            None => self.convolve(weight, geometry),
-            Some(bias) => together!(self, &[weight, bias], tensor, others, Wrap => {
-                tensor.conv2d(others[0], Some(others[1]), geometry).map(Wrap)
-            }),
-        }
-    }
-    fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.max_pool2d(pool).map(Wrap))
-    }
-    fn map_reduce(
-        function: &Function,
-        inputs: &[&Self],
-        weight: Option<&Self>,
-        factor: Option<&Self>,
-        scale: f64,
-        extent: Extent,
-    ) -> Result<Self> {
-        let Some(first) = inputs.first() else {
-            return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: 0 });
-        };
-        let all: Vec<&Self> = inputs.iter().copied().chain(weight).chain(factor).collect();
-        together!(first, &all, _first, others, Wrap => {
-            let (inputs, others) = others.split_at(inputs.len());
-            let mut others = others.iter().copied();
-            let (weight, factor) = (weight.and_then(|_| others.next()), factor.and_then(|_| others.next()));
-            Tensor::map_reduce(function, inputs, weight, factor, scale, extent).map(Wrap)
-        })
-    }
-    fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
-        let Some(first) = inputs.first() else {
-            return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: 0 });
-        };
-        together!(first, inputs, _first, others, Wrap => {
-            Tensor::map_sample_sums(function, &others, scale).map(Wrap)
-        })
-    }
-    fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.linear(axis, map).map(Wrap))
-    }
     fn fuses(&self) -> bool {
         each!(self, tensor, _Wrap => tensor.fuses())
     }
-    fn fused(operation: &Arc<dyn FusedOperation>, inputs: &[&Self]) -> Option<Result<Self>> {
-        let first = inputs.first()?;
-        let run = || -> Result<Option<Result<Self>>> {
-            together!(first, inputs, _first, others, Wrap => {
-                Ok(Tensor::fused(operation, &others).map(|result| result.map(Wrap)))
-            })
-        };
-        run().unwrap_or_else(|error| Some(Err(error)))
+    fn apply(op: &Op, inputs: &[&Self], shape: &[usize]) -> Result<Option<Self>> {
+        let Some(first) = inputs.first() else { return Ok(None) };
+        // What the engine declines is decomposed into operations of this type: they come here again.
+        together!(first, inputs, _first, tensors, Wrap => Ok(apply(&tensors, op, shape)?.map(Wrap)))
     }
-    fn leaky_relu(&self, slope: f64) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.leaky_relu(slope).map(Wrap))
-    }
-    fn avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.avg_pool2d(size).map(Wrap))
-    }
-    fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.adaptive_avg_pool2d(size).map(Wrap))
-    }
-    fn resize(&self, size: [usize; 2], interpolation: Interpolation) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.resize(size, interpolation).map(Wrap))
-    }
-    fn softmax(&self) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.softmax().map(Wrap))
-    }
-    fn accumulator(&self) -> Result<Self> {
-        each!(self, tensor, Wrap => tensor.accumulator().map(Wrap))
-    }
-    fn cast_like(&self, other: &Self) -> Result<Self> {
-        together!(self, &[other], tensor, others, Wrap => tensor.cast_like(others[0]).map(Wrap))
-    }
+}
+
+/// [`Tensor::apply`] of the type of the tensors.
+fn apply<T: Tensor>(tensors: &[&T], op: &Op, shape: &[usize]) -> Result<Option<T>> {
+    T::apply(op, tensors, shape)
 }
 
 impl Differentiable for AnyTensor<'_> {

@@ -1,6 +1,6 @@
 //! The autograd engine: derivatives of any order, in pure Rust.
 //!
-//! The `autograd` crate (2.0.0-rc3) serves as a graph engine alone: every node is one of this workspace's primitives,
+//! The `autograd` crate (2.0.0-rc3) serves as a graph engine alone: every node is one of this workspace's operations,
 //! with its own shape rule, kernel and derivative. An [`AgTensor`] is a node with its graph and its shape. Work inside a
 //! graph of your own with [`AgTensor::from_node`], or let [`run`] make one:
 //!
@@ -26,18 +26,15 @@
 //! fails.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use autograd as ag;
 use autograd::ndarray::{ArrayD, ArrayViewD, IxDyn};
 use image_losses_core::kernels::{self, Array};
-use image_losses_core::{
-    Differentiable, Error, Extent, Primitive, PrimitiveTensor, Result, Scalar, Sharing, Tensor, vjp,
-};
+use image_losses_core::{DType, Differentiable, Error, Literal, Op, Result, Scalar, Shape, Tensor};
 
 const ENGINE: &str = "autograd";
 
@@ -91,21 +88,11 @@ impl<'g, F: Element> AgTensor<'g, F> {
     }
 }
 
-/// A node that computes a primitive.
+/// A node that computes an operation.
 struct Node {
-    primitive: Primitive,
+    op: Op,
     inputs: Vec<Rc<[usize]>>,
     shape: Rc<[usize]>,
-    /// A value, such as the sum of a map: shared by its own node and those of its first derivatives.
-    value: Option<Rc<SharedValue>>,
-}
-
-/// A value, left by a node of its derivative, which reads the same inputs, for the node of the value itself.
-#[derive(Default)]
-struct SharedValue {
-    elements: RefCell<Vec<f64>>,
-    /// The evaluation that the value is of: inputs are the same within one, and only there.
-    evaluation: Cell<u64>,
 }
 
 /// Derivatives that [`Differentiable::gradients`] builds.
@@ -121,10 +108,6 @@ struct Derivatives {
 thread_local! {
     /// The derivatives that this thread builds.
     static DERIVATIVES: RefCell<Option<Derivatives>> = const { RefCell::new(None) };
-    /// The value whose derivatives are being built.
-    static DIFFERENTIATED: RefCell<Option<Rc<SharedValue>>> = const { RefCell::new(None) };
-    /// The evaluation that this thread is in; 0 outside of those that a [`Session`] started.
-    static EVALUATION: Cell<u64> = const { Cell::new(0) };
 }
 
 impl Derivatives {
@@ -183,62 +166,6 @@ fn same_graph<F: Element>(one: &Graph<F>, other: &Graph<F>) -> Result<()> {
     Err(Error::Engine { engine: ENGINE, message: "tensors of one graph are expected, these are of two".into() })
 }
 
-/// Marks an evaluation of this thread as long as it lives.
-struct Evaluation;
-
-impl Evaluation {
-    fn begin() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        EVALUATION.set(COUNT.fetch_add(1, Ordering::Relaxed) + 1);
-        Evaluation
-    }
-}
-
-impl Drop for Evaluation {
-    fn drop(&mut self) {
-        EVALUATION.set(0);
-    }
-}
-
-impl Node {
-    /// Whether its derivatives may leave its value.
-    fn is_value(primitive: &Primitive) -> bool {
-        match primitive {
-            Primitive::Map { partial, extent, .. } => *extent == Extent::Sum && partial.is_empty(),
-            Primitive::Fused(operation) => operation.sharing() == Sharing::Value,
-            _ => false,
-        }
-    }
-
-    /// Whether it may leave the value that it is a derivative of.
-    fn is_derivative(primitive: &Primitive) -> bool {
-        match primitive {
-            Primitive::Map { partial, extent: Extent::Map, .. } | Primitive::MapTo { partial, .. } => {
-                partial.len() == 1
-            }
-            Primitive::Fused(operation) => operation.sharing() == Sharing::Derivative,
-            _ => false,
-        }
-    }
-
-    /// The value, if this is its node and a node of its derivative has left it.
-    fn left_value<F: Element>(&self) -> Option<Vec<F>> {
-        let value = self.value.as_ref().filter(|_| EVALUATION.get() != 0 && Self::is_value(&self.primitive))?;
-        let is_left = value.evaluation.get() == EVALUATION.get();
-        is_left.then(|| value.elements.borrow().iter().map(|&element| F::from_f64(element)).collect())
-    }
-
-    /// The derivative, with the value computed in the same pass and left for its node.
-    fn derivative_with_value<F: Element>(&self, arrays: &[Array<'_, F>]) -> Option<Vec<F>> {
-        let is_derivative = EVALUATION.get() != 0 && Self::is_derivative(&self.primitive);
-        let shared = self.value.as_ref().filter(|_| is_derivative)?;
-        let (derivative, value) = kernels::derivative_with_value(&self.primitive, arrays)?;
-        shared.elements.replace(value);
-        shared.evaluation.set(EVALUATION.get());
-        Some(derivative)
-    }
-}
-
 impl<F: Element> ag::op::Op<F> for Node {
     fn compute(&self, context: &mut ag::op::ComputeContext<F>) -> Result<(), ag::op::OpError> {
         let views: Vec<ArrayViewD<'_, F>> = (0..context.num_inputs()).map(|i| context.input(i)).collect();
@@ -246,12 +173,12 @@ impl<F: Element> ag::op::Op<F> for Node {
             if view.shape() != &expected[..] {
                 return Err(ag::op::OpError::IncompatibleShape(format!(
                     "{}: the graph was built for shape {expected:?}, got {:?}",
-                    self.primitive.name(),
+                    self.op.name(),
                     view.shape()
                 )));
             }
         }
-        if let (Primitive::Reshape(shape), [view]) = (&self.primitive, &views[..])
+        if let (Op::Reshape(shape), [view]) = (&self.op, &views[..])
             && let Ok(view) = view.clone().into_shape(IxDyn(shape))
         {
             context.append_output_view(view);
@@ -260,12 +187,9 @@ impl<F: Element> ag::op::Op<F> for Node {
         let elements: Vec<Cow<'_, [F]>> = views.iter().map(row_major).collect();
         let arrays: Vec<Array<'_, F>> =
             self.inputs.iter().zip(&elements).map(|(shape, data)| Array { shape, data }).collect();
-        let out = self
-            .left_value()
-            .or_else(|| self.derivative_with_value(&arrays))
-            .unwrap_or_else(|| kernels::evaluate(&self.primitive, &arrays, &self.shape));
+        let out = kernels::evaluate(&self.op, &arrays, &self.shape);
         let out = ArrayD::from_shape_vec(IxDyn(&self.shape), out)
-            .map_err(|error| ag::op::OpError::NdArrayError(self.primitive.name().to_owned(), error))?;
+            .map_err(|error| ag::op::OpError::NdArrayError(self.op.name().to_owned(), error))?;
         drop(elements);
         context.append_output(out);
         Ok(())
@@ -278,24 +202,20 @@ impl<F: Element> ag::op::Op<F> for Node {
             context.inputs().iter().zip(&self.inputs).map(|(&node, shape)| tensor(node, shape)).collect();
         let gradient = tensor(context.output_grad(), &self.shape);
         let wanted: Vec<bool> = inputs.iter().map(|input| input.node.is_differentiable()).collect();
-        // Only first derivatives of the value compute it: a derivative of one of them has other inputs.
-        DIFFERENTIATED.set(self.value.clone().filter(|_| Self::is_value(&self.primitive)));
-        let gradients: Vec<Result<Option<AgTensor<'_, F>>>> = match &self.primitive {
+        let gradients: Vec<Result<Option<AgTensor<'_, F>>>> = match &self.op {
             _ if Derivatives::next_is_refused() => inputs.iter().map(|_| Err(full())).collect(),
             // Each by itself: one that does not exist concerns its input alone.
-            Primitive::Fused(operation) => (0..inputs.len())
+            Op::Custom(_) => (0..inputs.len())
                 .map(|input| {
-                    let Some(derivative) = operation.gradient(input)? else { return Ok(None) };
-                    let operands: Vec<_> = inputs.iter().chain([&gradient]).collect();
-                    AgTensor::apply(Primitive::Fused(derivative), &operands).map(Some)
+                    let alone: Vec<bool> = (0..inputs.len()).map(|other| other == input && wanted[other]).collect();
+                    self.op.gradients(&inputs, &gradient, &alone).map(|mut gradients| gradients.swap_remove(input))
                 })
                 .collect(),
-            primitive => match vjp(primitive, &inputs, &gradient, &wanted) {
+            op => match op.gradients(&inputs, &gradient, &wanted) {
                 Ok(gradients) => gradients.into_iter().map(Ok).collect(),
                 Err(error) => inputs.iter().map(|_| Err(error.clone())).collect(),
             },
         };
-        DIFFERENTIATED.set(None);
         let mut missing = None;
         for gradient in gradients {
             let gradient = match gradient {
@@ -394,54 +314,50 @@ impl<F: Element> ag::op::Op<F> for End {
     }
 }
 
-impl<'g, F: Element> PrimitiveTensor for AgTensor<'g, F> {
+impl<'g, F: Element> Tensor for AgTensor<'g, F> {
     type Context = &'g Graph<F>;
-    type Element = F;
 
-    fn primitive_context(&self) -> &'g Graph<F> {
+    fn context(&self) -> &'g Graph<F> {
         self.graph
     }
-    fn extents(&self) -> &[usize] {
-        &self.shape
+    fn shape(&self) -> Shape {
+        self.shape.to_vec()
     }
-    fn from_elements(graph: &&'g Graph<F>, elements: Vec<F>, shape: &[usize]) -> Result<Self> {
+    fn dtype(&self) -> DType {
+        F::DTYPE
+    }
+    fn literal(graph: &&'g Graph<F>, literal: Literal<'_>, shape: &[usize]) -> Result<Self> {
         // The trait's contract gives as many elements as the shape has; were it broken, the evaluation refuses.
+        let elements = literal.elements(kernels::count(shape));
         let array = ArrayD::from_shape_vec(IxDyn(shape), elements).unwrap_or_else(|_| ArrayD::zeros(IxDyn(&[0])));
         let node = ag::Tensor::builder(*graph).set_differentiable(false).build(Constant(array));
         fits(node.id())?;
         Ok(AgTensor { node, graph, shape: shape.into() })
     }
-    fn detached(&self) -> Self {
+    fn detach(&self) -> Self {
         if self.node.is_differentiable() { self.pass(false) } else { self.clone() }
     }
-    fn apply(primitive: Primitive, inputs: &[&Self]) -> Result<Self> {
-        let extents: Vec<&[usize]> = inputs.iter().map(|input| &input.shape[..]).collect();
-        let shape: Rc<[usize]> = primitive.output_shape(&extents)?.into();
-        let Some(first) = inputs.first() else {
-            return Err(Error::InputCount { operation: primitive.name(), expected: 1, got: 0 });
-        };
+    fn fuses(&self) -> bool {
+        true
+    }
+    fn apply(op: &Op, inputs: &[&Self], shape: &[usize]) -> Result<Option<Self>> {
+        let Some(first) = inputs.first().filter(|_| kernels::runs(op, inputs.len())) else { return Ok(None) };
         let mut builder = ag::Tensor::builder(first.graph);
         for input in inputs {
             same_graph(first.graph, input.graph)?;
             builder = builder.append_input(input.node, false);
         }
         let shapes = inputs.iter().map(|input| Rc::clone(&input.shape)).collect();
-        let value = if Node::is_value(&primitive) {
-            Some(Rc::default())
-        } else if Node::is_derivative(&primitive) {
-            DIFFERENTIATED.with_borrow(Option::clone)
-        } else {
-            None
-        };
-        let node = builder.build(Node { primitive, inputs: shapes, shape: Rc::clone(&shape), value });
+        let shape: Rc<[usize]> = shape.into();
+        let node = builder.build(Node { op: op.clone(), inputs: shapes, shape: Rc::clone(&shape) });
         fits(node.id())?;
-        Ok(AgTensor { node, graph: first.graph, shape })
+        Ok(Some(AgTensor { node, graph: first.graph, shape }))
     }
 }
 
 impl<F: Element> Differentiable for AgTensor<'_, F> {
     fn leaf(&self) -> Result<Self> {
-        let leaf = self.detached().pass(true);
+        let leaf = self.detach().pass(true);
         fits(leaf.node.id())?;
         Ok(leaf)
     }
@@ -474,8 +390,8 @@ impl<F: Element> Differentiable for AgTensor<'_, F> {
         }
         let mut live: Vec<ag::Tensor<'_, F>> = reached.into_values().collect();
         live.sort_unstable_by_key(|node| node.id());
-        let number = |value| AgTensor::from_elements(&output.graph, vec![value], &[]);
-        let (one, zero) = (number(F::ONE)?, number(F::ZERO)?);
+        let number = |value| AgTensor::full(&output.graph, value, &[]);
+        let (one, zero) = (number(1.0)?, number(0.0)?);
         // A full reduction may have any number of axes.
         let ends = [one.node, zero.node, output.sum_all()?.node];
         let end =
@@ -606,8 +522,7 @@ impl<'g, F: Element> Session<'g, F> {
         values: &[(&AgTensor<'g, F>, &[F])],
         tensors: &[&AgTensor<'g, F>],
     ) -> Result<Vec<Vec<F>>> {
-        // The crate panics when a node is asked for twice: ask once and copy. It begins with the last: derivatives, the
-        // younger nodes, stand there, since they leave values for the nodes they are derivatives of.
+        // The crate panics when a node is asked for twice: ask once and copy.
         let mut unique: Vec<ag::Tensor<'g, F>> = tensors.iter().map(|tensor| tensor.node).collect();
         unique.sort_by_key(|node| node.id());
         unique.dedup_by_key(|node| node.id());
@@ -626,10 +541,8 @@ impl<'g, F: Element> Session<'g, F> {
                 .map_err(|_| length("evaluate", &placeholder.shape, values.len()))?;
             evaluator.feed(placeholder.node, view);
         }
-        let evaluation = Evaluation::begin();
-        let results = evaluator.run();
-        drop(evaluation);
-        let mut results = results
+        let mut results = evaluator
+            .run()
             .into_iter()
             .map(|array| Ok(Some(into_row_major(array?))))
             .collect::<Result<Vec<Option<Vec<F>>>, ag::EvalError>>()

@@ -2,14 +2,13 @@
 //! fails, an input without influence has no gradient, a graph that is too large is an error.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use autograd as ag;
 use image_losses_autograd::{AgTensor, Element, Session, differentiate, run};
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Along, Differentiable, Error, Expr, Extent, Filter, Function, FusedOperation, Pool2d, Result, Scalar, Shape,
-    Sharing, Stencil, Tensor, Unary,
+    Along, Custom, Differentiable, Error, Expr, Extent, Filter, Function, Op, Pool2d, Result, Scalar, Shape, Stencil,
+    Tensor, Unary, op::perform,
 };
 
 /// x³
@@ -120,73 +119,11 @@ fn values_and_derivatives_of_a_stencil_do_not_depend_on_what_else_is_evaluated()
     .expect("shapes that fit");
 }
 
-/// Σ x² of a fused operation, which counts how often it is computed by itself.
-#[derive(Debug)]
-struct FusedSquare {
-    is_gradient: bool,
-    alone: Arc<AtomicUsize>,
-}
-
-impl FusedOperation for FusedSquare {
-    fn name(&self) -> &'static str {
-        "FusedSquare"
-    }
-    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
-        Ok(if self.is_gradient { inputs[0].to_vec() } else { vec![] })
-    }
-    fn evaluate_f32(&self, _: &[Array<'_, f32>]) -> Vec<f32> {
-        unreachable!("double precision alone")
-    }
-    fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
-        self.alone.fetch_add(1, Ordering::Relaxed);
-        let x = inputs[0].data;
-        if self.is_gradient {
-            x.iter().map(|x| 2.0 * x * inputs[1].data[0]).collect()
-        } else {
-            vec![x.iter().map(|x| x * x).sum()]
-        }
-    }
-    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
-        if self.is_gradient {
-            return Err(Error::SecondDerivative { operation: "FusedSquare" });
-        }
-        Ok(Some(Arc::new(FusedSquare { is_gradient: true, alone: Arc::clone(&self.alone) })))
-    }
-    fn sharing(&self) -> Sharing {
-        if self.is_gradient { Sharing::Derivative } else { Sharing::Value }
-    }
-    fn evaluate_both_f64(&self, inputs: &[Array<'_, f64>]) -> Option<(Vec<f64>, Vec<f64>)> {
-        let x = inputs[0].data;
-        let gradient = x.iter().map(|x| 2.0 * x * inputs[1].data[0]).collect();
-        self.is_gradient.then(|| (gradient, vec![x.iter().map(|x| x * x).sum()]))
-    }
-}
-
-#[test]
-fn a_value_and_its_gradient_are_computed_at_once() {
-    run(|session| {
-        let x = session.input(vec![1.0, 2.0], &[2])?;
-        let alone = Arc::new(AtomicUsize::new(0));
-        let operation = FusedSquare { is_gradient: false, alone: Arc::clone(&alone) };
-        let value =
-            AgTensor::fused(&(Arc::new(operation) as Arc<dyn FusedOperation>), &[&x]).expect("an engine that fuses")?;
-        // Through further operations, as those of a weighted sum of losses.
-        let total = value.scale(3.0)?.add(&x.sum_all()?)?;
-        let gradient = gradients_of(&total, &x)?;
-        assert_eq!(session.evaluate(&[&total, &value, &gradient])?, [vec![18.0], vec![5.0], vec![7.0, 13.0]]);
-        assert_eq!(alone.load(Ordering::Relaxed), 0, "the gradient leaves the value");
-        assert_eq!(session.evaluate(&[&value])?, [[5.0]]);
-        assert_eq!(alone.load(Ordering::Relaxed), 1, "values are kept for one evaluation");
-        Ok::<_, Error>(())
-    })
-    .expect("shapes that fit");
-}
-
 /// x, without a gradient that could be computed.
 #[derive(Debug)]
 struct Once;
 
-impl FusedOperation for Once {
+impl Custom for Once {
     fn name(&self) -> &'static str {
         "Once"
     }
@@ -199,13 +136,13 @@ impl FusedOperation for Once {
     fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
         inputs[0].data.to_vec()
     }
-    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn FusedOperation>>> {
+    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn Custom>>> {
         Err(Error::SecondDerivative { operation: "Once" })
     }
 }
 
 fn once<'g>(inputs: &[&AgTensor<'g, f64>]) -> Result<AgTensor<'g, f64>> {
-    AgTensor::fused(&(Arc::new(Once) as Arc<dyn FusedOperation>), inputs).expect("an engine that fuses")
+    perform(&Op::Custom(Arc::new(Once)), inputs)
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use image_losses_core::kernels::{Gradients, give_back, scale};
-use image_losses_core::{Arithmetic, Differentiable, Primitive, PrimitiveTensor, Result, Scalar, Tensor, vjp};
+use image_losses_core::{Differentiable, Op, Result, Scalar, Tensor};
 
 use crate::NdTensor;
 
@@ -20,9 +20,9 @@ pub(crate) struct Node<'a, F: Scalar> {
 
 #[derive(Debug)]
 struct Operation<'a, F: Scalar> {
-    primitive: Primitive,
+    op: Op,
     inputs: Vec<NdTensor<'a, F>>,
-    /// The gradients of a sum by its inputs, computed with the sum.
+    /// The gradients of the sum of the result's elements, computed with the result.
     gradients: Mutex<Option<Gradients<F>>>,
 }
 
@@ -33,13 +33,9 @@ impl<'a, F: Scalar> Node<'a, F> {
     }
 
     /// The node of an operation's result.
-    pub(crate) fn operation(
-        primitive: Primitive,
-        inputs: &[&NdTensor<'a, F>],
-        gradients: Option<Gradients<F>>,
-    ) -> Arc<Self> {
+    pub(crate) fn operation(op: &Op, inputs: &[&NdTensor<'a, F>], gradients: Option<Gradients<F>>) -> Arc<Self> {
         let inputs = inputs.iter().map(|&input| input.clone()).collect();
-        Self::new(Some(Operation { primitive, inputs, gradients: Mutex::new(gradients) }))
+        Self::new(Some(Operation { op: op.clone(), inputs, gradients: Mutex::new(gradients) }))
     }
 
     /// The nodes that it was computed from.
@@ -73,20 +69,21 @@ impl<'a, F: Scalar> Operation<'a, F> {
         create_graph: bool,
     ) -> Result<Vec<Option<NdTensor<'a, F>>>> {
         if create_graph {
-            return vjp(&self.primitive, &self.inputs, above, wanted);
+            return self.op.gradients(&self.inputs, above, wanted);
         }
         if let Some(gradients) = self.computed(above) {
             return Ok(gradients);
         }
-        let inputs: Vec<NdTensor<'a, F>> = self.inputs.iter().map(NdTensor::detached).collect();
-        vjp(&self.primitive, &inputs, above, wanted)
+        let inputs: Vec<NdTensor<'a, F>> = self.inputs.iter().map(NdTensor::detach).collect();
+        self.op.gradients(&inputs, above, wanted)
     }
 
-    /// The gradients that were computed with the value, times the number from above. They are moved out: asked again, they
-    /// are computed again.
+    /// The gradients that were computed with the result, times the number from above, where that is one for all elements.
+    /// They are moved out: asked again, they are computed again.
     fn computed(&self, above: &NdTensor<'a, F>) -> Option<Vec<Option<NdTensor<'a, F>>>> {
         // Times NaN or infinity, the gradients of pixels that a weight takes out would not stay 0.
-        let factor = above.item().ok().filter(|factor| factor.to_f64().is_finite())?;
+        let (factor, others) = above.elements().split_first().filter(|(factor, _)| factor.to_f64().is_finite())?;
+        let factor = others.iter().all(|other| other == factor).then_some(*factor)?;
         let gradients = self.gradients.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let tensor = |(elements, input): (Option<Vec<F>>, &NdTensor<'a, F>)| {
             let mut elements = elements?;
@@ -96,7 +93,7 @@ impl<'a, F: Scalar> Operation<'a, F> {
                 _ if factor == F::ZERO => elements.fill(F::ZERO),
                 factor => scale(&mut elements, factor),
             }
-            NdTensor::from_elements(&(), elements, input.extents()).ok()
+            Some(NdTensor::of_elements(elements, Arc::clone(&input.shape)))
         };
         Some(gradients.into_iter().zip(&self.inputs).map(tensor).collect())
     }
@@ -128,7 +125,7 @@ impl<'a, F: Scalar> Differentiable for NdTensor<'a, F> {
         }
         let mut found: HashMap<u64, Self> = HashMap::new();
         if leading.contains(&root.number) {
-            found.insert(root.number, Self::full(&(), 1.0, output.extents())?);
+            found.insert(root.number, Self::full(&(), 1.0, &output.shape)?);
         }
         for (&number, node) in nodes.iter().rev().filter(|(number, _)| leading.contains(number)) {
             let Some(operation) = &node.operation else { continue };
@@ -143,7 +140,7 @@ impl<'a, F: Scalar> Differentiable for NdTensor<'a, F> {
             for ((gradient, input), is_wanted) in gradients.into_iter().zip(&operation.inputs).zip(is_wanted) {
                 let (Some(gradient), Some(node), true) = (gradient, &input.node, is_wanted) else { continue };
                 let sum = match found.remove(&node.number) {
-                    Some(other) => Self::apply(Primitive::Arithmetic(Arithmetic::Add), &[&other, &gradient])?,
+                    Some(other) => other.add(&gradient)?,
                     None => gradient,
                 };
                 found.insert(node.number, sum);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use image_losses_core::kernels::{self, Array, give_back};
-use image_losses_core::{Error, Primitive, PrimitiveTensor, Result, Scalar, checked_count};
+use image_losses_core::{DType, Error, Literal, Op, Result, Scalar, Shape, Tensor, checked_count};
 use ndarray::{ArrayD, ArrayView, ArrayView1, ArrayViewD, Dimension, IxDyn};
 
 use crate::record::Node;
@@ -20,7 +20,7 @@ use crate::record::Node;
 pub struct NdTensor<'a, F: Scalar> {
     /// As many as the shape has, row-major.
     elements: Storage<'a, F>,
-    shape: Arc<[usize]>,
+    pub(crate) shape: Arc<[usize]>,
     /// How it was computed, where gradients can be asked for.
     pub(crate) node: Option<Arc<Node<'a, F>>>,
 }
@@ -81,7 +81,7 @@ impl<'a, F: Scalar> NdTensor<'a, F> {
     }
 
     /// As many elements as the shape has; more are dropped.
-    fn of_elements(mut elements: Vec<F>, shape: Arc<[usize]>) -> Self {
+    pub(crate) fn of_elements(mut elements: Vec<F>, shape: Arc<[usize]>) -> Self {
         elements.truncate(kernels::count(&shape));
         // Kernels return as many elements as the shape has; were one missing, the shape is the elements'.
         let shape = if elements.len() == kernels::count(&shape) { shape } else { Arc::from([elements.len()]) };
@@ -138,41 +138,47 @@ impl<'a, F: Scalar> NdTensor<'a, F> {
     }
 }
 
-impl<'a, F: Scalar> PrimitiveTensor for NdTensor<'a, F> {
+impl<F: Scalar> Tensor for NdTensor<'_, F> {
     type Context = ();
-    type Element = F;
 
-    fn primitive_context(&self) {}
-    fn extents(&self) -> &[usize] {
-        &self.shape
+    fn context(&self) {}
+    fn shape(&self) -> Shape {
+        self.shape.to_vec()
     }
-    fn from_elements((): &(), elements: Vec<F>, shape: &[usize]) -> Result<Self> {
-        Ok(Self::of_elements(elements, shape.into()))
+    fn dtype(&self) -> DType {
+        F::DTYPE
     }
-    fn detached(&self) -> Self {
+    fn literal((): &(), literal: Literal<'_>, shape: &[usize]) -> Result<Self> {
+        Ok(Self::of_elements(literal.elements(kernels::count(shape)), shape.into()))
+    }
+    fn detach(&self) -> Self {
         self.with_node(None)
     }
-    fn apply(primitive: Primitive, inputs: &[&Self]) -> Result<Self> {
-        let shapes: Vec<&[usize]> = inputs.iter().map(|input| input.extents()).collect();
-        let shape = primitive.output_shape(&shapes)?;
+    fn fuses(&self) -> bool {
+        true
+    }
+    fn apply(op: &Op, inputs: &[&Self], shape: &[usize]) -> Result<Option<Self>> {
+        if !kernels::runs(op, inputs.len()) {
+            return Ok(None);
+        }
         let is_recorded = inputs.iter().any(|input| input.node.is_some());
-        if let (Primitive::Reshape(_), [input]) = (&primitive, inputs) {
+        if let (Op::Reshape(_), [input]) = (op, inputs) {
             // The elements are shared.
-            let node = is_recorded.then(|| Node::operation(primitive, inputs, None));
-            return Ok(NdTensor { elements: input.elements.clone(), shape: shape.into(), node });
+            let node = is_recorded.then(|| Node::operation(op, inputs, None));
+            return Ok(Some(NdTensor { elements: input.elements.clone(), shape: shape.into(), node }));
         }
         let arrays: Vec<Array<'_, F>> =
             inputs.iter().map(|input| Array { shape: &input.shape, data: input.elements() }).collect();
         if !is_recorded {
-            return Self::from_elements(&(), kernels::evaluate(&primitive, &arrays, &shape), &shape);
+            return Ok(Some(Self::of_elements(kernels::evaluate(op, &arrays, shape), shape.into())));
         }
         // The gradients of a sum take no more than its value: they come along.
         let wanted: Vec<bool> = inputs.iter().map(|input| input.node.is_some()).collect();
-        let (value, gradients) = match kernels::sum_and_gradients(&primitive, &arrays, &wanted) {
+        let (value, gradients) = match kernels::sum_and_gradients(op, &arrays, &wanted) {
             Some((value, gradients)) => (value, Some(gradients)),
-            None => (kernels::evaluate(&primitive, &arrays, &shape), None),
+            None => (kernels::evaluate(op, &arrays, shape), None),
         };
-        let node = Node::operation(primitive, inputs, gradients);
-        Ok(Self::of_elements(value, shape.into()).with_node(Some(node)))
+        let node = Node::operation(op, inputs, gradients);
+        Ok(Some(Self::of_elements(value, shape.into()).with_node(Some(node))))
     }
 }

@@ -1,8 +1,12 @@
 //! What operations on arrays leave behind, and its derivatives.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image_losses_core::kernels::Array;
+use image_losses_core::op::perform;
 use image_losses_core::{
-    Arithmetic, Differentiable, Error, Expr, Extent, Function, Pointwise, Pool2d, Primitive, PrimitiveTensor, Result,
-    Tensor, Unary,
+    Custom, Differentiable, Error, Expr, Extent, Function, Op, Pointwise, Pool2d, Result, Shape, Tensor, Unary,
 };
 use image_losses_ndarray::{NdTensor, differentiate, release_memory};
 use ndarray::{Array1, Axis, Slice, array};
@@ -249,6 +253,69 @@ fn pooling_and_arithmetic_have_the_gradients_of_their_closed_forms() {
     assert_eq!(values(&gradient(&largest.mul(&largest).unwrap(), &x, false)), [0.0, 8.0, 0.0, 0.0]);
     // 1/x, by the divisor alone.
     let one = NdTensor::from_vec(vec![1.0], &[1]).unwrap();
-    let quotient = Nd::apply(Primitive::Arithmetic(Arithmetic::Div), &[&one, &x]).unwrap();
+    let quotient = one.div(&x).unwrap();
     assert_eq!(values(&gradient(&quotient, &x, false)), [-1.0, -1.0 / 16.0, -1.0 / 9.0, -0.25]);
+}
+
+/// Σ x², which counts how often each of its kernels runs.
+#[derive(Debug)]
+struct CustomSquare {
+    is_gradient: bool,
+    runs: Arc<[AtomicUsize; 2]>,
+}
+
+impl Custom for CustomSquare {
+    fn name(&self) -> &'static str {
+        "CustomSquare"
+    }
+    fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
+        Ok(if self.is_gradient { inputs[0].to_vec() } else { vec![] })
+    }
+    fn evaluate_f32(&self, _: &[Array<'_, f32>]) -> Vec<f32> {
+        unreachable!("double precision alone")
+    }
+    fn evaluate_f64(&self, inputs: &[Array<'_, f64>]) -> Vec<f64> {
+        self.runs[0].fetch_add(1, Ordering::Relaxed);
+        let x = inputs[0].data;
+        if self.is_gradient {
+            x.iter().map(|x| 2.0 * x * inputs[1].data[0]).collect()
+        } else {
+            vec![x.iter().map(|x| x * x).sum()]
+        }
+    }
+    fn gradient(&self, _: usize) -> Result<Option<Arc<dyn Custom>>> {
+        if self.is_gradient {
+            return Err(Error::SecondDerivative { operation: "CustomSquare" });
+        }
+        Ok(Some(Arc::new(CustomSquare { is_gradient: true, runs: Arc::clone(&self.runs) })))
+    }
+    fn with_gradient_f64(&self, inputs: &[Array<'_, f64>], input: usize) -> Option<(Vec<f64>, Vec<f64>)> {
+        self.runs[1].fetch_add(1, Ordering::Relaxed);
+        let x = inputs[0].data;
+        (input == 0).then(|| (vec![x.iter().map(|x| x * x).sum()], x.iter().map(|x| 2.0 * x).collect()))
+    }
+}
+
+#[test]
+fn a_custom_value_and_its_gradient_are_computed_at_once() {
+    let _alone = ALONE.lock();
+    let runs: Arc<[AtomicUsize; 2]> = Arc::default();
+    let square = |x: &Nd| {
+        perform(&Op::Custom(Arc::new(CustomSquare { is_gradient: false, runs: Arc::clone(&runs) })), &[x]).unwrap()
+    };
+    let counts = || [runs[0].load(Ordering::Relaxed), runs[1].load(Ordering::Relaxed)];
+    let x = leaf(&[1.0, 2.0], &[2]);
+    let value = square(&x);
+    // Through further operations, as those of a weighted sum of losses.
+    let total = value.scale(3.0).unwrap().add(&x.sum_all().unwrap()).unwrap();
+    assert_eq!((total.item().unwrap(), values(&gradient(&total, &x, false))), (18.0, vec![7.0, 13.0]));
+    assert_eq!(counts(), [0, 1], "the gradient comes with the value");
+    assert_eq!(values(&gradient(&total, &x, false)), [7.0, 13.0]);
+    assert_eq!(counts(), [1, 1], "it is handed over once");
+    square(&x.detach());
+    assert_eq!(counts(), [2, 1], "without a leaf there is no gradient");
+    // A second derivative that does not exist is an error where it is asked for.
+    let first = gradient(&square(&x), &x, true);
+    let missing = NdTensor::gradients(&first, &[&x], false).unwrap_err();
+    assert!(matches!(missing, Error::SecondDerivative { .. }), "{missing}");
 }

@@ -63,11 +63,9 @@
 //! # Ok::<(), image_losses_core::Error>(())
 //! ```
 
-use std::sync::Arc;
-
+use image_losses_core::op::{Arithmetic, Op, Selection, linear_by_matrix};
 use image_losses_core::{
-    Conv2d, DType, Differentiable, Error, Extent, Function, Interpolation, LinearMap, Loss, Pool2d, Primitive, Result,
-    Shape, Tensor, Unary, checked_count, times_factor, weighted_map,
+    Conv2d, DType, Differentiable, Error, Function, Interpolation, LinearMap, Literal, Loss, Result, Shape, Tensor, Unary,
 };
 use tch::{Device, Kind, Reduction, TchError};
 
@@ -174,11 +172,6 @@ impl TchTensor {
         let largest = largest.f_clamp_min(smallest)?;
         largest.f_div(&largest.f_clamp(low, high)?)?.f_nan_to_num(1.0, 1.0, 1.0)
     }
-
-    /// The element type a half-precision tensor is reduced in.
-    fn is_half(&self) -> bool {
-        matches!(self.dtype, DType::F16 | DType::BF16)
-    }
 }
 
 /// The type that two are promoted to: the wider, single precision for the two half-precision ones.
@@ -213,27 +206,6 @@ fn extents(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|&extent| extent as i64).collect()
 }
 
-/// The shape that two tensors broadcast to must exist: libtorch's own message names no operation of ours.
-fn broadcastable(operation: &'static str, left: &TchTensor, right: &TchTensor) -> Result<()> {
-    let (a, b) = (left.tensor.size(), right.tensor.size());
-    let fits = a.iter().rev().zip(b.iter().rev()).all(|(&a, &b)| a == b || a == 1 || b == 1);
-    if fits { Ok(()) } else { Err(Error::Broadcast { operation, left: left.shape(), right: right.shape() }) }
-}
-
-/// Refuses axes that are not there, or are named twice.
-fn check_axes(operation: &'static str, axes: &[usize], shape: &[usize]) -> Result<()> {
-    let fine = axes.iter().enumerate().all(|(i, &axis)| axis < shape.len() && !axes[..i].contains(&axis));
-    if fine {
-        return Ok(());
-    }
-    Err(Error::ShapeRule {
-        operation,
-        argument: "input",
-        expected: format!("the axes {axes:?}, each once"),
-        got: shape.to_vec(),
-    })
-}
-
 impl Tensor for TchTensor {
     type Context = (Kind, Device);
 
@@ -246,39 +218,133 @@ impl Tensor for TchTensor {
     fn dtype(&self) -> DType {
         self.dtype
     }
-    fn constant(context: &Self::Context, values: &[f64], shape: &[usize]) -> Result<Self> {
-        check_length("constant", values.len(), shape)?;
-        match values {
-            [first, rest @ ..] if rest.iter().all(|value| value.to_bits() == first.to_bits()) => {
+    fn literal(context: &Self::Context, literal: Literal<'_>, shape: &[usize]) -> Result<Self> {
+        match literal {
+            Literal::Elements([first, rest @ ..]) if rest.iter().all(|value| value.to_bits() == first.to_bits()) => {
                 filled(context, *first, shape)
             }
-            _ => uploaded(context, values, shape),
+            Literal::Elements(values) => uploaded(context, values, shape),
+            Literal::Shared(values) => uploaded(context, values, shape),
+            Literal::Filled(value) => filled(context, value, shape),
         }
-    }
-    fn shared_constant(context: &Self::Context, values: &Arc<[f32]>, shape: &[usize]) -> Result<Self> {
-        check_length("constant", values.len(), shape)?;
-        uploaded(context, values, shape)
     }
     fn detach(&self) -> Self {
         TchTensor { tensor: self.tensor.detach(), dtype: self.dtype }
     }
-    fn add(&self, other: &Self) -> Result<Self> {
-        broadcastable("add", self, other)?;
-        Self::result(self.tensor.f_add(&other.tensor).map_err(engine)?)
+    fn apply(op: &Op, inputs: &[&Self], shape: &[usize]) -> Result<Option<Self>> {
+        let Some(&first) = inputs.first() else { return Ok(None) };
+        let x = &first.tensor;
+        let same = |result: Result<tch::Tensor, TchError>| first.same(result);
+        Ok(Some(match op {
+            Op::Arithmetic(operation) => first.arithmetic(*operation, inputs[1])?,
+            Op::Affine { scale, shift } => first.times_plus(*scale, *shift)?,
+            Op::Unary(function) => first.function(*function)?,
+            Op::SquaredDifference => {
+                // libtorch's derivative takes one type alone, here and below.
+                let [a, b] = promoted([first, inputs[1]])?;
+                Self::result(a.f_mse_loss(&b, Reduction::None).map_err(engine)?)?
+            }
+            Op::HuberDifference(delta) => {
+                let [a, b] = promoted([first, inputs[1]])?;
+                Self::result(a.f_huber_loss(&b, Reduction::None, *delta).map_err(engine)?)?
+            }
+            Op::Hypotenuse(square) => {
+                // One pass forwards and one back, where the square, the sum and the root are three and as many.
+                let side = filled(&first.context(), square.sqrt(), &[])?;
+                same(x.f_hypot(&side.tensor))?
+            }
+            Op::Select(Selection::NotPositive) => choose(x.f_le(0.0), &inputs[..1], inputs[1], inputs[2])?,
+            Op::Select(Selection::Zero) => choose(x.f_eq(0.0), &inputs[..1], inputs[1], inputs[2])?,
+            Op::Select(Selection::AtMost) => {
+                choose(x.f_le_tensor(&inputs[1].tensor), &inputs[..2], inputs[2], inputs[3])?
+            }
+            Op::UnlessZero(value) => {
+                let value = tch::Tensor::f_full([0i64; 0], *value, (x.kind(), x.device()));
+                let is_inside = inputs[1].tensor.f_ne(0.0).map_err(engine)?;
+                same(value.and_then(|value| x.f_where_self(&is_inside, &value)))?
+            }
+            Op::SumTo(_) if shape.iter().all(|&extent| extent == 1) => {
+                same(x.f_sum(None::<Kind>).and_then(|sum| sum.f_reshape(extents(shape))))?
+            }
+            Op::SumTo(_) => same(x.f_sum_to_size(extents(shape)))?,
+            Op::NormTo(_) if shape.len() == x.dim() => first.norm_to(shape)?,
+            Op::BroadcastTo(_) => same(x.f_broadcast_to(extents(shape)))?,
+            Op::Reshape(_) => same(x.f_reshape(extents(shape)))?,
+            Op::Permute(order) => same(x.f_permute(extents(order)))?,
+            Op::Narrow { axis, start, length } => same(x.f_narrow(*axis as i64, *start as i64, *length as i64))?,
+            Op::Pad { axis, before, after } => {
+                // libtorch lists pairs from the last axis on.
+                let mut pairs = vec![0; 2 * (shape.len() - axis)];
+                let last = pairs.len() - 2;
+                pairs[last] = *before as i64;
+                pairs[last + 1] = *after as i64;
+                same(x.f_constant_pad_nd(pairs))?
+            }
+            Op::Concatenate { axis } => {
+                // libtorch promotes here.
+                let tensors: Vec<&tch::Tensor> = inputs.iter().map(|input| &input.tensor).collect();
+                Self::result(tch::Tensor::f_cat(&tensors, *axis as i64).map_err(engine)?)?
+            }
+            Op::Linear { axis, map } => linear_by_matrix(first, *axis, map, &matrices::get(&first.context(), map)?)?,
+            Op::AveragePool { size } => {
+                let size = extents(size);
+                same(x.f_avg_pool2d(&size, &size, [0, 0], false, true, None::<i64>))?
+            }
+            Op::AdaptiveAveragePool { size } => same(x.f_adaptive_avg_pool2d(extents(size)))?,
+            Op::Resize { size, interpolation } => {
+                let target = extents(size);
+                same(match *interpolation {
+                    Interpolation::Nearest => x.f_upsample_nearest2d(target, None::<f64>, None::<f64>),
+                    Interpolation::Bilinear { align_corners } => {
+                        x.f_upsample_bilinear2d(target, align_corners, None::<f64>, None::<f64>)
+                    }
+                    Interpolation::Bicubic { align_corners } => {
+                        x.f_upsample_bicubic2d(target, align_corners, None::<f64>, None::<f64>)
+                    }
+                })?
+            }
+            Op::Softmax => same(x.f_softmax(-1, None::<Kind>))?,
+            Op::MatMul { transpose_left, transpose_right } => {
+                let side = |tensor: &tch::Tensor, transpose: bool| {
+                    if transpose { tensor.f_transpose(-2, -1) } else { Ok(tensor.shallow_clone()) }.map_err(engine)
+                };
+                let [left, right] = promoted([first, inputs[1]])?;
+                let (left, right) = (side(&left, *transpose_left)?, side(&right, *transpose_right)?);
+                Self::result(left.f_matmul(&right).map_err(engine)?)?
+            }
+            Op::Convolve(geometry) => first.convolved(inputs[1], inputs.get(2).copied(), geometry, shape)?,
+            Op::MaxPool(pool) => {
+                let [size, stride, padding] = [&pool.size, &pool.stride, &pool.padding].map(|pair| extents(pair));
+                same(x.f_max_pool2d(size, stride, padding, [1, 1], pool.ceil_mode))?
+            }
+            Op::Cast(dtype) => {
+                let kind = match dtype {
+                    DType::F16 => Kind::Half,
+                    DType::BF16 => Kind::BFloat16,
+                    DType::F32 => Kind::Float,
+                    DType::F64 => Kind::Double,
+                };
+                Self::result(x.f_to_kind(kind).map_err(engine)?)?
+            }
+            _ => return Ok(None),
+        }))
     }
-    fn sub(&self, other: &Self) -> Result<Self> {
-        broadcastable("sub", self, other)?;
-        Self::result(self.tensor.f_sub(&other.tensor).map_err(engine)?)
+}
+
+/// Operations that are more than one call.
+impl TchTensor {
+    fn arithmetic(&self, operation: Arithmetic, other: &Self) -> Result<Self> {
+        let (x, other) = (&self.tensor, &other.tensor);
+        let result = match operation {
+            Arithmetic::Add => x.f_add(other),
+            Arithmetic::Sub => x.f_sub(other),
+            Arithmetic::Mul => x.f_mul(other),
+            Arithmetic::Div => x.f_div(other),
+        };
+        Self::result(result.map_err(engine)?)
     }
-    fn mul(&self, other: &Self) -> Result<Self> {
-        broadcastable("mul", self, other)?;
-        Self::result(self.tensor.f_mul(&other.tensor).map_err(engine)?)
-    }
-    fn div(&self, other: &Self) -> Result<Self> {
-        broadcastable("div", self, other)?;
-        Self::result(self.tensor.f_div(&other.tensor).map_err(engine)?)
-    }
-    fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
+
+    fn times_plus(&self, scale: f64, shift: f64) -> Result<Self> {
         if scale == -1.0 && shift != 0.0 {
             // One pass for both.
             return self.same(self.tensor.f_rsub_scalar(shift));
@@ -293,7 +359,8 @@ impl Tensor for TchTensor {
         let scaled = scaled.map_err(engine)?;
         self.same(if shift == 0.0 { Ok(scaled) } else { scaled.f_add_scalar(shift) })
     }
-    fn unary(&self, function: Unary) -> Result<Self> {
+
+    fn function(&self, function: Unary) -> Result<Self> {
         let x = &self.tensor;
         self.same(match function {
             Unary::Abs => slope(x).and_then(|slope| x.f_mul(&slope)),
@@ -314,42 +381,10 @@ impl Tensor for TchTensor {
             Unary::Relu => x.f_relu(),
         })
     }
-    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        broadcastable("if_not_positive", self, then)?;
-        broadcastable("if_not_positive", self, otherwise)?;
-        choose(self.tensor.f_le(0.0), &[self], then, otherwise)
-    }
-    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        broadcastable("if_zero", self, then)?;
-        broadcastable("if_zero", self, otherwise)?;
-        choose(self.tensor.f_eq(0.0), &[self], then, otherwise)
-    }
-    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
-        for operand in [other, then, otherwise] {
-            broadcastable("if_at_most", self, operand)?;
-        }
-        choose(self.tensor.f_le_tensor(&other.tensor), &[self, other], then, otherwise)
-    }
-    fn unless_zero(&self, weight: &Self, value: f64) -> Result<Self> {
-        broadcastable("unless_zero", weight, self)?;
-        let value = tch::Tensor::f_full([0i64; 0], value, (self.tensor.kind(), self.tensor.device()));
-        let is_inside = weight.tensor.f_ne(0.0).map_err(engine)?;
-        self.same(value.and_then(|value| self.tensor.f_where_self(&is_inside, &value)))
-    }
-    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        check_axes("sum", axes, &self.shape())?;
-        // libtorch reads "no axes" as "all axes".
-        if axes.is_empty() {
-            return Ok(self.clone());
-        }
-        self.same(self.tensor.f_sum_dim_intlist(extents(axes), keep, None::<Kind>))
-    }
-    fn sum_all(&self) -> Result<Self> {
-        self.same(self.tensor.f_sum(None::<Kind>))
-    }
-    fn norm(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        let shape = self.shape();
-        check_axes("norm", axes, &shape)?;
+
+    /// Norms over the axes that the shape has with an extent of 1.
+    fn norm_to(&self, shape: &[usize]) -> Result<Self> {
+        let axes: Vec<usize> = (0..shape.len()).filter(|&axis| shape[axis] == 1).collect();
         if axes.is_empty() {
             return self.unary(Unary::Abs);
         }
@@ -361,79 +396,19 @@ impl Tensor for TchTensor {
             // unless the one from above is beyond 1e23.
             _ => self.accumulator()?,
         };
-        let scale = wide.scale_of_squares(axes).map_err(engine)?;
+        let scale = wide.scale_of_squares(&axes).map_err(engine)?;
         let scaled = wide.tensor.f_div(&scale).and_then(|x| x.f_square());
-        let squares = wide.same(scaled)?.sum(axes, true)?;
+        let squares = wide.same(scaled)?.sum(&axes, true)?;
         let norm = Self::pointwise(&Function::unary(Unary::Sqrt), &[&squares])?;
         let norm = norm.same(norm.tensor.f_mul(&scale))?;
-        if keep {
-            return norm.cast_like(self);
-        }
-        let left: Shape = (0..shape.len()).filter(|axis| !axes.contains(axis)).map(|axis| shape[axis]).collect();
-        norm.reshape(&left)?.cast_like(self)
+        norm.cast_like(self)
     }
-    fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
-        Primitive::BroadcastTo(shape.to_vec()).output_shape(&[&self.shape()])?;
-        self.same(self.tensor.f_broadcast_to(extents(shape)))
-    }
-    fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        Primitive::Reshape(shape.to_vec()).output_shape(&[&self.shape()])?;
-        self.same(self.tensor.f_reshape(extents(shape)))
-    }
-    fn permute(&self, order: &[usize]) -> Result<Self> {
-        Primitive::Permute(order.to_vec()).output_shape(&[&self.shape()])?;
-        self.same(self.tensor.f_permute(extents(order)))
-    }
-    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
-        Primitive::Narrow { axis, start, length }.output_shape(&[&self.shape()])?;
-        self.same(self.tensor.f_narrow(axis as i64, start as i64, length as i64))
-    }
-    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
-        let rank = self.rank();
-        Primitive::Pad { axis, before, after }.output_shape(&[&self.shape()])?;
-        // libtorch lists pairs from the last axis on.
-        let mut pairs = vec![0; 2 * (rank - axis)];
-        let last = pairs.len() - 2;
-        pairs[last] = before as i64;
-        pairs[last + 1] = after as i64;
-        self.same(self.tensor.f_constant_pad_nd(pairs))
-    }
-    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
-        let shapes: Vec<Shape> = tensors.iter().map(|tensor| tensor.shape()).collect();
-        Primitive::Concatenate { axis }.output_shape(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-        // libtorch promotes here.
-        let tensors: Vec<&tch::Tensor> = tensors.iter().map(|tensor| &tensor.tensor).collect();
-        Self::result(tch::Tensor::f_cat(&tensors, axis as i64).map_err(engine)?)
-    }
-    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
-        let rule = Primitive::MatMul { transpose_left: transpose_self, transpose_right: transpose_other };
-        rule.output_shape(&[&self.shape(), &other.shape()])?;
-        let side = |tensor: &tch::Tensor, transpose: bool| {
-            if transpose { tensor.f_transpose(-2, -1) } else { Ok(tensor.shallow_clone()) }.map_err(engine)
-        };
-        let [left, right] = promoted([self, other])?;
-        let (left, right) = (side(&left, transpose_self)?, side(&right, transpose_other)?);
-        Self::result(left.f_matmul(&right).map_err(engine)?)
-    }
-    fn convolve(&self, weight: &Self, geometry: Conv2d) -> Result<Self> {
-        self.conv2d(weight, None, geometry)
-    }
-    fn conv2d(&self, weight: &Self, bias: Option<&Self>, geometry: Conv2d) -> Result<Self> {
-        let out = geometry.output_shape(&self.shape(), &weight.shape())?;
-        if let Some(bias) = bias
-            && bias.shape() != [out[1]]
-        {
-            return Err(Error::ShapeMismatch {
-                operation: "conv2d",
-                argument: "bias",
-                expected: vec![out[1]],
-                got: bias.shape(),
-            });
-        }
+
+    fn convolved(&self, weight: &Self, bias: Option<&Self>, geometry: &Conv2d, shape: &[usize]) -> Result<Self> {
         if self.tensor.numel() == 0 || weight.tensor.numel() == 0 {
             // Sums of nothing, to which libtorch gives other shapes.
-            let zeros = Self::full(&self.context(), 0.0, &out)?;
-            return bias.map_or(Ok(zeros.clone()), |bias| zeros.add(&bias.reshape(&[1, out[1], 1, 1])?));
+            let zeros = Self::full(&self.context(), 0.0, shape)?;
+            return bias.map_or(Ok(zeros.clone()), |bias| zeros.add(&bias.reshape(&[1, shape[1], 1, 1])?));
         }
         let has_bias = bias.is_some();
         let [input, weight, bias] = promoted([self, weight, bias.unwrap_or(weight)])?;
@@ -446,109 +421,6 @@ impl Tensor for TchTensor {
             geometry.groups as i64,
         );
         Self::result(out.map_err(engine)?)
-    }
-    fn max_pool2d(&self, pool: Pool2d) -> Result<Self> {
-        pool.output_shape(&self.shape())?;
-        self.same(self.tensor.f_max_pool2d(
-            extents(&pool.size),
-            extents(&pool.stride),
-            extents(&pool.padding),
-            [1, 1],
-            pool.ceil_mode,
-        ))
-    }
-    fn map_reduce(
-        function: &Function,
-        inputs: &[&Self],
-        weight: Option<&Self>,
-        factor: Option<&Self>,
-        scale: f64,
-        extent: Extent,
-    ) -> Result<Self> {
-        if inputs.len() != function.arity() {
-            return Err(Error::InputCount { operation: "pointwise", expected: function.arity(), got: inputs.len() });
-        }
-        // Sums of half-precision tensors are computed in single precision; maps keep their type.
-        let wide: Vec<Self>;
-        let mut inputs = inputs;
-        let views: Vec<&Self>;
-        if extent == Extent::Sum && inputs.iter().any(|input| input.is_half()) {
-            wide = inputs.iter().map(|input| input.accumulator()).collect::<Result<_>>()?;
-            views = wide.iter().collect();
-            inputs = &views;
-        }
-        let (mut map, number) = match weight {
-            None => function.compose(inputs)?,
-            Some(weight) => weighted_map(function, inputs, weight)?,
-        };
-        if extent == Extent::Sum {
-            map = map.sum_all()?;
-        }
-        times_factor(map.scale(scale * number)?, factor)
-    }
-    fn squared_difference(&self, other: &Self) -> Result<Self> {
-        broadcastable("squared_difference", self, other)?;
-        // libtorch's derivative takes one type alone, here and below.
-        let [a, b] = promoted([self, other])?;
-        Self::result(a.f_mse_loss(&b, Reduction::None).map_err(engine)?)
-    }
-    fn huber_difference(&self, other: &Self, delta: f64) -> Result<Self> {
-        broadcastable("huber_difference", self, other)?;
-        let [a, b] = promoted([self, other])?;
-        Self::result(a.f_huber_loss(&b, Reduction::None, delta).map_err(engine)?)
-    }
-    fn hypotenuse(&self, square: f64) -> Result<Self> {
-        // One pass forwards and one back, where the square, the sum and the root are three and as many.
-        let side = filled(&self.context(), square.sqrt(), &[])?;
-        self.same(self.tensor.f_hypot(&side.tensor))
-    }
-    fn full(context: &Self::Context, value: f64, shape: &[usize]) -> Result<Self> {
-        checked_count("full", "shape", shape)?;
-        filled(context, value, shape)
-    }
-    fn matrix(context: &Self::Context, map: &Arc<LinearMap>) -> Result<Self> {
-        matrices::get(context, map)
-    }
-    fn leaky_relu(&self, slope: f64) -> Result<Self> {
-        // tch's own `leaky_relu` has no slope argument.
-        self.if_not_positive(&self.scale(slope)?, self)
-    }
-    fn softmax(&self) -> Result<Self> {
-        self.same(self.tensor.f_softmax(-1, None::<Kind>))
-    }
-    fn avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
-        Pool2d { size, stride: size, padding: [0; 2], ceil_mode: false }.output_shape(&self.shape())?;
-        self.same(self.tensor.f_avg_pool2d(extents(&size), extents(&size), [0, 0], false, true, None::<i64>))
-    }
-    fn adaptive_avg_pool2d(&self, size: [usize; 2]) -> Result<Self> {
-        check_image("adaptive_avg_pool2d", self, size)?;
-        self.same(self.tensor.f_adaptive_avg_pool2d(extents(&size)))
-    }
-    fn resize(&self, size: [usize; 2], interpolation: Interpolation) -> Result<Self> {
-        check_image("resize", self, size)?;
-        let target = extents(&size);
-        self.same(match interpolation {
-            Interpolation::Nearest => self.tensor.f_upsample_nearest2d(target, None::<f64>, None::<f64>),
-            Interpolation::Bilinear { align_corners } => {
-                self.tensor.f_upsample_bilinear2d(target, align_corners, None::<f64>, None::<f64>)
-            }
-            Interpolation::Bicubic { align_corners } => {
-                self.tensor.f_upsample_bicubic2d(target, align_corners, None::<f64>, None::<f64>)
-            }
-        })
-    }
-    fn accumulator(&self) -> Result<Self> {
-        if self.is_half() {
-            Self::result(self.tensor.f_to_kind(Kind::Float).map_err(engine)?)
-        } else {
-            Ok(self.clone())
-        }
-    }
-    fn cast_like(&self, other: &Self) -> Result<Self> {
-        if self.dtype == other.dtype {
-            return Ok(self.clone());
-        }
-        Self::result(self.tensor.f_to_kind(other.tensor.kind()).map_err(engine)?)
     }
 }
 
@@ -652,30 +524,7 @@ fn choose(
         let number = x.f_eq_tensor(&x).and_then(|is_number| one.f_where_self(&is_number, &x));
         chosen = number.and_then(|number| chosen.f_mul(&number)).map_err(engine)?;
     }
-    TchTensor::own(chosen)
-}
-
-/// Refuses what is no image, or an extent of 0.
-fn check_image(operation: &'static str, tensor: &TchTensor, size: [usize; 2]) -> Result<()> {
-    let shape = tensor.shape();
-    if shape.len() == 4 && !shape[2..].contains(&0) && !size.contains(&0) {
-        return checked_count(operation, "size", &[&shape[..2], &size].concat()).map(|_| ());
-    }
-    Err(Error::ShapeRule {
-        operation,
-        argument: "input",
-        expected: "rank 4 (N, C, H, W) and extents above 0, before and after".into(),
-        got: shape,
-    })
-}
-
-/// Refuses a number of values that does not fill the shape.
-fn check_length(operation: &'static str, got: usize, shape: &[usize]) -> Result<()> {
-    let expected = checked_count(operation, "shape", shape)?;
-    if expected == got {
-        return Ok(());
-    }
-    Err(Error::Length { operation, shape: shape.to_vec(), expected, got })
+    TchTensor::result(chosen)
 }
 
 impl Differentiable for TchTensor {

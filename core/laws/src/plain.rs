@@ -1,7 +1,7 @@
-//! The least a tensor engine can be: the required methods of the trait, one element after another, nothing overridden.
+//! The least a tensor engine can be: the required methods, and the operations that everything else is composed of.
 
-use image_losses_core::{Conv2d, DType, Error, Pool2d, Primitive, Result, Shape, Tensor, Unary, checked_count};
-use ndarray::{ArrayD, Axis, IxDyn, Slice, Zip};
+use image_losses_core::{DType, Error, Extent, Literal, Op, Result, Shape, Tensor};
+use ndarray::{Array2, ArrayD, Axis, IxDyn, Slice};
 
 /// Numbers in double precision; every operation makes new ones.
 #[derive(Clone, Debug)]
@@ -19,41 +19,40 @@ impl Plain {
     pub fn values(&self) -> Vec<f64> {
         self.0.iter().copied().collect()
     }
-    /// Refuses a shape that the operation does not take.
-    fn rule(&self, operation: Primitive) -> Result<Shape> {
-        operation.output_shape(&[self.0.shape()])
+    /// The elements repeated to a shape, row-major.
+    fn repeated(&self, shape: &[usize]) -> Vec<f64> {
+        self.0.broadcast(IxDyn(shape)).unwrap().iter().copied().collect()
     }
-    fn zip(&self, other: &Self, operation: &'static str, f: impl Fn(f64, f64) -> f64) -> Result<Self> {
-        let (left, right) = (self.0.shape(), other.0.shape());
-        let rank = left.len().max(right.len());
-        let extent =
-            |shape: &[usize], axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
-        let shape: Shape = (0..rank)
-            .map(|axis| match (extent(left, axis), extent(right, axis)) {
-                (1, b) => Ok(b),
-                (a, b) if a == b || b == 1 => Ok(a),
-                _ => Err(Error::Broadcast { operation, left: left.to_vec(), right: right.to_vec() }),
-            })
-            .collect::<Result<_>>()?;
-        let (a, b) = (self.0.broadcast(IxDyn(&shape)).unwrap(), other.0.broadcast(IxDyn(&shape)).unwrap());
-        Ok(Plain(Zip::from(&a).and(&b).map_collect(|&a, &b| f(a, b))))
+}
+
+/// Summed over the axes that the shape does not have, or has with an extent of 1.
+fn sum_to(x: &ArrayD<f64>, shape: &[usize]) -> ArrayD<f64> {
+    let mut sum = x.clone();
+    while sum.ndim() > shape.len() {
+        sum = sum.sum_axis(Axis(0));
     }
-    fn choose(&self, then: &Self, otherwise: &Self, test: impl Fn(f64) -> bool) -> Result<Self> {
-        // The branches are never multiplied: what is not taken may be infinite or NaN.
-        let (zero, operation) = (self.zip(self, "choose", |_, _| 0.0)?, "choose");
-        let zero = zero.zip(then, operation, |_, _| 0.0)?.zip(otherwise, operation, |_, _| 0.0)?;
-        let spread = |x: &Self| zero.zip(x, operation, |_, x| x);
-        let (condition, then, otherwise) = (spread(self)?, spread(then)?, spread(otherwise)?);
-        let mut out = otherwise.0;
-        Zip::from(&mut out).and(&condition.0).and(&then.0).for_each(|out, &condition, &then| {
-            if condition.is_nan() {
-                *out = condition;
-            } else if test(condition) {
-                *out = then;
-            }
-        });
-        Ok(Plain(out))
+    for (axis, &extent) in shape.iter().enumerate() {
+        if sum.shape()[axis] != extent {
+            sum = sum.sum_axis(Axis(axis)).insert_axis(Axis(axis));
+        }
     }
+    sum
+}
+
+/// Batches of matrices multiplied one by one.
+fn matmul(a: &Plain, b: &Plain, [transpose_a, transpose_b]: [bool; 2], shape: &[usize]) -> Plain {
+    let matrices = |x: &Plain, transpose: bool| -> Vec<Array2<f64>> {
+        let rank = x.0.ndim();
+        let (rows, columns) = (x.0.shape()[rank - 2], x.0.shape()[rank - 1]);
+        let batch: usize = x.0.shape()[..rank - 2].iter().product();
+        let values = x.values();
+        let matrix = |i: usize| values[i * rows * columns..][..rows * columns].to_vec();
+        let matrix = |i: usize| Array2::from_shape_vec((rows, columns), matrix(i)).unwrap();
+        (0..batch).map(|i| if transpose { matrix(i).reversed_axes() } else { matrix(i) }).collect()
+    };
+    let (left, right) = (matrices(a, transpose_a), matrices(b, transpose_b));
+    let products = left.iter().zip(&right).flat_map(|(a, b)| a.dot(b).iter().copied().collect::<Vec<_>>());
+    Plain::new(&products.collect::<Vec<_>>(), shape)
 }
 
 impl Tensor for Plain {
@@ -66,126 +65,45 @@ impl Tensor for Plain {
     fn dtype(&self) -> DType {
         DType::F64
     }
-    fn constant((): &(), values: &[f64], shape: &[usize]) -> Result<Self> {
-        let (expected, got) = (checked_count("constant", "shape", shape)?, values.len());
-        if expected != got {
-            return Err(Error::Length { operation: "constant", shape: shape.to_vec(), expected, got });
-        }
-        Ok(Plain::new(values, shape))
+    fn literal((): &(), literal: Literal<'_>, shape: &[usize]) -> Result<Self> {
+        Ok(Plain::new(&literal.elements::<f64>(shape.iter().product()), shape))
     }
     fn detach(&self) -> Self {
         self.clone()
     }
-    fn add(&self, other: &Self) -> Result<Self> {
-        self.zip(other, "add", |a, b| a + b)
-    }
-    fn sub(&self, other: &Self) -> Result<Self> {
-        self.zip(other, "sub", |a, b| a - b)
-    }
-    fn mul(&self, other: &Self) -> Result<Self> {
-        self.zip(other, "mul", |a, b| a * b)
-    }
-    fn div(&self, other: &Self) -> Result<Self> {
-        self.zip(other, "div", |a, b| a / b)
-    }
-    fn affine(&self, scale: f64, shift: f64) -> Result<Self> {
-        Ok(Plain(self.0.mapv(|x| x * scale + shift)))
-    }
-    fn unary(&self, function: Unary) -> Result<Self> {
-        Ok(Plain(self.0.mapv(|x| match function {
-            Unary::Abs => x.abs(),
-            Unary::Sign if x == 0.0 => 0.0,
-            Unary::Sign => x.signum(),
-            Unary::Square => x * x,
-            Unary::Sqrt => x.sqrt(),
-            Unary::Exp => x.exp(),
-            Unary::Ln => x.ln(),
-            Unary::Tanh => x.tanh(),
-            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-            Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
-            Unary::LogSigmoid => x.min(0.0) - (-x.abs()).exp().ln_1p(),
-            // Not `max`, which takes 0 for NaN.
-            Unary::Relu if x <= 0.0 => 0.0,
-            Unary::Relu => x,
-        })))
-    }
-    fn if_not_positive(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        self.choose(then, otherwise, |x| x <= 0.0)
-    }
-    fn if_zero(&self, then: &Self, otherwise: &Self) -> Result<Self> {
-        self.choose(then, otherwise, |x| x == 0.0)
-    }
-    fn if_at_most(&self, other: &Self, then: &Self, otherwise: &Self) -> Result<Self> {
-        let sign = self.zip(other, "if_at_most", |x, y| match x.partial_cmp(&y) {
-            Some(order) => f64::from(u8::from(order.is_gt())),
-            None => f64::NAN,
-        });
-        sign?.choose(then, otherwise, |x| x <= 0.0)
-    }
-    fn sum(&self, axes: &[usize], keep: bool) -> Result<Self> {
-        if axes.iter().enumerate().any(|(i, &axis)| axis >= self.rank() || axes[..i].contains(&axis)) {
-            let expected = format!("the axes {axes:?}, each once");
-            return Err(Error::ShapeRule { operation: "sum", argument: "input", expected, got: self.shape() });
-        }
-        let mut sum = self.0.clone();
-        for &axis in axes {
-            sum = sum.sum_axis(Axis(axis)).insert_axis(Axis(axis));
-        }
-        let mut axes = axes.to_vec();
-        axes.sort_unstable();
-        for &axis in axes.iter().rev().filter(|_| !keep) {
-            sum = sum.index_axis_move(Axis(axis), 0);
-        }
-        Ok(Plain(sum))
-    }
-    fn broadcast_to(&self, shape: &[usize]) -> Result<Self> {
-        self.rule(Primitive::BroadcastTo(shape.to_vec()))?;
-        Ok(Plain(self.0.broadcast(IxDyn(shape)).unwrap().to_owned()))
-    }
-    fn reshape(&self, shape: &[usize]) -> Result<Self> {
-        self.rule(Primitive::Reshape(shape.to_vec()))?;
-        Ok(Plain::new(&self.values(), shape))
-    }
-    fn permute(&self, order: &[usize]) -> Result<Self> {
-        self.rule(Primitive::Permute(order.to_vec()))?;
-        Ok(Plain(self.0.clone().permuted_axes(order)))
-    }
-    fn narrow(&self, axis: usize, start: usize, length: usize) -> Result<Self> {
-        self.rule(Primitive::Narrow { axis, start, length })?;
-        Ok(Plain(self.0.slice_axis(Axis(axis), Slice::from(start..start + length)).to_owned()))
-    }
-    fn pad(&self, axis: usize, before: usize, after: usize) -> Result<Self> {
-        self.rule(Primitive::Pad { axis, before, after })?;
-        let zeros = |length: usize| {
-            let mut shape = self.shape();
-            shape[axis] = length;
-            Plain(ArrayD::zeros(IxDyn(&shape)))
+    fn apply(op: &Op, inputs: &[&Self], shape: &[usize]) -> Result<Option<Self>> {
+        let Some(first) = inputs.first() else {
+            return Err(Error::InputCount { operation: op.name(), expected: 1, got: 0 });
         };
-        Self::concatenate(&[&zeros(before), self, &zeros(after)], axis)
-    }
-    fn concatenate(tensors: &[&Self], axis: usize) -> Result<Self> {
-        let shapes: Vec<&[usize]> = tensors.iter().map(|tensor| tensor.0.shape()).collect();
-        Primitive::Concatenate { axis }.output_shape(&shapes)?;
-        let views: Vec<_> = tensors.iter().map(|tensor| tensor.0.view()).collect();
-        Ok(Plain(ndarray::concatenate(Axis(axis), &views).unwrap()))
-    }
-    fn matmul(&self, other: &Self, transpose_self: bool, transpose_other: bool) -> Result<Self> {
-        let rule = Primitive::MatMul { transpose_left: transpose_self, transpose_right: transpose_other };
-        rule.output_shape(&[self.0.shape(), other.0.shape()])?;
-        if self.rank() != 2 {
-            // Two axes are all that the losses here need.
-            return Err(Error::Unsupported { operation: "batched matmul", engine: "plain" });
-        }
-        let matrix = |x: &Self, transpose: bool| {
-            let matrix = x.0.clone().into_dimensionality::<ndarray::Ix2>().unwrap();
-            if transpose { matrix.reversed_axes() } else { matrix }
-        };
-        Ok(Plain(matrix(self, transpose_self).dot(&matrix(other, transpose_other)).into_dyn()))
-    }
-    fn convolve(&self, _: &Self, _: Conv2d) -> Result<Self> {
-        Err(Error::Unsupported { operation: "convolve", engine: "plain" })
-    }
-    fn max_pool2d(&self, _: Pool2d) -> Result<Self> {
-        Err(Error::Unsupported { operation: "max_pool2d", engine: "plain" })
+        Ok(Some(match op {
+            Op::Map { function, partial, scale, extent: Extent::Map, .. }
+                if partial.is_empty() && *scale == 1.0 && inputs.len() == function.arity() =>
+            {
+                let inputs: Vec<Vec<f64>> = inputs.iter().map(|input| input.repeated(shape)).collect();
+                let slices: Vec<&[f64]> = inputs.iter().map(Vec::as_slice).collect();
+                Plain::new(&function.at(&[], &slices)?, shape)
+            }
+            Op::SumTo(_) => Plain(sum_to(&first.0, shape)),
+            Op::BroadcastTo(_) => Plain::new(&first.repeated(shape), shape),
+            Op::Reshape(_) => Plain::new(&first.values(), shape),
+            Op::Permute(order) => Plain(first.0.clone().permuted_axes(&order[..])),
+            Op::Narrow { axis, start, length } => {
+                Plain(first.0.slice_axis(Axis(*axis), Slice::from(*start..start + length)).to_owned())
+            }
+            Op::Pad { axis, before, .. } => {
+                let mut padded = ArrayD::zeros(IxDyn(shape));
+                let inside = Slice::from(*before..before + first.0.shape()[*axis]);
+                padded.slice_axis_mut(Axis(*axis), inside).assign(&first.0);
+                Plain(padded)
+            }
+            Op::Concatenate { axis } => {
+                let views: Vec<_> = inputs.iter().map(|input| input.0.view()).collect();
+                Plain(ndarray::concatenate(Axis(*axis), &views).unwrap())
+            }
+            Op::MatMul { transpose_left, transpose_right } => {
+                matmul(first, inputs[1], [*transpose_left, *transpose_right], shape)
+            }
+            _ => return Ok(None),
+        }))
     }
 }

@@ -16,7 +16,7 @@ use super::winograd::WinogradWeights;
 use super::winograd::lanes::Instructions;
 use super::winograd::layout::{Buffer, Layout};
 use crate::frozen_function::NetworkId;
-use crate::primitive::check_length;
+use crate::op::check_length;
 use crate::{Conv2d, Error, Result};
 
 pub(super) mod passes;

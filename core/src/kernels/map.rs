@@ -32,8 +32,6 @@ const SERIAL: usize = 1 << 15;
 pub struct Map<'a, F: Scalar> {
     function: &'a Function,
     scale: f64,
-    /// Outputs are multiplied by it, sums are not.
-    output_factor: f64,
     shape: &'a [usize],
     inputs: Vec<Operand<'a, F>>,
     multipliers: Vec<Operand<'a, F>>,
@@ -155,18 +153,7 @@ impl<'a, F: Scalar> Map<'a, F> {
             (1, 1)
         };
         let plane = count(shape).checked_div(count(&[samples, channels])).unwrap_or(0);
-        Map {
-            function,
-            scale,
-            output_factor: 1.0,
-            shape,
-            inputs,
-            multipliers,
-            samples,
-            channels,
-            plane,
-            isa: isa::detect(),
-        }
+        Map { function, scale, shape, inputs, multipliers, samples, channels, plane, isa: isa::detect() }
     }
 
     /// The same on another instruction set.
@@ -177,7 +164,7 @@ impl<'a, F: Scalar> Map<'a, F> {
 
     /// The map differentiated by the inputs in `partial`, at every element.
     pub fn values(&self, partial: &[usize]) -> Vec<F> {
-        self.derivative(None, partial, self.shape).1
+        self.values_summed_to(partial, self.shape)
     }
 
     /// The sum of the map differentiated by the inputs in `partial`.
@@ -185,23 +172,9 @@ impl<'a, F: Scalar> Map<'a, F> {
         self.run(Some(partial), &[])
     }
 
-    /// The map differentiated by the inputs in `partial`, summed down to `target`.
+    /// The map differentiated by the inputs in `partial`, summed down to `target`: in the same pass where all of a sample or
+    /// its channels are summed, in another where something else is.
     pub(super) fn values_summed_to(&self, partial: &[usize], target: &[usize]) -> Vec<F> {
-        self.derivative(None, partial, target).1
-    }
-
-    /// The sum, and the map differentiated by the inputs in `partial` times `factor`, summed down to `target`.
-    pub(super) fn sum_and_values(mut self, partial: &[usize], factor: f64, target: &[usize]) -> (f64, Vec<F>) {
-        if factor == 0.0 {
-            return (self.sum(&[]), vec![F::ZERO; count(target)]);
-        }
-        self.output_factor = factor;
-        self.derivative(Some(&[]), partial, target)
-    }
-
-    /// The sum over `summed`, and a derivative summed down to `target`: in the same pass where all of a sample or its
-    /// channels are summed, in another where something else is.
-    fn derivative(&self, summed: Option<&[usize]>, partial: &[usize], target: &[usize]) -> (f64, Vec<F>) {
         let is_target = |extents: [Option<usize>; 3]| {
             let [batch, channels, rest] = extents;
             target.len() == self.shape.len()
@@ -211,8 +184,8 @@ impl<'a, F: Scalar> Map<'a, F> {
                     .enumerate()
                     .all(|(axis, (&extent, &full))| extent == [batch, channels, rest][axis.min(2)].unwrap_or(full))
         };
-        if summed.is_none() && self.shape.len() >= 2 && is_target([None, Some(1), Some(1)]) {
-            return (0.0, self.sample_sums(partial));
+        if self.shape.len() >= 2 && is_target([None, Some(1), Some(1)]) {
+            return self.sample_sums(partial);
         }
         let is_channels = self.channels > 1 && is_target([None, Some(1), None]);
         let (repeat, length) = match is_channels {
@@ -221,15 +194,18 @@ impl<'a, F: Scalar> Map<'a, F> {
         };
         if count(self.shape) == 0 {
             // No unit runs.
-            return (0.0, vec![F::ZERO; count(target)]);
+            return vec![F::ZERO; count(target)];
         }
-        let mut sum = 0.0;
         // SAFETY: the units write all of an output of either kind.
-        let values = unsafe { filled(length, |out| sum = self.run(summed, &[Output::new(partial, out, repeat)])) };
+        let values = unsafe {
+            filled(length, |out| {
+                self.run(None, &[Output::new(partial, out, repeat)]);
+            })
+        };
         if is_channels || target == self.shape {
-            return (sum, values);
+            return values;
         }
-        (sum, broadcast::sum_to(Array { shape: self.shape, data: &values }, target))
+        broadcast::sum_to(Array { shape: self.shape, data: &values }, target)
     }
 
     /// The sum of a derivative over each sample.
@@ -244,7 +220,7 @@ impl<'a, F: Scalar> Map<'a, F> {
         if blocks == 0 {
             return vec![F::ZERO; batch];
         }
-        sums.chunks(blocks).map(|sums| F::from_f64(lanes::pairwise(sums) * self.scale * self.output_factor)).collect()
+        sums.chunks(blocks).map(|sums| F::from_f64(lanes::pairwise(sums) * self.scale)).collect()
     }
 
     /// The sum, and its gradient with respect to each input in `wanted`, in that input's own shape.
@@ -376,7 +352,7 @@ impl<'a, F: Scalar> Map<'a, F> {
             Repeat::Full | Repeat::Channels => false,
         });
         let factor = if is_out { 0.0 } else { factor };
-        let scale = F::from_f64(self.scale * factor * self.output_factor);
+        let scale = F::from_f64(self.scale * factor);
         let mut lanes: Lanes = [0.0; _];
         let mut product = [if is_out { F::ZERO } else { F::ONE }; CHUNK];
         let mut inputs: Vec<&[F]> = Vec::with_capacity(self.inputs.len());

@@ -27,7 +27,7 @@ use super::winograd::lanes::{Instructions, LANES};
 use super::winograd::layout::{Buffer, Layout};
 use super::winograd::strided::{StridedWeights, input_len};
 use crate::once::get_or_make;
-use crate::primitive::check_length;
+use crate::op::check_length;
 use crate::{Error, Result};
 
 mod passes;

@@ -19,7 +19,7 @@ use super::spare::Spare;
 use super::winograd::lanes::Instructions;
 use super::{count, count_in_memory};
 use crate::once::get_or_make;
-use crate::primitive::check_length;
+use crate::op::check_length;
 use crate::{Error, Result};
 
 mod rows;
