@@ -63,9 +63,12 @@
 //! # Ok::<(), image_losses_core::Error>(())
 //! ```
 
+use std::sync::Arc;
+
 use image_losses_core::op::{Arithmetic, Op, Selection, linear_by_matrix};
 use image_losses_core::{
-    Conv2d, DType, Differentiable, Error, Function, Interpolation, LinearMap, Literal, Loss, Result, Shape, Tensor, Unary,
+    Conv2d, DType, Differentiable, Error, Function, Interpolation, LinearMap, Literal, Loss, Result, Shape, Tensor,
+    Unary,
 };
 use tch::{Device, Kind, Reduction, TchError};
 
@@ -137,6 +140,14 @@ impl TchTensor {
     /// The tensor, with its gradient history.
     pub fn into_tensor(self) -> tch::Tensor {
         self.tensor
+    }
+
+    /// A linear map as a constant matrix (outputs, inputs) on a device; those of the maps used last are kept.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] where libtorch fails.
+    pub fn matrix(context: &(Kind, Device), map: &Arc<LinearMap>) -> Result<Self> {
+        matrices::get(context, map)
     }
 
     /// A copy of the values, row-major.
@@ -285,7 +296,7 @@ impl Tensor for TchTensor {
                 let tensors: Vec<&tch::Tensor> = inputs.iter().map(|input| &input.tensor).collect();
                 Self::result(tch::Tensor::f_cat(&tensors, *axis as i64).map_err(engine)?)?
             }
-            Op::Linear { axis, map } => linear_by_matrix(first, *axis, map, &matrices::get(&first.context(), map)?)?,
+            Op::Linear { axis, map } => linear_by_matrix(first, *axis, map, &Self::matrix(&first.context(), map)?)?,
             Op::AveragePool { size } => {
                 let size = extents(size);
                 same(x.f_avg_pool2d(&size, &size, [0, 0], false, true, None::<i64>))?
