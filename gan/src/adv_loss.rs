@@ -76,24 +76,21 @@ pub struct AdvOptions {
 /// [`gradient_penalty`].
 ///
 /// ```
-/// use image_losses_autograd::run;
 /// use image_losses_core::Tensor;
 /// use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvState, Sample, Step};
+/// use image_losses_ndarray::NdTensor;
+/// use ndarray::array;
 ///
 /// let loss = AdvLoss::new(AdvOptions { loss_type: AdvLossType::RaganLs })?;
 /// let mut state = AdvState::<Sample>::new(7);
 /// for _ in 0..2 {
-///     let value = run(|session| {
-///         let fake = session.input(vec![1.0f64, 3.0], &[2, 1])?;
-///         let real = session.input(vec![4.0, 6.0], &[2, 1])?;
-///         let terms = loss.forward(|x| Ok(x.clone()), &fake, &real, Step::Discriminator, None, &mut state)?;
-///         let new = terms.predictions.unwrap();
-///         let values = session.evaluate(&[&terms.loss, &new.fake, &new.real])?;
-///         state.add_values((&values[1], &new.fake.shape()), (&values[2], &new.real.shape()))?;
-///         Ok::<_, image_losses_core::Error>(values[0][0])
-///     })?;
+///     let (fake, real) = (NdTensor::new(array![[1.0f64], [3.0]]), NdTensor::new(array![[4.0], [6.0]]));
+///     let terms = loss.forward(|x| Ok(x.clone()), &fake, &real, Step::Discriminator, None, &mut state)?;
+///     let new = terms.predictions.unwrap();
+///     let values = |x: &NdTensor<'_, f64>| x.array().iter().copied().collect::<Vec<_>>();
+///     state.add_values((&values(&new.fake), &new.fake.shape()), (&values(&new.real), &new.real.shape()))?;
 ///     // m_f = 2, m_r = 5: ½ mean (1², 3²) + ½ mean ((−3)², (−1)²)
-///     assert_eq!(value, 5.0);
+///     assert_eq!(terms.loss.item()?, 5.0);
 /// }
 /// assert_eq!(state.fake_pool.len(), 4);
 /// # Ok::<(), image_losses_core::Error>(())

@@ -66,17 +66,15 @@ impl<T> Processes<'_, T> {
 /// averages) is its gradient, however unevenly samples and mask fall on the processes. 0 where the mask is 0 everywhere.
 ///
 /// ```
-/// use image_losses_autograd::run;
+/// use image_losses_ndarray::NdTensor;
 /// use image_losses_penalties::{Processes, SingleProcess, global_masked_mean};
+/// use ndarray::array;
 ///
-/// let value = run(|session| {
-///     let map = session.input(vec![1.0f64, 2.0, 3.0, 4.0], &[2, 2])?;
-///     let mask = session.input(vec![1.0f64, 3.0], &[2, 1])?;
-///     let read = |x: &_| Ok(session.evaluate(&[x])?[0][0]);
-///     let mean = global_masked_mean(&map, Some(&mask), &Processes { communicator: &SingleProcess, read: &read })?;
-///     Ok::<_, image_losses_core::Error>(session.evaluate(&[&mean])?[0][0])
-/// })?;
-/// assert_eq!(value, 3.0); // (1 + 2 + 3·3 + 3·4) / (1 + 1 + 3 + 3)
+/// let map = NdTensor::new(array![[1.0f64, 2.0], [3.0, 4.0]]);
+/// let mask = NdTensor::new(array![[1.0f64], [3.0]]);
+/// let read = |x: &NdTensor<'_, f64>| x.item();
+/// let mean = global_masked_mean(&map, Some(&mask), &Processes { communicator: &SingleProcess, read: &read })?;
+/// assert_eq!(mean.item()?, 3.0); // (1 + 2 + 3·3 + 3·4) / (1 + 1 + 3 + 3)
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///

@@ -115,21 +115,18 @@ pub struct GradientPenaltySample<T> {
 /// input.
 ///
 /// ```
-/// use image_losses_autograd::run;
 /// use image_losses_core::Tensor;
+/// use image_losses_ndarray::NdTensor;
 /// use image_losses_penalties::{Draws, GradientPenaltyLoss};
+/// use ndarray::array;
 ///
 /// let mut draws = Draws::new(7);
-/// let value = run(|session| {
-///     let real = session.input(vec![1.0f64, 2.0], &[1, 2])?;
-///     let fake = session.input(vec![0.0f64, 5.0], &[1, 2])?;
-///     let loss = GradientPenaltyLoss::default();
-///     let sample = loss.draw(&real, &mut draws)?;
-///     let penalty = loss.forward(|x| x.scale(3.0), &real, Some(&fake), None, &sample)?;
-///     Ok::<_, image_losses_core::Error>(session.evaluate(&[&penalty])?[0][0])
-/// })?;
+/// let (real, fake) = (NdTensor::new(array![[1.0f64, 2.0]]), NdTensor::new(array![[0.0f64, 5.0]]));
+/// let loss = GradientPenaltyLoss::default();
+/// let sample = loss.draw(&real, &mut draws)?;
+/// let penalty = loss.forward(|x| x.scale(3.0), &real, Some(&fake), None, &sample)?;
 /// // The gradient is (3, 3) wherever α falls: its norm is √18.
-/// assert!((value - (18f64.sqrt() - 1.0).powi(2)).abs() < 1e-12);
+/// assert!((penalty.item()? - (18f64.sqrt() - 1.0).powi(2)).abs() < 1e-12);
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///

@@ -125,9 +125,10 @@ pub struct PathLength<T> {
 /// ignores its latents.
 ///
 /// ```
-/// use image_losses_autograd::run;
 /// use image_losses_core::{Result, Tensor};
+/// use image_losses_ndarray::NdTensor;
 /// use image_losses_penalties::{GeneratorPathRegularizer, Noise, PathLengthState};
+/// use ndarray::array;
 ///
 /// fn generator<T: Tensor>(latents: &T) -> Result<T> {
 ///     latents.sum_all()?.scale(2.0)?.reshape(&[1, 1, 1, 1])
@@ -135,16 +136,10 @@ pub struct PathLength<T> {
 ///
 /// // One pixel, image = 2·(w₁ + w₂), noise 1: g = (2, 2), ℓ = √8, a' = 0.01·√8, L = (0.99·√8)².
 /// let mut state = PathLengthState::default();
-/// let (penalty, mean) = run(|session| {
-///     let latents = session.input(vec![0.5f64, -1.0], &[1, 1, 2])?;
-///     let noise = session.input(vec![1.0f64], &[1, 1, 1, 1])?;
-///     let loss = GeneratorPathRegularizer::default();
-///     let result = loss.forward(generator, &latents, Noise::Given(&noise), &state)?;
-///     let values = session.evaluate(&[&result.penalty, &result.mean_path_length])?;
-///     Ok::<_, image_losses_core::Error>((values[0][0], values[1][0]))
-/// })?;
-/// state.update(mean);
-/// assert!((penalty - 0.99f64.powi(2) * 8.0).abs() < 1e-12);
+/// let (latents, noise) = (NdTensor::new(array![[[0.5f64, -1.0]]]), NdTensor::new(array![[[[1.0f64]]]]));
+/// let result = GeneratorPathRegularizer::default().forward(generator, &latents, Noise::Given(&noise), &state)?;
+/// state.update(result.mean_path_length.item()?);
+/// assert!((result.penalty.item()? - 0.99f64.powi(2) * 8.0).abs() < 1e-12);
 /// assert!((state.mean_path_length - 0.01 * 8f64.sqrt()).abs() < 1e-15);
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```

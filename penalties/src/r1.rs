@@ -101,17 +101,18 @@ impl R1Options {
 /// that ignores its input.
 ///
 /// ```
-/// use image_losses_autograd::differentiate;
 /// use image_losses_core::Tensor;
+/// use image_losses_ndarray::differentiate;
 /// use image_losses_penalties::R1GradientPenalty;
+/// use ndarray::array;
 ///
 /// // D(x) = s·Σx with slope s = 3: ‖g‖² = 2·9, whose derivative by s is 2·2·3.
-/// let slope = (vec![3.0f64], vec![1, 1]);
-/// let (value, gradients) = differentiate(&[slope], |inputs| {
+/// let slope = array![[3.0f64]];
+/// let (value, gradients) = differentiate(&[slope.view()], |inputs| {
 ///     let real = Tensor::constant(&inputs[0].context(), &[1.0, 2.0], &[1, 2])?;
 ///     R1GradientPenalty::default().forward(|x| x.mul(&inputs[0]), &real, None)
 /// })?;
-/// assert_eq!((value[0], gradients[0][0]), (18.0, 12.0));
+/// assert_eq!((value.sum(), gradients[0].sum()), (18.0, 12.0));
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///

@@ -22,16 +22,15 @@ use crate::{Processes, R1Options};
 /// that ignores its input.
 ///
 /// ```
-/// use image_losses_autograd::differentiate;
 /// use image_losses_core::{Tensor, Unary};
+/// use image_losses_ndarray::NdTensor;
 /// use image_losses_penalties::R2GradientPenalty;
+/// use ndarray::array;
 ///
 /// // D(x) = Σx²: g = 2x, ‖g‖² = 4·(1 + 4).
-/// let fake = (vec![1.0f64, 2.0], vec![1, 2]);
-/// let (value, _) = differentiate(&[fake], |inputs| {
-///     R2GradientPenalty::default().forward(|x| x.unary(Unary::Square), &inputs[0], None)
-/// })?;
-/// assert_eq!(value[0], 20.0);
+/// let fake = NdTensor::new(array![[1.0f64, 2.0]]);
+/// let value = R2GradientPenalty::default().forward(|x| x.unary(Unary::Square), &fake, None)?;
+/// assert_eq!(value.item()?, 20.0);
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///
