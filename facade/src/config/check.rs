@@ -25,8 +25,19 @@ pub struct Row {
 pub struct Findings {
     /// Every loss, in the order of the document.
     pub rows: Vec<Row>,
-    /// What is allowed and may not be meant.
+    /// What is allowed and may not be meant, each note once.
     pub notes: Vec<Note>,
+}
+
+impl Findings {
+    /// Adds the notes that are new.
+    fn note(&mut self, notes: &[Note]) {
+        for note in notes {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+    }
 }
 
 /// The endings of a `type` that says it is a loss.
@@ -66,10 +77,14 @@ fn walk(registry: &Registry, value: &Value, path: &str, context: &BuildContext, 
             if let Some(name) = name
                 && (registry.get(name).is_some() || ENDINGS.iter().any(|ending| name.ends_with(ending)))
             {
+                let built = registry.build(value, path, context);
+                if let Ok(loss) = &built {
+                    findings.note(loss.notes());
+                }
                 findings.rows.push(Row {
                     path: path.to_owned(),
                     name: name.to_owned(),
-                    error: registry.build(value, path, context).err(),
+                    error: built.err(),
                     missing: missing_checkpoints(value, context),
                 });
             }
@@ -80,7 +95,7 @@ fn walk(registry: &Registry, value: &Value, path: &str, context: &BuildContext, 
             {
                 let objective = Objective::model(registry, value, path, context);
                 if let Ok(objective) = &objective {
-                    findings.notes.extend_from_slice(objective.notes());
+                    findings.note(objective.notes());
                 }
                 configured = Some(Row {
                     path: join(path, "loss_config"),
@@ -95,7 +110,7 @@ fn walk(registry: &Registry, value: &Value, path: &str, context: &BuildContext, 
                 let own = map.iter().filter(|(key, _)| keys.contains(&key.as_str()));
                 let own = Value::Object(own.map(|(key, value)| (key.clone(), value.clone())).collect());
                 if let Ok(objective) = Objective::gan(registry, &own, path, context) {
-                    findings.notes.extend_from_slice(objective.notes());
+                    findings.note(objective.notes());
                 }
             }
             for (key, item) in map {

@@ -16,6 +16,7 @@ mod contribution;
 mod document;
 pub(crate) mod fields;
 mod inputs;
+pub(crate) mod names;
 mod registry;
 #[cfg(feature = "schema")]
 mod schema;

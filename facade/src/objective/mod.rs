@@ -101,6 +101,11 @@ pub enum Note {
         /// The losses' places in the document.
         paths: Vec<String>,
     },
+    /// A field that says where a network is computed. The tensors given say so.
+    PassedOver {
+        /// The field's place in the document.
+        path: String,
+    },
     /// A loss's term has no `loss` in its name: it is logged, and trains nothing.
     NotCounted {
         /// The name.
@@ -115,6 +120,9 @@ impl std::fmt::Display for Note {
         match self {
             Note::SharedName { name, paths } => {
                 write!(f, "{} share the name `{name}`: their terms are added", paths.join(" and "))
+            }
+            Note::PassedOver { path } => {
+                write!(f, "{path} is passed over: a loss is computed where the tensors given lie")
             }
             Note::NotCounted { name, path } => {
                 write!(f, "{path}: a term named `{name}` is only logged: a name that counts contains `loss`")
@@ -617,7 +625,7 @@ impl<'a> Builder<'a> {
 
     fn finish(self, value: Value) -> Objective {
         let Builder { losses, places, parts, .. } = self;
-        let mut notes = Vec::new();
+        let mut notes: Vec<Note> = losses.iter().flat_map(|loss| loss.notes().iter().cloned()).collect();
         let mut named: Vec<(Side, String, Vec<&Part>)> = Vec::new();
         for part in &parts {
             for name in losses[part.loss].term_names(part.name.as_deref()) {

@@ -613,6 +613,11 @@ fn every_mistake_has_its_variant_and_its_place() {
         kind,
         name: name.into(),
         nearest: nearest.map(Into::into),
+        known: match kind {
+            "value" if name == "meen" => ["none", "mean", "sum"].map(Into::into).into(),
+            "value" => ["pixel", "HWC"].map(Into::into).into(),
+            _ => Vec::new(),
+        },
     };
     let missing = |path: &str, key: &str| Error::MissingKey { path: path.into(), key: key.into() };
     let at_option = |error: &Error, place: &str, name: &str| {

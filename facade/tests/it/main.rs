@@ -1,5 +1,6 @@
 //! Tests of the configuration: objectives, options, schema.
 
+mod config_cases;
 mod config_objective;
 mod config_options;
 mod config_schema;
