@@ -154,6 +154,11 @@ impl GanLoss {
         Ok(GanLoss { blur: GaussianBlur::new(options.gaussian_blur)?, options })
     }
 
+    /// Whether it needs a mask (`smgan`).
+    pub fn is_masked(&self) -> bool {
+        self.options.gan_type == GanType::Smgan
+    }
+
     /// The loss of scores.
     ///
     /// # Errors

@@ -15,8 +15,10 @@ use crate::fused::{Compare, Flatten, four};
 use crate::lazy::Lazy;
 use crate::networks::{BoundSequential, LightCnn};
 use crate::target::TargetFeatures;
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
+/// The name under which the network is published.
+const PUBLISHED: &str = "light_cnn_feature";
 const NAME: &str = "LightCNNFeatureLoss";
 
 /// The channels of the features.
@@ -53,6 +55,11 @@ impl Default for LightCnnFeatureOptions {
 }
 
 impl LightCnnFeatureOptions {
+    /// The names of the checkpoints that its network is read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        vec![named(self.pretrained.as_deref(), PUBLISHED)]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -114,7 +121,7 @@ impl LightCnnFeatureLoss {
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
-            published: "light_cnn_feature",
+            published: PUBLISHED,
         };
         let network = LightCnn::load(&weights.open(&request, || Ok(LightCnn::architecture()))?)?;
         Ok(LightCnnFeatureLoss { options, network, id: NetworkId::unique(), fused: Lazy::default() })

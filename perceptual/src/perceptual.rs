@@ -16,7 +16,7 @@ use crate::fused::{Compare, Flatten, four};
 use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::target::TargetFeatures;
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
 const NAME: &str = "PerceptualLoss";
 
@@ -87,6 +87,11 @@ struct Layers {
 }
 
 impl PerceptualOptions {
+    /// The names of the checkpoints that its network is read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        vec![named(self.pretrained.as_deref(), &self.published())]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -94,6 +99,11 @@ impl PerceptualOptions {
     /// [`Error::UnknownName`] for a layer that the network has not.
     pub fn validate(&self) -> Result<()> {
         self.layers().map(drop)
+    }
+
+    /// The name under which the network is published.
+    fn published(&self) -> String {
+        format!("torchvision://{}", self.vgg_type.name())
     }
 
     fn layers(&self) -> Result<Layers> {
@@ -194,7 +204,7 @@ impl PerceptualLoss {
     pub fn new(options: PerceptualOptions, weights: &Weights) -> Result<Self> {
         let layers = options.layers()?;
         let needed = layers.perceptual.iter().chain(&layers.style).map(|(index, _)| index + 1).max().unwrap_or(0);
-        let published = format!("torchvision://{}", options.vgg_type.name());
+        let published = options.published();
         let request = Request {
             owner: NAME,
             option: "pretrained",

@@ -110,6 +110,9 @@ impl Component {
             }
             check_offered(&join(&place, argument), output, context)?;
         }
+        if self.interval() > 1 {
+            check_offered(&join(&self.path, "interval"), "iteration", context)?;
+        }
         for argument in arguments.iter().filter(|argument| argument.required) {
             if !data_info.contains_key(argument.name) {
                 match argument.output {
@@ -134,6 +137,11 @@ impl Component {
     /// What of its configuration is passed over.
     pub fn notes(&self) -> &[Note] {
         &self.notes
+    }
+
+    /// The names of the checkpoints that its networks are read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        self.loss.checkpoints()
     }
 
     /// The arguments of its call.
@@ -173,14 +181,17 @@ impl Component {
         }
     }
 
-    /// The names of the terms of the loss itself, without what it only logs.
-    pub(crate) fn term_names(&self, given: Option<&str>) -> Vec<String> {
-        let terms = self.loss.terms();
-        if terms.is_empty() {
-            return vec![self.term_name(given, "")];
+    /// The values of the loss itself, without what it only logs; a single value has the empty name.
+    pub(crate) fn own_values(&self) -> Vec<&'static str> {
+        match self.loss.terms() {
+            [] => vec![""],
+            terms => terms.iter().filter(|(_, default)| default.contains("loss")).map(|(value, _)| *value).collect(),
         }
-        let own = terms.iter().filter(|(_, default)| default.contains("loss"));
-        own.map(|(value, _)| self.term_name(given, value)).collect()
+    }
+
+    /// Whether a value is one of the loss itself.
+    pub(crate) fn is_own(&self, value: &str) -> bool {
+        self.own_values().contains(&value)
     }
 
     /// It acts when the iteration is a multiple of this.

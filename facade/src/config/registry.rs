@@ -160,6 +160,10 @@ pub trait Configurable: Debug + Clone + Send + Sync + 'static {
 /// A built loss whose type is erased: what a [`Component`] holds.
 pub(crate) trait ErasedLoss: Debug + Send + Sync {
     fn arguments(&self) -> Vec<Argument>;
+    /// The names of the checkpoints that its networks are read from.
+    fn checkpoints(&self) -> Vec<String> {
+        Vec::new()
+    }
     fn terms(&self) -> &'static [(&'static str, &'static str)];
     fn options(&self) -> Result<Value>;
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>>;

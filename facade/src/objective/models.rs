@@ -23,6 +23,9 @@ pub enum Model {
     Pix2Pix,
 }
 
+/// Models whose losses stand in a `loss_config` with a `gan_loss`.
+pub(super) const CONFIGURED: [&str; 3] = ["BaseGAN", "BaseConditionalGAN", "EG3D"];
+
 impl Model {
     /// The model of a `type`. `mmagic.StyleGAN2` and the full path of MMagic's class are `StyleGAN2`.
     pub fn of(name: &str) -> Option<Self> {
@@ -201,7 +204,7 @@ pub(super) fn build(
         }
     }
     value.insert("loss_config".to_owned(), config);
-    Ok(parts.finish(Value::Object(value)))
+    parts.finish(Value::Object(value))
 }
 
 fn style_gan2(parts: &mut Builder<'_>, config: StyleGan2Config) -> Result<Value> {

@@ -1,6 +1,6 @@
 //! Documents as people have them, each with the outcome that it must have.
 //!
-//! `expect` is `ok` (every loss builds) or `error` (refused, in words that contain those
+//! `expect` is `ok` (every loss builds, and the document is an objective) or `error` (refused, in words that contain those
 //! of `says`); the words of an `ok` are those of a missing checkpoint. `raw` are texts of files.
 #![cfg(all(
     feature = "config",
@@ -14,6 +14,7 @@
 
 use image_losses::config::check::{Findings, check};
 use image_losses::config::{BuildContext, Registry, Syntax, parse};
+use image_losses::objective::Objective;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -74,6 +75,13 @@ fn documents_have_their_outcome() {
     let registry = Registry::standard();
     for case in cases().cases {
         case.assert_found(&check(&registry, &case.document, &context()));
+        let seeded = BuildContext { seeded: Some(7), ..context() };
+        let objective = Objective::build(&registry, &case.document, "", &seeded);
+        match (case.expect.as_str(), objective) {
+            ("ok", objective) => drop(objective.unwrap_or_else(|error| panic!("{}: {error}", case.name))),
+            (_, Ok(_)) => panic!("{}: it is an objective", case.name),
+            (_, Err(error)) => case.assert_says(&error.to_string()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the configuration: objectives, options, schema.
 
 mod config_cases;
+mod config_models;
 mod config_objective;
 mod config_options;
 mod config_schema;

@@ -21,7 +21,8 @@ impl Configurable for GanLoss {
             Argument::required("target_is_real", Kind::Flag),
             // MMagic's default.
             Argument::optional("is_disc", Kind::Flag),
-            Argument::optional("mask", Kind::Tensor),
+            // The soft labels are made of it.
+            Argument { required: self.is_masked(), ..Argument::optional("mask", Kind::Tensor) },
         ]
     }
     fn build(options: GanOptions, _: &BuildContext) -> Result<Self> {

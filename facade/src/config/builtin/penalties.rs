@@ -37,7 +37,7 @@ impl<const COMPS: bool> Configurable for Gradient<COMPS> {
         vec![
             Argument::required("discriminator", Kind::Network),
             Argument::required("real_data", Kind::Tensor),
-            Argument::optional("fake_data", Kind::Tensor),
+            Argument { required: self.loss.needs_fake(), ..Argument::optional("fake_data", Kind::Tensor) },
             Argument::optional("mask", Kind::Tensor),
             Argument::optional("alpha", Kind::Tensor),
             Argument::optional(LOSS_SCALER, Kind::Number),
