@@ -30,7 +30,8 @@ pub enum GanType {
     Wgan,
     /// Hinge for the discriminator, the score for the generator.
     Hinge,
-    /// Softplus of the score, with the sign of its role.
+    /// Softplus of the score, with the sign of its role; BasicSR's `wgan_softplus`.
+    #[serde(alias = "wgan_softplus")]
     WganLogisticNs,
     /// Squared distance from a soft mask.
     Smgan,

@@ -31,7 +31,7 @@ const CHANNELS: usize = 128;
 /// | `pretrained` | the parameters' file, see [`Weights`] | `light_cnn_feature` |
 /// | `prefix` | where the network lies in the file, see [`Weights`] | the file as a whole |
 /// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `criterion` | `l1` or `mse` between features | `l1` |
+/// | `criterion` | `l1`, `mse` or `fro` between features | `l1` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -161,7 +161,7 @@ impl LightCnnFeatureLoss {
     /// another loss's features.
     pub fn value_and_gradient(&self, pred: Array<'_, f32>, target: Target<'_>) -> Result<(f32, Vec<f32>)> {
         let shape = four(NAME, pred.shape)?;
-        let found = self.fused()?.compare(pred.data, target, shape, &[self.term()], true)?;
+        let found = self.fused()?.compare(pred.data, target, shape, &[self.term()?], true)?;
         Ok((found.values.iter().sum::<f64>() as f32, found.gradient.unwrap_or_default()))
     }
 
@@ -170,9 +170,12 @@ impl LightCnnFeatureLoss {
     }
 
     /// The loss as a term of the fused network.
-    fn term(&self) -> Term {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a criterion that it has not.
+    fn term(&self) -> Result<Term> {
         let LightCnnFeatureOptions { loss_weight, criterion, .. } = self.options;
-        Term { tap: LightCnn::LAST, weight: loss_weight, criterion: criterion.frozen(), gram: false }
+        Ok(Term { tap: LightCnn::LAST, weight: loss_weight, criterion: criterion.fused()?, gram: false })
     }
 
     /// The loss on the context of `pred`. To use the network more than once, [`bind`](LightCnnFeatureLoss::bind) it.
@@ -220,7 +223,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
             return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got });
         }
         if let Some(network) = self.fused(pred)?
-            && let Some(value) = self.compare(network, false).apply(pred, &gt.detach())
+            && let Some(value) = self.compare(network, false)?.apply(pred, &gt.detach())
         {
             return value;
         }
@@ -261,7 +264,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         let features = target.only(NAME)?;
         if let Some(network) = self.fused(pred)?
             && let Some(value) =
-                self.compare(network, true).apply(pred, &features.detach().reshape(&[features.elements()])?)
+                self.compare(network, true)?.apply(pred, &features.detach().reshape(&[features.elements()])?)
         {
             return value;
         }
@@ -278,13 +281,14 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         criterion.compare(NAME, &self.network()?.forward(pred)?, target.only(NAME)?, loss_weight)
     }
 
-    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Compare {
-        Compare { name: NAME, network, groups: vec![vec![self.loss.term()]], is_flat }
+    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Result<Compare> {
+        Ok(Compare { name: NAME, network, groups: vec![vec![self.loss.term()?]], is_flat })
     }
 
     /// The fused network, if it is to be used and takes the image.
     fn fused(&self, image: &T) -> Result<Option<Arc<FrozenNetwork>>> {
-        if self.is_composed || !applies_to(image) {
+        let has_criterion = self.loss.options.criterion.frozen().is_some();
+        if self.is_composed || !has_criterion || !applies_to(image) {
             return Ok(None);
         }
         let network = self.loss.fused()?;

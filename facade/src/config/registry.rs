@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::basicsr::{own_name_of, rewrite};
 use super::component::Component;
 use super::fields::{fields_of, join, read_options, refuse, unknown};
 use super::inputs::{Inputs, Outcome};
@@ -644,9 +645,11 @@ impl Registry {
     }
 
     /// The entry of a type. `mmagic.L1Loss` and the full path of MMagic's class are `L1Loss`; another package's name is none
-    /// of ours.
+    /// of ours. BasicSR's `MultiScaleGANLoss`, `GANFeatLoss` and `WeightedTVLoss`, and traiNNer-redux' `l1loss`, `mseloss`,
+    /// `charbonnierloss` and `ganloss`, are the losses that they compute.
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name).or_else(|| self.entries.get(own_name(name).ok()?))
+        let name = if self.entries.contains_key(name) { name } else { own_name(name).ok()? };
+        self.entries.get(name).or_else(|| self.entries.get(own_name_of(name)?))
     }
 
     /// Builds a loss from a mapping with `type` and its options; `path` is its place in the document, for errors.
@@ -668,17 +671,13 @@ impl Registry {
             None => return Err(Error::MissingKey { path: path.to_owned(), key: "type".to_owned() }),
         };
         let place = join(path, "type");
-        let entry = match self.entries.get(name.as_str()) {
-            Some(entry) => entry,
-            None => {
-                let name = own_name_at(name, &place)?;
-                let entry = self.entries.get(name);
-                entry.ok_or_else(|| unknown(place, "type", name, self.entries.keys().copied()))?
-            }
-        };
+        let name = if self.entries.contains_key(name.as_str()) { name.as_str() } else { own_name_at(name, &place)? };
+        let entry = self.get(name);
+        let entry = entry.ok_or_else(|| unknown(place, "type", name, self.entries.keys().copied()))?;
         let mut notes = Vec::new();
         let mut options = plain(map, path, &mut notes)?;
         options.shift_remove("type");
+        rewrite(name, &mut options, path)?;
         Component::build(entry, options, path, context, notes)
     }
 }

@@ -1,5 +1,6 @@
 //! Tests of the configuration: objectives, options, schema.
 
+mod config_basicsr;
 mod config_cases;
 mod config_models;
 mod config_objective;
