@@ -31,7 +31,7 @@ pub struct R1Options {
     pub multiply_by_interval: bool,
     /// Loss scaling of the inner gradient, for mixed precision.
     pub loss_scale: f64,
-    /// A `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE).
+    /// Loss scaling by MMagic's name: a `loss_scale` of 1 means 1024.
     pub use_apex_amp: bool,
 }
 

@@ -866,7 +866,21 @@ pub(crate) fn is_model(name: &str) -> bool {
 /// The JSON Schema of the documents that [`Objective::build`] takes, given that of a loss.
 #[cfg(feature = "schema")]
 pub(crate) fn schemas(generator: &mut schemars::SchemaGenerator, loss: &Value) -> Value {
-    let losses = json!({"anyOf": [loss, {"type": "array", "items": loss}]});
+    let off = |loss: &Value| json!({"anyOf": [loss, {"type": "null"}]});
+    let losses = json!({"anyOf": [loss, {"type": "null"}, {"type": "array", "items": off(loss)}]});
+    // A model's mapping: the fields that hold its losses are known, the others are the model's own.
+    let types: Vec<&str> = table::MODELS.iter().flat_map(|row| row.types.iter().copied()).collect();
+    let mut fields = json!({"type": {"enum": types}});
+    for row in table::MODELS.iter().flat_map(|model| model.terms) {
+        match row.loss {
+            // A word alone is DeblurGAN-v2's.
+            table::LossOf::Field(field @ "disc_loss") => {
+                fields[field] = json!({"anyOf": [off(loss), {"type": "string"}]})
+            }
+            table::LossOf::Field(field) => fields[field] = off(loss),
+            _ => {}
+        }
+    }
     let model = |types: &[&str], config: schemars::Schema| {
         json!({
             "type": "object",
@@ -881,10 +895,11 @@ pub(crate) fn schemas(generator: &mut schemars::SchemaGenerator, loss: &Value) -
     json!([
         {
             "type": "object",
-            "properties": {"gan_loss": loss, "disc_auxiliary_loss": losses, "gen_auxiliary_loss": losses},
+            "properties": {"gan_loss": off(loss), "disc_auxiliary_loss": losses, "gen_auxiliary_loss": losses},
             "required": ["gan_loss"],
-            "additionalProperties": false,
+            "additionalProperties": off(loss),
         },
+        {"type": "object", "properties": fields, "required": ["type"]},
         model(&Model::TYPES[..3], style),
         model(&["WGANGP"], wgan),
         model(&["CycleGAN"], cycle),
