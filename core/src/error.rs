@@ -156,7 +156,7 @@ pub enum Error {
         message: String,
     },
     /// A name that nothing answers to.
-    #[error("{path}: unknown {kind} `{name}`{}", nearest.as_ref().map(|n| format!(", did you mean `{n}`?")).unwrap_or_default())]
+    #[error("{path}: unknown {kind} `{name}`{}", instead(nearest.as_deref(), known))]
     UnknownName {
         /// Where in the document, as `losses.0.type`.
         path: String,
@@ -166,6 +166,8 @@ pub enum Error {
         name: String,
         /// The nearest known name, if one is near.
         nearest: Option<String>,
+        /// All known names, where they are few enough to be read; else none.
+        known: Vec<String>,
     },
     /// A configuration lacks something it cannot do without.
     #[error("{path}: `{key}` is missing")]
@@ -221,6 +223,15 @@ pub enum Error {
         /// The operating system's words.
         message: String,
     },
+}
+
+/// What to write instead of an unknown name: the nearest known one, else all of them.
+fn instead(nearest: Option<&str>, known: &[String]) -> String {
+    match (nearest, known) {
+        (Some(nearest), _) => format!(", did you mean `{nearest}`?"),
+        (None, []) => String::new(),
+        (None, known) => format!(", expected one of `{}`", known.join("`, `")),
+    }
 }
 
 impl Error {

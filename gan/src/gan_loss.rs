@@ -30,7 +30,8 @@ pub enum GanType {
     Wgan,
     /// Hinge for the discriminator, the score for the generator.
     Hinge,
-    /// Softplus of the score, with the sign of its role.
+    /// Softplus of the score, with the sign of its role; BasicSR's `wgan_softplus`.
+    #[serde(alias = "wgan_softplus")]
     WganLogisticNs,
     /// Squared distance from a soft mask.
     Smgan,
@@ -152,6 +153,11 @@ impl GanLoss {
         finite(NAME, "fake_label_val", options.fake_label_val)?;
         finite(NAME, "loss_weight", options.loss_weight)?;
         Ok(GanLoss { blur: GaussianBlur::new(options.gaussian_blur)?, options })
+    }
+
+    /// Whether it needs a mask (`smgan`).
+    pub fn is_masked(&self) -> bool {
+        self.options.gan_type == GanType::Smgan
     }
 
     /// The loss of scores.

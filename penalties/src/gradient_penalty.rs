@@ -156,6 +156,11 @@ impl GradientPenaltyLoss {
         Ok(GradientPenaltyLoss { options })
     }
 
+    /// Whether it needs generated data (`real_fake`).
+    pub fn needs_fake(&self) -> bool {
+        self.options.interpolation == Interpolation::RealFake
+    }
+
     /// The same loss with another loss scale, as a scaler adjusts it while training.
     ///
     /// # Errors

@@ -29,6 +29,15 @@ pub(crate) fn check_mask<T: Tensor>(operation: &'static str, shape: &[usize], ma
     Err(Error::WeightShape { operation, per_pixel, per_element: shape.to_vec(), got })
 }
 
+/// The scale of an inner gradient that `use_apex_amp` means where no scaler gives one: large enough for the small gradients of
+/// half precision, small enough not to overflow its largest number.
+pub const AMP_LOSS_SCALE: f64 = 1024.0;
+
+/// The scale of the inner gradient: a scale other than 1 as it is, else what `use_apex_amp` means.
+pub(crate) fn effective_loss_scale(loss_scale: f64, use_apex_amp: bool) -> f64 {
+    if use_apex_amp && loss_scale == 1.0 { AMP_LOSS_SCALE } else { loss_scale }
+}
+
 /// ∂ΣD(x)/∂x at detached data, times the mask and 0 where that is 0, in the type that sums are accumulated in.
 pub(crate) fn inner_gradient<T: Differentiable>(
     operation: &'static str,

@@ -36,6 +36,7 @@ pub use draws::Draws;
 pub use gradient_penalty::{
     GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, Interpolation, NormMode, gradient_penalty,
 };
+pub use inner::AMP_LOSS_SCALE;
 #[cfg(feature = "mpi")]
 pub use mpi_communicator::MpiCommunicator;
 pub use path_length::{GeneratorPathRegularizer, Noise, PathLength, PathLengthOptions, PathLengthState};

@@ -3,7 +3,7 @@
 use image_losses_core::{Differentiable, Error, Result, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::inner::scaled_gradient;
+use crate::inner::{effective_loss_scale, scaled_gradient};
 use crate::interval::{check_interval, due, weight};
 use crate::{Draws, Processes};
 
@@ -21,6 +21,7 @@ const NAME: &str = "GeneratorPathRegularizerComps";
 /// | `interval` | the regulariser acts when the iteration is a multiple of it | 1 |
 /// | `multiply_by_interval` | λ is multiplied by the interval: its mean over the iterations stays | `false` |
 /// | `loss_scale` | the image is multiplied by it before the inner gradient, the gradient divided by it after | 1 |
+/// | `use_apex_amp` | MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE) | `false` |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -42,6 +43,8 @@ pub struct PathLengthOptions {
     pub multiply_by_interval: bool,
     /// Loss scaling of the inner gradient, for mixed precision.
     pub loss_scale: f64,
+    /// Loss scaling by MMagic's name: a `loss_scale` of 1 means 1024.
+    pub use_apex_amp: bool,
 }
 
 impl Default for PathLengthOptions {
@@ -55,6 +58,7 @@ impl Default for PathLengthOptions {
             interval: 1,
             multiply_by_interval: false,
             loss_scale: 1.0,
+            use_apex_amp: false,
         }
     }
 }
@@ -179,7 +183,7 @@ impl GeneratorPathRegularizer {
     /// # Errors
     /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
     pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        GeneratorPathRegularizer::new(PathLengthOptions { loss_scale, ..self.options })
+        GeneratorPathRegularizer::new(PathLengthOptions { loss_scale, use_apex_amp: false, ..self.options })
     }
 
     /// The weight that is in the penalty: λ, times the interval with `multiply_by_interval`.
@@ -313,7 +317,8 @@ impl GeneratorPathRegularizer {
             }
         };
         let projected = image.mul(&noise.scale(1.0 / ((h * w) as f64).sqrt())?)?;
-        let gradient = scaled_gradient(&projected, &origin, self.options.loss_scale)?;
+        let loss_scale = effective_loss_scale(self.options.loss_scale, self.options.use_apex_amp);
+        let gradient = scaled_gradient(&projected, &origin, loss_scale)?;
         let gradient = gradient.ok_or_else(|| Error::NotConnected { operation: NAME, argument: "latents".into() })?;
         gradient.norm(&[1, 2], false)?.scale(1.0 / (layers as f64).sqrt())
     }

@@ -3,7 +3,7 @@
 use image_losses_core::{Differentiable, Error, Result, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::inner::{check_data, check_mask, inner_gradient, masked_mean};
+use crate::inner::{check_data, check_mask, effective_loss_scale, inner_gradient, masked_mean};
 use crate::interval::{check_interval, due, weight};
 use crate::{NormMode, Processes};
 
@@ -16,6 +16,7 @@ use crate::{NormMode, Processes};
 /// | `interval` | the penalty acts when the iteration is a multiple of it | 1 |
 /// | `multiply_by_interval` | λ is multiplied by the interval: its mean over the iterations stays | `false` |
 /// | `loss_scale` | the critic's scores are multiplied by it before the inner gradient, the gradient divided by it after | 1 |
+/// | `use_apex_amp` | MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE) | `false` |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -30,6 +31,8 @@ pub struct R1Options {
     pub multiply_by_interval: bool,
     /// Loss scaling of the inner gradient, for mixed precision.
     pub loss_scale: f64,
+    /// Loss scaling by MMagic's name: a `loss_scale` of 1 means 1024.
+    pub use_apex_amp: bool,
 }
 
 impl Default for R1Options {
@@ -40,6 +43,7 @@ impl Default for R1Options {
             interval: 1,
             multiply_by_interval: false,
             loss_scale: 1.0,
+            use_apex_amp: false,
         }
     }
 }
@@ -74,7 +78,8 @@ impl R1Options {
     ) -> Result<T> {
         let shape = check_data(operation, argument, data)?;
         check_mask(operation, &shape, mask)?;
-        let gradient = inner_gradient(operation, critic, data, mask, self.loss_scale)?;
+        let loss_scale = effective_loss_scale(self.loss_scale, self.use_apex_amp);
+        let gradient = inner_gradient(operation, critic, data, mask, loss_scale)?;
         let squares = gradient.unary(Unary::Square)?.sum(&self.norm_mode.axes(shape.len()), true)?;
         masked_mean(&squares, mask, processes)?.scale(self.weight())?.cast_like(data)
     }
@@ -141,7 +146,7 @@ impl R1GradientPenalty {
     /// # Errors
     /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
     pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        R1GradientPenalty::new(R1Options { loss_scale, ..self.options })
+        R1GradientPenalty::new(R1Options { loss_scale, use_apex_amp: false, ..self.options })
     }
 
     /// The weight that is in the value: λ, times the interval with `multiply_by_interval`.

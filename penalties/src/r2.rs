@@ -59,7 +59,7 @@ impl R2GradientPenalty {
     /// # Errors
     /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
     pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        R2GradientPenalty::new(R1Options { loss_scale, ..self.options })
+        R2GradientPenalty::new(R1Options { loss_scale, use_apex_amp: false, ..self.options })
     }
 
     /// The weight that is in the value: λ, times the interval with `multiply_by_interval`.

@@ -18,6 +18,8 @@ use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
 const NAME: &str = "CLIPLoss";
+/// OpenAI's models whose image tower is a ResNet.
+const RESNETS: [&str; 5] = ["RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"];
 
 /// The network of [`ClipLoss`] and what happens to an image before it.
 ///
@@ -95,12 +97,23 @@ impl Default for ClipOptions {
 }
 
 impl ClipOptions {
+    /// The names of the checkpoints that its network is read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        vec![self.clip_model.clip_type.clone()]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, a `head_width` of 0, or sizes that leave no window.
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, the name of a model whose image tower is a ResNet, a
+    /// `head_width` of 0, or sizes that leave no window.
     pub fn validate(&self) -> Result<()> {
         finite(NAME, "loss_weight", self.loss_weight)?;
+        let clip_type = self.clip_model.clip_type.as_str();
+        if RESNETS.contains(&clip_type) {
+            let expected = format!("a model with a vision transformer ({})", ClipShape::PUBLISHED.join(", "));
+            return Err(Error::option(NAME, "clip_type", expected, clip_type));
+        }
         if self.clip_model.head_width == 0 {
             return Err(Error::option(NAME, "head_width", "at least 1", 0));
         }

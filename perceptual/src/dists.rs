@@ -10,8 +10,11 @@ use crate::networks::{
     Architecture, BoundAffine, BoundSequential, Parameter, Parameters, Vgg, VggType, check_image,
     imagenet_normalisation,
 };
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
+/// The names under which the backbone and the weights of its layers are published.
+const PUBLISHED_BACKBONE: &str = "torchvision://vgg16";
+const PUBLISHED_WEIGHTS: &str = "dists/weights.pt";
 const NAME: &str = "DISTS";
 /// The compared layers of VGG-16, after the last ReLU of each block.
 const TAPS: [usize; 5] = [3, 8, 15, 22, 29];
@@ -52,6 +55,12 @@ impl Default for DistsOptions {
 }
 
 impl DistsOptions {
+    /// The names of the checkpoints that its networks are read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        let backbone = named(self.pretrained.as_deref(), PUBLISHED_BACKBONE);
+        vec![backbone, named(self.dists_weights.as_deref(), PUBLISHED_WEIGHTS)]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -125,7 +134,7 @@ impl Dists {
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
-            published: "torchvision://vgg16",
+            published: PUBLISHED_BACKBONE,
         };
         let checkpoint = backbone.open(&request, || Ok(VggType::Vgg16.architecture()))?;
         let network = Vgg::load(VggType::Vgg16, TAPS[4] + 1, &checkpoint)?.with_l2_pooling();
@@ -134,7 +143,7 @@ impl Dists {
             option: "dists_weights",
             configured: options.dists_weights.as_deref(),
             prefix: None,
-            published: "dists/weights.pt",
+            published: PUBLISHED_WEIGHTS,
         };
         let needed = Self::weights_architecture();
         let checkpoint = weights.open(&request, || Ok(needed.clone()))?;

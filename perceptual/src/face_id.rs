@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::lazy::Lazy;
 use crate::networks::{BoundIrNet, IrDepth, IrMode, IrNet, check_image};
 use crate::target::TargetFeatures;
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
 const NAME: &str = "FaceIdLoss";
 /// Height and width of an image as it is cropped.
@@ -83,6 +83,19 @@ impl Default for FaceIdOptions {
 }
 
 impl FaceIdOptions {
+    /// The name under which the network is published.
+    fn published(&self) -> &'static str {
+        match (self.facenet.num_layers, self.facenet.mode) {
+            (IrDepth::L50, IrMode::IrSe) => "Arcface-IR-SE50",
+            (num_layers, mode) => IrNet::name(num_layers, mode),
+        }
+    }
+
+    /// The names of the checkpoints that its network is read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        vec![named(self.facenet.ir_se50_weights.as_deref(), self.published())]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -142,10 +155,7 @@ impl FaceIdLoss {
     pub fn new(options: FaceIdOptions, weights: &Weights) -> Result<Self> {
         options.validate()?;
         let FaceNetOptions { num_layers, mode, .. } = options.facenet;
-        let published = match (num_layers, mode) {
-            (IrDepth::L50, IrMode::IrSe) => "Arcface-IR-SE50",
-            _ => IrNet::name(num_layers, mode),
-        };
+        let published = options.published();
         let request = Request {
             owner: NAME,
             option: "ir_se50_weights",

@@ -15,8 +15,10 @@ use crate::fused::{Compare, Flatten, four};
 use crate::lazy::Lazy;
 use crate::networks::{BoundSequential, LightCnn};
 use crate::target::TargetFeatures;
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
+/// The name under which the network is published.
+const PUBLISHED: &str = "light_cnn_feature";
 const NAME: &str = "LightCNNFeatureLoss";
 
 /// The channels of the features.
@@ -29,7 +31,7 @@ const CHANNELS: usize = 128;
 /// | `pretrained` | the parameters' file, see [`Weights`] | `light_cnn_feature` |
 /// | `prefix` | where the network lies in the file, see [`Weights`] | the file as a whole |
 /// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `criterion` | `l1` or `mse` between features | `l1` |
+/// | `criterion` | `l1`, `mse` or `fro` between features | `l1` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -53,6 +55,11 @@ impl Default for LightCnnFeatureOptions {
 }
 
 impl LightCnnFeatureOptions {
+    /// The names of the checkpoints that its network is read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        vec![named(self.pretrained.as_deref(), PUBLISHED)]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -114,7 +121,7 @@ impl LightCnnFeatureLoss {
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
-            published: "light_cnn_feature",
+            published: PUBLISHED,
         };
         let network = LightCnn::load(&weights.open(&request, || Ok(LightCnn::architecture()))?)?;
         Ok(LightCnnFeatureLoss { options, network, id: NetworkId::unique(), fused: Lazy::default() })
@@ -154,7 +161,7 @@ impl LightCnnFeatureLoss {
     /// another loss's features.
     pub fn value_and_gradient(&self, pred: Array<'_, f32>, target: Target<'_>) -> Result<(f32, Vec<f32>)> {
         let shape = four(NAME, pred.shape)?;
-        let found = self.fused()?.compare(pred.data, target, shape, &[self.term()], true)?;
+        let found = self.fused()?.compare(pred.data, target, shape, &[self.term()?], true)?;
         Ok((found.values.iter().sum::<f64>() as f32, found.gradient.unwrap_or_default()))
     }
 
@@ -163,9 +170,12 @@ impl LightCnnFeatureLoss {
     }
 
     /// The loss as a term of the fused network.
-    fn term(&self) -> Term {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a criterion that it has not.
+    fn term(&self) -> Result<Term> {
         let LightCnnFeatureOptions { loss_weight, criterion, .. } = self.options;
-        Term { tap: LightCnn::LAST, weight: loss_weight, criterion: criterion.frozen(), gram: false }
+        Ok(Term { tap: LightCnn::LAST, weight: loss_weight, criterion: criterion.fused()?, gram: false })
     }
 
     /// The loss on the context of `pred`. To use the network more than once, [`bind`](LightCnnFeatureLoss::bind) it.
@@ -213,7 +223,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
             return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got });
         }
         if let Some(network) = self.fused(pred)?
-            && let Some(value) = self.compare(network, false).apply(pred, &gt.detach())
+            && let Some(value) = self.compare(network, false)?.apply(pred, &gt.detach())
         {
             return value;
         }
@@ -254,7 +264,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         let features = target.only(NAME)?;
         if let Some(network) = self.fused(pred)?
             && let Some(value) =
-                self.compare(network, true).apply(pred, &features.detach().reshape(&[features.elements()])?)
+                self.compare(network, true)?.apply(pred, &features.detach().reshape(&[features.elements()])?)
         {
             return value;
         }
@@ -271,13 +281,14 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         criterion.compare(NAME, &self.network()?.forward(pred)?, target.only(NAME)?, loss_weight)
     }
 
-    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Compare {
-        Compare { name: NAME, network, groups: vec![vec![self.loss.term()]], is_flat }
+    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Result<Compare> {
+        Ok(Compare { name: NAME, network, groups: vec![vec![self.loss.term()?]], is_flat })
     }
 
     /// The fused network, if it is to be used and takes the image.
     fn fused(&self, image: &T) -> Result<Option<Arc<FrozenNetwork>>> {
-        if self.is_composed || !applies_to(image) {
+        let has_criterion = self.loss.options.criterion.frozen().is_some();
+        if self.is_composed || !has_criterion || !applies_to(image) {
             return Ok(None);
         }
         let network = self.loss.fused()?;

@@ -11,7 +11,7 @@ use crate::networks::{
     VggType, check_image,
 };
 use crate::target::TargetFeatures;
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
 const NAME: &str = "LPIPS";
 
@@ -136,6 +136,24 @@ impl Default for LpipsOptions {
 }
 
 impl LpipsOptions {
+    /// The name under which the linear layers are published.
+    fn published_linear(&self) -> String {
+        let version = if self.version == LpipsVersion::V0_0 { "v0.0" } else { "v0.1" };
+        let file = match self.net {
+            LpipsNet::Alex => "alex",
+            LpipsNet::Vgg => "vgg",
+            LpipsNet::Squeeze => "squeeze",
+        };
+        format!("lpips/{version}/{file}.pth")
+    }
+
+    /// The names of the checkpoints that its networks are read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        let backbone = named(self.pretrained.as_deref(), self.net.published());
+        let linear = self.lpips.then(|| named(self.linear_weights.as_deref(), &self.published_linear()));
+        [backbone].into_iter().chain(linear).collect()
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -225,13 +243,7 @@ impl Lpips {
             }
         };
         let linear = if options.lpips {
-            let version = if options.version == LpipsVersion::V0_0 { "v0.0" } else { "v0.1" };
-            let file = match net {
-                LpipsNet::Alex => "alex",
-                LpipsNet::Vgg => "vgg",
-                LpipsNet::Squeeze => "squeeze",
-            };
-            let published = format!("lpips/{version}/{file}.pth");
+            let published = options.published_linear();
             let request = Request {
                 owner: NAME,
                 option: "linear_weights",

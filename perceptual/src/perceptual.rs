@@ -16,7 +16,7 @@ use crate::fused::{Compare, Flatten, four};
 use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::target::TargetFeatures;
-use crate::weights::{Request, Weights};
+use crate::weights::{Request, Weights, named};
 
 const NAME: &str = "PerceptualLoss";
 
@@ -33,7 +33,7 @@ const NAME: &str = "PerceptualLoss";
 /// | `norm_img` | images are in [−1, 1], and mapped to [0, 1] first | `true` |
 /// | `pretrained` | the parameters' file, see [`Weights`] | `torchvision://` and `vgg_type` |
 /// | `prefix` | where the network lies in the file, see [`Weights`] | the file as a whole |
-/// | `criterion` | `l1` or `mse` between features | `l1` |
+/// | `criterion` | `l1`, `mse` or `fro` between features | `l1` |
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -87,6 +87,11 @@ struct Layers {
 }
 
 impl PerceptualOptions {
+    /// The names of the checkpoints that its network is read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        vec![named(self.pretrained.as_deref(), &self.published())]
+    }
+
     /// Checks them without reading any weights.
     ///
     /// # Errors
@@ -94,6 +99,11 @@ impl PerceptualOptions {
     /// [`Error::UnknownName`] for a layer that the network has not.
     pub fn validate(&self) -> Result<()> {
         self.layers().map(drop)
+    }
+
+    /// The name under which the network is published.
+    fn published(&self) -> String {
+        format!("torchvision://{}", self.vgg_type.name())
     }
 
     fn layers(&self) -> Result<Layers> {
@@ -136,7 +146,7 @@ impl PerceptualOptions {
 /// style = `style_weight` · Σₖ vₖ · criterion(G(fₖ(x)), G(fₖ(y))), G(f) = f·fᵀ/(c·h·w) with f as (c, h·w)
 ///
 /// fₖ: layer k of the frozen network, wₖ its `layer_weights`, vₖ its `layer_weights_style`; criterion: the mean absolute
-/// or squared difference. This is MMagic's form, which taps any layer before or after its ReLU; SRGAN and ESRGAN use the
+/// or squared difference, or the length of the difference (`fro`, BasicSR's). This is MMagic's form, which taps any layer before or after its ReLU; SRGAN and ESRGAN use the
 /// same with single layers of VGG-19.
 ///
 /// One run of the network serves both terms, and ends with the deepest layer needed. The network holds no context:
@@ -194,7 +204,7 @@ impl PerceptualLoss {
     pub fn new(options: PerceptualOptions, weights: &Weights) -> Result<Self> {
         let layers = options.layers()?;
         let needed = layers.perceptual.iter().chain(&layers.style).map(|(index, _)| index + 1).max().unwrap_or(0);
-        let published = format!("torchvision://{}", options.vgg_type.name());
+        let published = options.published();
         let request = Request {
             owner: NAME,
             option: "pretrained",
@@ -261,10 +271,10 @@ impl PerceptualLoss {
     /// # Errors
     /// Those of the type's description; [`Error::Length`] for target images of another size, [`Error::ShapeMismatch`] for
     /// features of images of another size, for the style term alone too; [`Error::OtherNetwork`] for another loss's
-    /// features.
+    /// features; [`Error::Unsupported`] for the criterion `fro`.
     pub fn value_and_gradient(&self, x: Array<'_, f32>, target: Target<'_>) -> Result<PerceptualGradient> {
         let shape = four(NAME, x.shape)?;
-        let groups = self.groups();
+        let groups = self.groups()?;
         if groups.is_empty() {
             return Ok(PerceptualGradient { perceptual: None, style: None, gradient: vec![0.0; x.data.len()] });
         }
@@ -301,15 +311,18 @@ impl PerceptualLoss {
     }
 
     /// The terms of the fused network: those of the perceptual term, those of the style term; none that is off.
-    fn groups(&self) -> Vec<Vec<Term>> {
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a criterion that it has not.
+    fn groups(&self) -> Result<Vec<Vec<Term>>> {
         let PerceptualOptions { perceptual_weight, style_weight, criterion, .. } = self.options;
-        let criterion = criterion.frozen();
+        let criterion = criterion.fused()?;
         let group = |layers: &[(usize, f64)], weight: f64, gram: bool| {
             layers.iter().map(|&(tap, layer)| Term { tap, weight: weight * layer, criterion, gram }).collect::<Vec<_>>()
         };
         let groups =
             [group(&self.layers.perceptual, perceptual_weight, false), group(&self.layers.style, style_weight, true)];
-        groups.into_iter().filter(|group| !group.is_empty()).collect()
+        Ok(groups.into_iter().filter(|group| !group.is_empty()).collect())
     }
 
     /// The loss on the context of `x`. To use the network more than once, [`bind`](PerceptualLoss::bind) it.
@@ -386,7 +399,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
         self.check_target(x, &gt.shape())?;
         if let Some(network) = self.fused(gt, "gt")?
             && x.shape() == gt.shape()
-            && let Some(sums) = self.compare(network, false).apply(x, &gt.detach())
+            && let Some(sums) = self.compare(network, false)?.apply(x, &gt.detach())
         {
             return self.split(&sums?);
         }
@@ -422,7 +435,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
             if x.shape() != target.shape {
                 return self.compare_composed(x, &self.grams_of_flat(&flat.detach(), &target.shape)?);
             }
-            let sums = self.compare(network, true).apply(x, &flat.detach());
+            let sums = self.compare(network, true)?.apply(x, &flat.detach());
             return self.split(&sums.ok_or(other_form)??);
         }
         self.compare_composed(x, target)
@@ -436,7 +449,8 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// The fused network, if it is to be used and takes the image; an image that none can take is refused.
     fn fused(&self, image: &T, argument: &'static str) -> Result<Option<Arc<FrozenNetwork>>> {
         check_image(NAME, argument, &image.shape(), 3)?;
-        if self.is_composed || self.layers() == 0 || !applies_to(image) {
+        let has_criterion = self.loss.options.criterion.frozen().is_some();
+        if self.is_composed || !has_criterion || self.layers() == 0 || !applies_to(image) {
             return Ok(None);
         }
         let network = self.loss.fused()?;
@@ -444,8 +458,8 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
         Ok(network.check_shape(four(NAME, &image.shape())?).is_ok().then_some(network))
     }
 
-    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Compare {
-        Compare { name: NAME, network, groups: self.loss.groups(), is_flat }
+    fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Result<Compare> {
+        Ok(Compare { name: NAME, network, groups: self.loss.groups()?, is_flat })
     }
 
     /// The groups' sums as terms.

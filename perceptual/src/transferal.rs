@@ -23,7 +23,7 @@ pub enum TransferalForm {
 /// |---|---|---|
 /// | `loss_weight` | λ, multiplies the result | 1 |
 /// | `use_attention` | multiply features by the attention first | `true` |
-/// | `criterion` | `l1` or `mse` between features | `mse` |
+/// | `criterion` | `l1`, `mse` or `fro` between features | `mse` |
 /// | `form` | `mmagic` or `paper` | `mmagic` |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -107,6 +107,11 @@ impl Weights {
     }
 }
 
+/// The name that a checkpoint is looked up by: the configured one, else the published.
+pub(crate) fn named(configured: Option<&str>, published: &str) -> String {
+    configured.unwrap_or(published).to_owned()
+}
+
 /// What a loss asks [`Weights`] for.
 pub(crate) struct Request<'a> {
     /// The loss.

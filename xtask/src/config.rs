@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use image_losses::config::check::{Findings, check};
+use image_losses::config::check::{Findings, Row, check};
 use image_losses::config::{BuildContext, Registry, read, schema};
+use image_losses::objective::model_table;
 
+use crate::command::{python, root, run as run_command};
+use crate::setup::interpreter;
 use crate::{Outcome, Stop, escape};
 
 /// What to do with configurations.
@@ -16,7 +19,20 @@ pub(crate) enum Command {
     Schema,
     /// Build every loss and every known `loss_config` in documents, at any depth; networks with seeded parameters.
     Check(CheckArguments),
+    /// Print the table of what MMagic's models train with, as `docs/from-mmagic.md` has it.
+    Models {
+        /// Write it into the document instead.
+        #[arg(long)]
+        write: bool,
+    },
+    /// Dump MMagic's own configurations by mmengine, into `target/mmagic-configs`, and check those that have losses.
+    ///
+    /// Needs Python 3.10 or later with pip. mmengine and MMagic come from PyPI, without PyTorch: about 30 MB.
+    Mmagic,
 }
+
+/// Where the table of models stands in the document.
+const TABLE: [&str; 2] = ["<!-- models -->\n", "<!-- end of models -->\n"];
 
 /// Documents to check.
 #[derive(Debug, Args)]
@@ -52,7 +68,57 @@ pub(crate) fn run(command: &Command) -> Result<Outcome, Stop> {
             Ok(Outcome::Success)
         }
         Command::Check(arguments) => check_files(arguments),
+        Command::Models { write: false } => {
+            print!("{}", model_table());
+            Ok(Outcome::Success)
+        }
+        Command::Models { write: true } => {
+            let path = document();
+            let text = with_table(&text_of(&path)?)?;
+            std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+            Ok(Outcome::Success)
+        }
+        Command::Mmagic => check_mmagic(),
     }
+}
+
+/// The document with the table of models.
+fn document() -> PathBuf {
+    root().join("docs").join("from-mmagic.md")
+}
+
+fn text_of(path: &Path) -> Result<String, Stop> {
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// The document with the table as the code has it.
+fn with_table(document: &str) -> Result<String, Stop> {
+    let parts = document.split_once(TABLE[0]).and_then(|(before, rest)| Some((before, rest.split_once(TABLE[1])?.1)));
+    let (before, after) = parts.ok_or_else(|| format!("the document has no table between {TABLE:?}"))?;
+    Ok([before, TABLE[0], &model_table(), TABLE[1], after].concat())
+}
+
+/// Dumps MMagic's configurations and checks those that have losses.
+fn check_mmagic() -> Result<Outcome, Stop> {
+    let script = root().join("xtask").join("scripts").join("dump_mmagic_configs.py");
+    let (environment, out) =
+        (root().join("target").join("mmengine-venv"), root().join("target").join("mmagic-configs"));
+    run_command(python()?.arg(&script).arg("--setup").arg(&environment))?;
+    run_command(std::process::Command::new(interpreter(&environment)).arg(&script).arg("--out").arg(&out))?;
+    let listed = std::fs::read_dir(&out).map_err(|error| format!("{}: {error}", out.display()))?;
+    let mut files: Vec<PathBuf> = listed.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.sort();
+    // Configurations of models that are only run have no loss, which is no mistake in these.
+    let registry = Registry::standard();
+    let mut with_losses = Vec::new();
+    for file in &files {
+        let document = read(file).map_err(|error| error.to_string())?;
+        if check(&registry, &document, &BuildContext::default()).has_losses() {
+            with_losses.push(file.clone());
+        }
+    }
+    println!("{} of {} configurations have losses", with_losses.len(), files.len());
+    check_files(&CheckArguments { files: with_losses, format: Format::Table, weights: None })
 }
 
 fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
@@ -62,8 +128,15 @@ fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
     let mut remarks = Vec::new();
     let (mut built, mut failed) = (0, 0);
     for file in &arguments.files {
-        let document = read(file).map_err(|error| error.to_string())?;
-        let Findings { rows: found, notes } = check(&registry, &document, &context);
+        let Findings { rows: found, notes } = match read(file) {
+            Ok(document) => check(&registry, &document, &context),
+            // The others are checked all the same.
+            Err(error) => {
+                let (path, name) = (String::new(), "document".to_owned());
+                let row = Row { path, name, error: Some(error), missing: Vec::new() };
+                Findings { rows: vec![row], notes: Vec::new() }
+            }
+        };
         for row in found {
             let status = match &row.error {
                 None => {
@@ -112,4 +185,15 @@ fn check_files(arguments: &CheckArguments) -> Result<Outcome, Stop> {
 
 fn shown(file: &Path) -> String {
     file.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_the_table_of_the_code() {
+        let text = text_of(&document()).unwrap();
+        assert!(with_table(&text).unwrap() == text, "run `cargo xtask config models --write`");
+    }
 }

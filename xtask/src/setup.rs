@@ -73,7 +73,7 @@ fn torch_peer_folder() -> PathBuf {
 }
 
 /// An environment's interpreter.
-fn interpreter(environment: &Path) -> PathBuf {
+pub(crate) fn interpreter(environment: &Path) -> PathBuf {
     if cfg!(windows) { environment.join("Scripts").join("python.exe") } else { environment.join("bin").join("python") }
 }
 

@@ -64,11 +64,29 @@ fn an_error_is_escaped() {
     for (name, text) in [("broken.toml", format!("a = {CLEAR}\n")), ("broken.json", format!("{{\"{CLEAR}\": 1, x}}"))] {
         let output = xtask(&["config", "check"], &scratch(name, text.as_bytes()));
         harmless(&output, &[]);
-        assert_eq!(output.status.code(), Some(2));
+        assert_eq!(output.status.code(), Some(1));
     }
     let none = PathBuf::from(format!("no{CLEAR}.json"));
-    let [_, err] = harmless(&xtask(&["config", "check"], &none), &[]);
+    let [out, _] = harmless(&xtask(&["config", "check"], &none), &[]);
+    assert!(out.contains(r"no\u{1b}[2J"), "{out}");
+    let [_, err] = harmless(&xtask(&["weights", "inspect"], &none), &[]);
     assert!(err.starts_with("error: no\\u{1b}"), "{err}");
+}
+
+#[test]
+fn an_unreadable_file_does_not_stop_the_others() {
+    let good = scratch("good.json", br#"{"pixel_loss": {"type": "L1Loss"}}"#);
+    let without = scratch("without.json", br#"{"a": 1}"#);
+    for format in ["tsv", "table"] {
+        let without = without.to_str().unwrap();
+        let output = xtask(&["config", "check", "--format", format, "nowhere.json", without], &good);
+        let [out, err] = harmless(&output, &['\t']);
+        let found = |words: &[&str]| out.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(found(&["nowhere.json", "document"]) && found(&["without.json", "no loss"]), "{out}");
+        assert!(found(&["good.json", "pixel_loss", "ok"]), "{out}");
+        assert!(format!("{out}{err}").contains("1 built, 2 failed"), "{out}{err}");
+        assert_eq!(output.status.code(), Some(1));
+    }
 }
 
 /// A file in the format safetensors with two tensors of hostile names and this metadata.

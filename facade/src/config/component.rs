@@ -11,6 +11,7 @@ use super::fields::{join, read_options, refuse, unknown};
 use super::inputs::{Inputs, Item, Outcome};
 use super::registry::{Argument, BuildContext, Entry, ErasedLoss};
 use crate::AnyTensor;
+use crate::objective::Note;
 
 /// The fields that every configured loss may have beside its own.
 pub(crate) const COMPONENT_FIELDS: [&str; 3] = ["data_info", "loss_name", "interval"];
@@ -33,6 +34,7 @@ pub struct Component {
     /// The common field; a loss may have an option of that name instead.
     interval: Option<u64>,
     loss: Box<dyn ErasedLoss>,
+    notes: Vec<Note>,
 }
 
 impl Clone for Component {
@@ -44,6 +46,7 @@ impl Clone for Component {
             loss_name: self.loss_name.clone(),
             interval: self.interval,
             loss: self.loss.boxed_clone(),
+            notes: self.notes.clone(),
         }
     }
 }
@@ -63,6 +66,7 @@ impl Component {
         mut options: Map<String, Value>,
         path: &str,
         context: &BuildContext,
+        notes: Vec<Note>,
     ) -> Result<Self> {
         let own = entry.fields();
         let mut common = Map::new();
@@ -76,7 +80,9 @@ impl Component {
         let drawing = BuildContext { draws: seed_at(context.draws, path), ..context.clone() };
         let loss = entry.build_erased(Value::Object(options), path, &drawing).map_err(|error| match error {
             // A slip in a common field's name is as likely as in one of the loss's.
-            Error::UnknownName { path: place, kind: "field", name, nearest: None } if place == join(path, &name) => {
+            Error::UnknownName { path: place, kind: "field", name, nearest: None, .. }
+                if place == join(path, &name) =>
+            {
                 unknown(place, "field", &name, COMPONENT_FIELDS)
             }
             error => error,
@@ -85,7 +91,8 @@ impl Component {
         if interval == Some(0) {
             return Err(Error::option(entry.name(), "interval", "at least 1", 0).at(path));
         }
-        let component = Component { entry: entry.clone(), path: path.to_owned(), data_info, loss_name, interval, loss };
+        let (entry, path) = (entry.clone(), path.to_owned());
+        let component = Component { entry, path, data_info, loss_name, interval, loss, notes };
         component.check(context)?;
         Ok(component)
     }
@@ -102,6 +109,9 @@ impl Component {
                 return Err(unknown(join(&place, argument), "argument", argument, known));
             }
             check_offered(&join(&place, argument), output, context)?;
+        }
+        if self.interval() > 1 {
+            check_offered(&join(&self.path, "interval"), "iteration", context)?;
         }
         for argument in arguments.iter().filter(|argument| argument.required) {
             if !data_info.contains_key(argument.name) {
@@ -122,6 +132,16 @@ impl Component {
     /// Its place in the document it was built from.
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// What of its configuration is passed over.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// The names of the checkpoints that its networks are read from, as configured or else as published.
+    pub fn checkpoints(&self) -> Vec<String> {
+        self.loss.checkpoints()
     }
 
     /// The arguments of its call.
@@ -161,14 +181,17 @@ impl Component {
         }
     }
 
-    /// The names of the terms of the loss itself, without what it only logs.
-    pub(crate) fn term_names(&self, given: Option<&str>) -> Vec<String> {
-        let terms = self.loss.terms();
-        if terms.is_empty() {
-            return vec![self.term_name(given, "")];
+    /// The values of the loss itself, without what it only logs; a single value has the empty name.
+    pub(crate) fn own_values(&self) -> Vec<&'static str> {
+        match self.loss.terms() {
+            [] => vec![""],
+            terms => terms.iter().filter(|(_, default)| default.contains("loss")).map(|(value, _)| *value).collect(),
         }
-        let own = terms.iter().filter(|(_, default)| default.contains("loss"));
-        own.map(|(value, _)| self.term_name(given, value)).collect()
+    }
+
+    /// Whether a value is one of the loss itself.
+    pub(crate) fn is_own(&self, value: &str) -> bool {
+        self.own_values().contains(&value)
     }
 
     /// It acts when the iteration is a multiple of this.

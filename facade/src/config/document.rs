@@ -1,5 +1,6 @@
 //! Documents in JSON, TOML and YAML.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::Path;
 
@@ -42,6 +43,10 @@ impl Syntax {
 /// Keys may be numbers or switches, as the layer indices of `layer_weights` are in YAML. A key that comes twice in one
 /// mapping is refused.
 ///
+/// A number that is not finite (`Infinity` and `NaN` as Python writes them in JSON, `.inf` in YAML, `inf` in TOML; a number
+/// beyond the range of f64) becomes the word `inf`, `-inf` or `NaN`: documents have them beside their losses, and no loss takes
+/// a word for a number.
+///
 /// ```
 /// use image_losses::config::{Syntax, parse};
 ///
@@ -54,11 +59,16 @@ impl Syntax {
 /// [`Error::Config`] with the line and column where the text is not in the format.
 pub fn parse(text: &str, syntax: Syntax) -> Result<Value> {
     let document: std::result::Result<Document, String> = match syntax {
-        Syntax::Json => serde_json::from_str(text).map_err(|error| error.to_string()),
+        Syntax::Json => serde_json::from_str(&with_words(text)).map_err(|error| error.to_string()),
         #[cfg(feature = "toml")]
         Syntax::Toml => toml::from_str(text).map_err(|error| error.to_string()),
         #[cfg(feature = "yaml")]
-        Syntax::Yaml => serde_saphyr::from_str(text).map_err(|error| error.to_string()),
+        Syntax::Yaml => {
+            let options = serde_saphyr::options! {
+                non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::PassThrough
+            };
+            serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
+        }
     };
     document.map(|document| document.0).map_err(|message| refuse("", message.trim_end()))
 }
@@ -78,6 +88,49 @@ pub fn read(path: &Path) -> Result<Value> {
         Error::Config { message, .. } => refuse(message),
         other => other,
     })
+}
+
+/// JSON with its numbers that are not finite as words, which are as long where they can be: errors keep their place.
+fn with_words(text: &str) -> Cow<'_, str> {
+    let is_part = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
+    let bytes = text.as_bytes();
+    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    while at < bytes.len() {
+        let start = at;
+        match bytes[at] {
+            b'"' => {
+                at += 1;
+                while at < bytes.len() && bytes[at] != b'"' {
+                    at += if bytes[at] == b'\\' { 2 } else { 1 };
+                }
+                at += 1;
+                continue;
+            }
+            byte if is_part(byte) => at += bytes[at..].iter().take_while(|byte| is_part(**byte)).count(),
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        let token = &text[start..at];
+        let value = match token {
+            "Infinity" => f64::INFINITY,
+            "-Infinity" => f64::NEG_INFINITY,
+            "NaN" => f64::NAN,
+            token if token.bytes().any(|byte| byte.is_ascii_digit()) => token.parse().unwrap_or(0.0),
+            _ => 0.0,
+        };
+        if !value.is_finite() {
+            out.push_str(&text[copied..start]);
+            out.push_str(&format!("{:<width$}", format!("\"{value}\""), width = token.len()));
+            copied = at;
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
 }
 
 /// Any value; keys become words.
@@ -106,10 +159,8 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_u64<E>(self, value: u64) -> std::result::Result<Value, E> {
         Ok(value.into())
     }
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> std::result::Result<Value, E> {
-        serde_json::Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom(format!("{value} is not finite")))
+    fn visit_f64<E>(self, value: f64) -> std::result::Result<Value, E> {
+        Ok(serde_json::Number::from_f64(value).map_or_else(|| value.to_string().into(), Value::Number))
     }
     fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
         Ok(value.into())
@@ -174,6 +225,26 @@ mod tests {
     #[test]
     fn a_key_twice_is_refused() {
         assert!(matches!(parse(r#"{"a": 1, "a": 2}"#, Syntax::Json), Err(Error::Config { .. })));
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_words() {
+        let text = r#"{"a": Infinity, "b": [-Infinity, NaN, 1e999], "c": "Infinity \"NaN", "d": -1.5e+3}"#;
+        let value = json!({"a": "inf", "b": ["-inf", "NaN", "inf"], "c": "Infinity \"NaN", "d": -1500.0});
+        assert_eq!(parse(text, Syntax::Json).unwrap(), value);
+        #[cfg(feature = "yaml")]
+        assert_eq!(parse("a: .inf\nb: -.inf\n", Syntax::Yaml).unwrap(), json!({"a": "inf", "b": "-inf"}));
+        #[cfg(feature = "toml")]
+        assert_eq!(
+            parse("a = inf\nb = -inf\nc = nan\n", Syntax::Toml).unwrap(),
+            json!({"a": "inf", "b": "-inf", "c": "NaN"})
+        );
+        // Broken texts end, wherever they are cut, and what is wrong keeps its place.
+        for end in 0..text.len() {
+            parse(&text[..end], Syntax::Json).unwrap_err();
+        }
+        let error = parse(r#"{"a": Infinity, "b": x}"#, Syntax::Json).unwrap_err().to_string();
+        assert!(error.ends_with("line 1 column 22"), "{error}");
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub(crate) fn refuse(path: &str, message: impl Into<String>) -> Error {
     Error::Config { path: path.to_owned(), message: message.into() }
 }
 
+/// As many known values are named in an error.
+const SHORT_LIST: usize = 16;
+
 /// Refuses a name that is none of the known ones.
 pub(crate) fn unknown<'a>(
     path: String,
@@ -56,10 +59,33 @@ pub(crate) fn unknown<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Error {
-    Error::UnknownName { path, kind, name: name.to_owned(), nearest: nearest(name, known) }
+    let known: Vec<&str> = known.into_iter().collect();
+    let nearest = nearest(name, known.iter().copied());
+    // Fields and types are many; the values of an option are named.
+    let is_short = kind == "value" && known.len() <= SHORT_LIST;
+    let known = if is_short { known.into_iter().map(str::to_owned).collect() } else { Vec::new() };
+    Error::UnknownName { path, kind, name: name.to_owned(), nearest, known }
 }
 
-/// Deserialises options; unknown names, missing fields and values of a wrong type are errors with their place.
+/// The value with whole numbers as such: Python's `16.0` is an interval. Numbers beyond 2⁵³ stay as they are.
+fn with_whole_numbers(value: Value) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= EXACT => {
+                // −0 has no whole number.
+                if float == 0.0 && float.is_sign_negative() { Value::Number(number) } else { (float as i64).into() }
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(map) => map.into_iter().map(|(key, value)| (key, with_whole_numbers(value))).collect(),
+        other => other,
+    }
+}
+
+/// Deserialises options; unknown names, missing fields and values of a wrong type are errors with their place. A
+/// whole number may be written as a float.
 pub(crate) fn read_options<O: DeserializeOwned>(value: Value, path: &str) -> LossResult<O> {
     let known = fields_of::<O>();
     if let Value::Object(map) = &value
@@ -68,7 +94,7 @@ pub(crate) fn read_options<O: DeserializeOwned>(value: Value, path: &str) -> Los
     {
         return Err(unknown(join(path, name), "field", name, known.iter().copied()));
     }
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(with_whole_numbers(value)).map_err(|error| {
         let inner = error.path().to_string();
         // List positions are written as steps like the others: `losses.0`, not `losses[0]`.
         let inner = inner.replace('[', ".").replace(']', "");
@@ -155,6 +181,7 @@ mod tests {
             kind,
             name: name.into(),
             nearest: nearest.map(Into::into),
+            known: if kind == "value" { vec!["pixel".into(), "sample".into()] } else { Vec::new() },
         };
         assert_eq!(read(r#"{"iner": 1}"#), unknown("a.iner", "field", "iner", Some("inner")));
         assert_eq!(read(r#"{"inner": {"mod": "pixel"}}"#), unknown("a.inner.mod", "field", "mod", Some("mode")));

@@ -4,10 +4,13 @@
 //! data as a `serde_json::Value`); [`Inputs`] are its arguments by name, or a training step's outputs, of which its
 //! `data_info` picks. Objectives are made of components: [`objective`](crate::objective).
 //!
+//! BasicSR's names and fields are read too, where the loss is one of ours: `docs/from-basicsr.md`.
+//!
 //! A loss of one's own joins in with one [`Entry`]: [`Entry::pointwise`] for a pointwise loss, [`Entry::of`] for anything
 //! that is [`Configurable`]. [`Registry::register`] adds it; with the feature `inventory`, a `Contribution` does from
 //! another crate. [`check`] says what is wrong with a whole document.
 
+mod basicsr;
 mod builtin;
 pub mod check;
 mod component;
@@ -16,6 +19,7 @@ mod contribution;
 mod document;
 pub(crate) mod fields;
 mod inputs;
+pub(crate) mod names;
 mod registry;
 #[cfg(feature = "schema")]
 mod schema;

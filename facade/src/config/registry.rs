@@ -13,9 +13,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::basicsr::{own_name_of, rewrite};
 use super::component::Component;
 use super::fields::{fields_of, join, read_options, refuse, unknown};
 use super::inputs::{Inputs, Outcome};
+use super::names::{own_name, own_name_at, plain};
 use crate::AnyTensor;
 
 /// What an argument of a loss is.
@@ -159,6 +161,10 @@ pub trait Configurable: Debug + Clone + Send + Sync + 'static {
 /// A built loss whose type is erased: what a [`Component`] holds.
 pub(crate) trait ErasedLoss: Debug + Send + Sync {
     fn arguments(&self) -> Vec<Argument>;
+    /// The names of the checkpoints that its networks are read from.
+    fn checkpoints(&self) -> Vec<String> {
+        Vec::new()
+    }
     fn terms(&self) -> &'static [(&'static str, &'static str)];
     fn options(&self) -> Result<Value>;
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>>;
@@ -638,18 +644,23 @@ impl Registry {
         self.entries.values()
     }
 
-    /// The entry of a type; a module path before it (`mmagic.models.losses.L1Loss`) is passed over.
+    /// The entry of a type. `mmagic.L1Loss` and the full path of MMagic's class are `L1Loss`; another package's name is none
+    /// of ours. BasicSR's `MultiScaleGANLoss`, `GANFeatLoss` and `WeightedTVLoss`, and traiNNer-redux' `l1loss`, `mseloss`,
+    /// `charbonnierloss` and `ganloss`, are the losses that they compute.
     pub fn get(&self, name: &str) -> Option<&Entry> {
-        self.entries.get(name).or_else(|| self.entries.get(name.rsplit('.').next()?))
+        let name = if self.entries.contains_key(name) { name } else { own_name(name).ok()? };
+        self.entries.get(name).or_else(|| self.entries.get(own_name_of(name)?))
     }
 
     /// Builds a loss from a mapping with `type` and its options; `path` is its place in the document, for errors.
     ///
     /// Beside the options of the loss, every mapping may have the fields of a component: `data_info`, `loss_name` and
-    /// `interval` (see [`Component`]).
+    /// `interval` (see [`Component`]). A `_scope_` of MMagic's is passed over, and names are read as [`get`](Registry::get)
+    /// reads them, at every depth. Where a network within it is to be computed (`device`) is passed over and noted
+    /// ([`Component::notes`]). A whole number may be written as a float.
     ///
     /// # Errors
-    /// [`Error::Config`] where it is no mapping, [`Error::MissingKey`] without a `type`, a required option or a required
+    /// [`Error::Config`] where it is no mapping and for a name or scope of another package, [`Error::MissingKey`] without a `type`, a required option or a required
     /// argument in `data_info`, [`Error::UnknownName`] for an unknown type, option, argument or output, and what
     /// building the loss refuses, with its path.
     pub fn build(&self, value: &Value, path: &str, context: &BuildContext) -> Result<Component> {
@@ -659,11 +670,15 @@ impl Registry {
             Some(_) => return Err(refuse(&join(path, "type"), "a type is a word")),
             None => return Err(Error::MissingKey { path: path.to_owned(), key: "type".to_owned() }),
         };
-        let entry =
-            self.get(name).ok_or_else(|| unknown(join(path, "type"), "type", name, self.entries.keys().copied()))?;
-        let mut options = map.clone();
+        let place = join(path, "type");
+        let name = if self.entries.contains_key(name.as_str()) { name.as_str() } else { own_name_at(name, &place)? };
+        let entry = self.get(name);
+        let entry = entry.ok_or_else(|| unknown(place, "type", name, self.entries.keys().copied()))?;
+        let mut notes = Vec::new();
+        let mut options = plain(map, path, &mut notes)?;
         options.shift_remove("type");
-        Component::build(entry, options, path, context)
+        rewrite(name, &mut options, path)?;
+        Component::build(entry, options, path, context, notes)
     }
 }
 

@@ -15,6 +15,8 @@ pub fn schema(registry: &Registry) -> Value {
     let entries: Vec<(&str, Value)> =
         registry.types().map(|entry| (entry.name(), describe(entry, &mut generator))).collect();
     let loss = json!({"$ref": "#/$defs/loss"});
+    // A loss that is null is off.
+    let off = json!({"anyOf": [loss, {"type": "null"}]});
     let objectives = crate::objective::schemas(&mut generator, &loss);
     let mut definitions = generator.take_definitions(true);
     let types: Vec<&str> = entries.iter().map(|(name, _)| *name).collect();
@@ -33,8 +35,8 @@ pub fn schema(registry: &Registry) -> Value {
     definitions.insert("loss".to_owned(), described);
     let mut documents = vec![
         loss.clone(),
-        json!({"type": "array", "items": loss}),
-        json!({"type": "object", "additionalProperties": loss}),
+        json!({"type": "array", "items": off}),
+        json!({"type": "object", "additionalProperties": off}),
     ];
     if let Value::Array(objectives) = objectives {
         documents.extend(objectives);

@@ -6,12 +6,17 @@
 //! | document | objective |
 //! |---|---|
 //! | `gan_loss`, `disc_auxiliary_loss`, `gen_auxiliary_loss` | adversarial with auxiliary losses ([`Objective::gan`]) |
-//! | a model's `type` and `loss_config` | that model's ([`Objective::model`]): [`StyleGan2Config`], [`WganGpConfig`], [`CycleGanConfig`], [`Pix2PixConfig`] |
+//! | a model's mapping: its `type` and its losses | that model's ([`Objective::model`]) |
+//! | a model's `type` and `loss_config` | that model's: [`StyleGan2Config`], [`WganGpConfig`], [`CycleGanConfig`], [`Pix2PixConfig`] |
 //! | {name: loss, …} or a list of losses | their sum ([`Objective::sum`]) |
+//! | a loss | it alone ([`Objective::sum`]) |
+//!
+//! A loss that is null is off, everywhere. What MMagic's models train with is a table in the code, printed by
+//! [`model_table`] and in `docs/from-mmagic.md`.
 //!
 //! [`evaluate`](Objective::evaluate) picks each loss's inputs from the step's outputs and gives a [`Step`] of tensors:
-//! every term whose name contains `loss` counts in the total, others are only logged; terms that share a name are
-//! added; a map counts by its mean. [`finish`](Objective::finish) takes the values, hands the losses what they are to
+//! every term whose name contains `loss` counts in the total, others are only logged (in a sum none of whose names contains
+//! `loss`, all count); terms that share a name are added; a map counts by its mean. [`finish`](Objective::finish) takes the values, hands the losses what they are to
 //! remember, and gives a [`Report`].
 //!
 //! ```
@@ -37,6 +42,8 @@
 
 mod models;
 mod report;
+mod rows;
+mod table;
 
 use std::borrow::Cow;
 
@@ -47,10 +54,12 @@ use serde_json::{Map, Value, json};
 pub use models::{CycleGanConfig, Model, Pix2PixConfig, StyleGan2Config, WganGpConfig};
 pub(crate) use report::Carried;
 pub use report::{Report, Step, StepTerm, Term};
+pub use rows::model_table;
 
 use crate::AnyTensor;
 use crate::config::fields::{join, read_options, refuse, unknown};
-use crate::config::{Argument, BuildContext, Component, Inputs, Item, Kind, Registry, check_offered, seed_at};
+use crate::config::names::{own_name, own_name_at};
+use crate::config::{Argument, BuildContext, Component, Entry, Inputs, Item, Kind, Registry, check_offered, seed_at};
 
 /// Whose step it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,6 +81,30 @@ enum Source {
     Flag(bool),
     /// A word.
     Text(&'static str),
+    /// A tensor made of outputs.
+    Made(Made),
+    /// The value of an earlier term of the same step.
+    Term(String),
+}
+
+/// A tensor made of outputs of the training step, which are named.
+#[derive(Clone, Debug)]
+enum Made {
+    /// 1 − the output.
+    OneMinus(String),
+    /// Scores minus the mean of others.
+    LessMean { scores: String, others: String, is_constant: bool },
+    /// Images in [−1, 1] as VGG takes them.
+    ImageNet(String),
+}
+
+impl Made {
+    fn outputs(&self) -> Vec<&str> {
+        match self {
+            Made::OneMinus(name) | Made::ImageNet(name) => vec![name],
+            Made::LessMean { scores, others, .. } => vec![scores, others],
+        }
+    }
 }
 
 /// One loss of one side.
@@ -84,8 +117,12 @@ struct Part {
     name: Option<String>,
     /// Where the arguments come from; `None`: as the component's configuration says.
     sources: Option<Vec<(&'static str, Source)>>,
+    /// The names of the terms where the loss has several values; its other values are no terms.
+    values: Vec<(&'static str, String)>,
     /// Multiplies what the loss gives.
     factor: f64,
+    /// It counts in the total whatever its name.
+    counts: bool,
     /// It may share its name with others.
     shares: bool,
 }
@@ -101,6 +138,11 @@ pub enum Note {
         /// The losses' places in the document.
         paths: Vec<String>,
     },
+    /// A field that says where a network is computed. The tensors given say so.
+    PassedOver {
+        /// The field's place in the document.
+        path: String,
+    },
     /// A loss's term has no `loss` in its name: it is logged, and trains nothing.
     NotCounted {
         /// The name.
@@ -115,6 +157,9 @@ impl std::fmt::Display for Note {
         match self {
             Note::SharedName { name, paths } => {
                 write!(f, "{} share the name `{name}`: their terms are added", paths.join(" and "))
+            }
+            Note::PassedOver { path } => {
+                write!(f, "{path} is passed over: a loss is computed where the tensors given lie")
             }
             Note::NotCounted { name, path } => {
                 write!(f, "{path}: a term named `{name}` is only logged: a name that counts contains `loss`")
@@ -154,23 +199,29 @@ impl Objective {
     /// # Errors
     /// As [`model`](Objective::model), [`gan`](Objective::gan), [`sum`](Objective::sum).
     pub fn build(registry: &Registry, value: &Value, path: &str, context: &BuildContext) -> Result<Self> {
-        match value {
-            Value::Object(map) if map.contains_key("loss_config") => Self::model(registry, value, path, context),
-            Value::Object(map) if map.get("type").and_then(Value::as_str).is_some_and(|t| Model::of(t).is_some()) => {
-                Self::model(registry, value, path, context)
-            }
-            Value::Object(map) if map.contains_key("gan_loss") => Self::gan(registry, value, path, context),
-            _ => Self::sum(registry, value, path, context),
+        let Value::Object(map) = value else { return Self::sum(registry, value, path, context) };
+        let is_on = |key: &str| map.get(key).is_some_and(|value| !value.is_null());
+        let name = map.get("type").and_then(Value::as_str);
+        let is_loss = name.is_some_and(|name| registry.get(name).is_some());
+        if is_on("loss_config") || (!is_loss && name.is_some_and(is_model)) {
+            return Self::model(registry, value, path, context);
         }
+        let is_adversarial = is_on("gan_loss") || KEYS[1..].iter().any(|key| is_on(key));
+        if !is_loss && is_adversarial && map.contains_key("gan_loss") {
+            return Self::gan(registry, value, path, context);
+        }
+        Self::sum(registry, value, path, context)
     }
 
-    /// The objective of a model's mapping, by its `type` and its `loss_config`; its other fields are passed over.
+    /// The objective of a model's mapping, by its `type`: its losses, or its `loss_config`; its other fields are passed over.
     ///
-    /// A `loss_config` with a `gan_loss` is read as [`gan`](Objective::gan), whatever the model.
+    /// What a model calls its losses with, and what it names their terms, is in [`model_table`]. A `loss_config` with a
+    /// `gan_loss` is read as [`gan`](Objective::gan), whatever the model.
     ///
     /// # Errors
     /// [`Error::UnknownName`] for a type that is no known model and for an unknown key, [`Error::MissingKey`] without a
-    /// type, [`Error::InvalidOption`] for a value out of range.
+    /// type, [`Error::InvalidOption`] for a value out of range, [`Error::Config`] for a `loss_config` of a model that reads
+    /// none, for a model without losses and for a loss that the model cannot call; those of [`Registry::build`].
     pub fn model(registry: &Registry, value: &Value, path: &str, context: &BuildContext) -> Result<Self> {
         let Value::Object(map) = value else { return Err(refuse(path, "a model is a mapping with a `type`")) };
         let place = join(path, "loss_config");
@@ -184,8 +235,21 @@ impl Objective {
             Some(_) => return Err(refuse(&join(path, "type"), "a type is a word")),
             None => return Err(Error::MissingKey { path: path.to_owned(), key: "type".to_owned() }),
         };
-        let model = Model::of(name).ok_or_else(|| unknown(join(path, "type"), "type", name, Model::TYPES))?;
-        models::build(model, map, registry, &place, context)
+        let name = own_name_at(name, &join(path, "type"))?;
+        if let Some(model) = Model::of(name) {
+            return models::build(model, map, registry, &place, context);
+        }
+        let config = map.get("loss_config").filter(|config| !config.is_null());
+        if models::CONFIGURED.contains(&name) {
+            return Self::gan(registry, config.unwrap_or(&Value::Object(Map::new())), &place, context);
+        }
+        let Some(row) = table::model(name) else {
+            return Err(unknown(join(path, "type"), "type", name, model_names()));
+        };
+        if config.is_some_and(|config| config.as_object().is_none_or(|fields| !fields.is_empty())) {
+            return Err(refuse(&place, format!("`{name}` reads no `loss_config`")));
+        }
+        rows::build(row, value, registry, path, context)
     }
 
     /// The adversarial objective: `gan_loss`, and `disc_auxiliary_loss` and `gen_auxiliary_loss`, each a loss or a list.
@@ -195,65 +259,92 @@ impl Objective {
     /// `disc_pred_fake_g`, with the output `mask` where there is one. Or it takes both kinds of scores or images (`fake`,
     /// `real`) with the step's name (`model`), as `RelativisticPairingLoss` and `AdvLoss` do, and gives `loss_disc` and
     /// `loss_gen`: of the same outputs (the generator's step has `disc_pred_real_g`), or of `fake_imgs`, `real_imgs` and
-    /// the network `disc`. Auxiliary losses take what their `data_info` says.
+    /// the network `disc`. Auxiliary losses take what their `data_info` says. Any other key with a loss is the generator's,
+    /// as in a [`sum`](Objective::sum).
     ///
     /// # Errors
     /// [`Error::MissingKey`] without a `gan_loss`, [`Error::UnknownName`] for another key, [`Error::Config`] for a
     /// `gan_loss` that takes neither, and those of [`Registry::build`].
     pub fn gan(registry: &Registry, value: &Value, path: &str, context: &BuildContext) -> Result<Self> {
-        const KEYS: [&str; 3] = ["gan_loss", "disc_auxiliary_loss", "gen_auxiliary_loss"];
         let Value::Object(map) = value else { return Err(refuse(path, "an objective is a mapping")) };
-        if let Some(key) = map.keys().find(|key| !KEYS.contains(&key.as_str())) {
+        let is_other = |(key, value): &(&String, &Value)| {
+            !KEYS.contains(&key.as_str()) && !value.is_null() && value.get("type").is_none()
+        };
+        if let Some((key, _)) = map.iter().find(is_other) {
             return Err(unknown(join(path, key), "field", key, KEYS));
         }
         let gan_loss =
             map.get(KEYS[0]).ok_or_else(|| Error::MissingKey { path: path.to_owned(), key: KEYS[0].to_owned() })?;
         let mut parts = Builder::new(registry, path, context);
         let mut normal = Map::new();
-        normal.insert(KEYS[0].to_owned(), parts.adversarial(gan_loss, &join(path, KEYS[0]))?);
+        let gan_loss = match gan_loss {
+            Value::Null => Value::Null,
+            loss => parts.adversarial(loss, &join(path, KEYS[0]))?,
+        };
+        normal.insert(KEYS[0].to_owned(), gan_loss);
         for (key, side) in [(KEYS[1], Side::Discriminator), (KEYS[2], Side::Generator)] {
             let place = join(path, key);
             let values = match map.get(key) {
                 None | Some(Value::Null) => continue,
-                Some(Value::Array(losses)) => {
-                    let listed = losses.iter().enumerate();
-                    let added =
-                        listed.map(|(i, loss)| parts.configured(side, loss, join(&place, &i.to_string()), None));
-                    Value::Array(added.collect::<Result<_>>()?)
-                }
+                Some(Value::Array(losses)) => parts.listed(side, losses, &place)?,
                 Some(loss) => parts.configured(side, loss, place, None)?,
             };
             normal.insert(key.to_owned(), values);
         }
-        Ok(parts.finish(Value::Object(normal)))
+        for (key, loss) in map.iter().filter(|(key, loss)| !KEYS.contains(&key.as_str()) && !loss.is_null()) {
+            let value = parts.configured(Side::Generator, loss, join(path, key), Some(key))?;
+            normal.insert(key.clone(), value);
+        }
+        parts.finish(Value::Object(normal))
     }
 
-    /// The sum of losses: a mapping {name: loss, …}, whose keys name the terms where the losses do not, or a list.
+    /// The sum of losses: a mapping {name: loss, …}, whose keys name the terms where the losses do not, a list, or one loss.
     ///
-    /// A loss without a `data_info` takes the outputs of its arguments' names.
+    /// A loss without a `data_info` takes the outputs of its arguments' names. Where no term has a name that contains
+    /// `loss`, all of them count: a name that the user chose says nothing of that.
     ///
     /// # Errors
-    /// [`Error::Config`] where it is neither or empty, and those of [`Registry::build`].
+    /// [`Error::Config`] where it is neither or has no loss that is on, and those of [`Registry::build`].
     pub fn sum(registry: &Registry, value: &Value, path: &str, context: &BuildContext) -> Result<Self> {
         let mut parts = Builder::new(registry, path, context);
         let value = match value {
-            Value::Object(map) if !map.is_empty() => {
-                let added = map.iter().map(|(key, loss)| {
+            Value::Object(map) if map.contains_key("type") => {
+                if let Some(Value::String(name)) = map.get("type")
+                    && registry.get(name).is_none()
+                {
+                    let place = join(path, "type");
+                    let name = own_name_at(name, &place)?;
+                    let known = registry.types().map(Entry::name).chain(model_names());
+                    return Err(unknown(place, "type", name, known));
+                }
+                parts.configured(Side::Only, value, path.to_owned(), None)?
+            }
+            Value::Object(map) if map.values().any(|loss| loss.is_null() || loss.is_object()) => {
+                let added = map.iter().filter(|(_, loss)| !loss.is_null()).map(|(key, loss)| {
                     let value = parts.configured(Side::Only, loss, join(path, key), Some(key))?;
                     Ok((key.clone(), value))
                 });
                 Value::Object(added.collect::<Result<_>>()?)
             }
-            Value::Array(list) if !list.is_empty() => {
-                let added = list
-                    .iter()
-                    .enumerate()
-                    .map(|(i, loss)| parts.configured(Side::Only, loss, join(path, &i.to_string()), None));
-                Value::Array(added.collect::<Result<_>>()?)
+            Value::Array(list) if !list.is_empty() => parts.listed(Side::Only, list, path)?,
+            _ => {
+                let message = "there is no loss: a sum is a mapping {name: loss, …} or a list of losses";
+                return Err(refuse(path, message));
             }
-            _ => return Err(refuse(path, "a sum is a mapping {name: loss, …} or a list of losses")),
         };
-        Ok(parts.finish(value))
+        let mut objective = parts.finish(value)?;
+        objective.count_all_if_none();
+        Ok(objective)
+    }
+
+    /// Where no term counts, all do.
+    fn count_all_if_none(&mut self) {
+        let Objective { losses, parts, notes, .. } = self;
+        let mut names = parts.iter().flat_map(|part| part.term_names(&losses[part.loss]));
+        if !names.any(|name| name.contains("loss")) {
+            parts.iter_mut().for_each(|part| part.counts = true);
+            notes.retain(|note| !matches!(note, Note::NotCounted { .. }));
+        }
     }
 
     /// What is allowed and may not be meant.
@@ -270,6 +361,15 @@ impl Objective {
     pub fn needs(&self, side: Side) -> Vec<Need> {
         let parts = self.parts.iter().filter(|part| part.side == side);
         parts.flat_map(|part| self.losses.get(part.loss).map(|loss| part.needs(loss)).unwrap_or_default()).collect()
+    }
+
+    /// The names of a side's terms, in the order of their losses, without what losses only log; one for each value that a loss
+    /// adds.
+    pub fn term_names(&self, side: Side) -> Vec<String> {
+        let parts = self.parts.iter().filter(|part| part.side == side);
+        parts
+            .flat_map(|part| self.losses.get(part.loss).map(|loss| part.term_names(loss)).unwrap_or_default())
+            .collect()
     }
 
     /// Evaluates one side at a training step's outputs.
@@ -379,6 +479,40 @@ struct Saved {
     state: Value,
 }
 
+impl Made {
+    /// The tensor, of a training step's outputs.
+    fn tensor<'g>(&self, operation: &'static str, outputs: &Inputs<'_, AnyTensor<'g>>) -> Result<AnyTensor<'g>> {
+        let output = |name: &str| outputs.get_tensor(operation, name);
+        match self {
+            Made::OneMinus(name) => output(name)?.affine(-1.0, 1.0),
+            Made::LessMean { scores, others, is_constant } => {
+                let (scores, others) = (output(scores)?, output(others)?);
+                let mean = if *is_constant { others.detach() } else { others.clone() }.mean_all()?;
+                let shape = scores.shape();
+                scores.sub(&mean.reshape(&vec![1; shape.len()])?.broadcast_to(&shape)?)
+            }
+            Made::ImageNet(name) => {
+                // ImageNet's statistics, for images in [0, 1].
+                const MEAN: [f64; 3] = [0.485, 0.456, 0.406];
+                const DEVIATION: [f64; 3] = [0.229, 0.224, 0.225];
+                let images = output(name)?;
+                let shape = images.shape();
+                if shape.len() < 2 || shape[1] != 3 {
+                    let expected = "3 channels".to_owned();
+                    return Err(Error::ShapeRule { operation, argument: "images", expected, got: shape });
+                }
+                let mut per_channel = vec![1; shape.len()];
+                per_channel[1] = 3;
+                let constant = |values: [f64; 3]| {
+                    AnyTensor::constant(&images.context(), &values, &per_channel)?.broadcast_to(&shape)
+                };
+                let centred = images.affine(0.5, 0.5)?.sub(&constant(MEAN)?)?;
+                centred.mul(&constant(DEVIATION.map(f64::recip))?)
+            }
+        }
+    }
+}
+
 impl Part {
     fn needs(&self, loss: &Component) -> Vec<Need> {
         let arguments = loss.arguments();
@@ -390,18 +524,23 @@ impl Part {
         };
         let mut needs: Vec<Need> = arguments
             .iter()
-            .filter_map(|argument| match (&self.sources, loss.data_info()) {
-                (Some(sources), _) => sources.iter().find_map(|(name, source)| match source {
-                    Source::Output { name: output, required } if *name == argument.name => {
-                        Some(need(argument, output, *required))
-                    }
-                    _ => None,
-                }),
+            .flat_map(|argument| match (&self.sources, loss.data_info()) {
+                (Some(sources), _) => {
+                    let own = sources.iter().filter(|(name, _)| *name == argument.name);
+                    own.flat_map(|(_, source)| match source {
+                        Source::Output { name: output, required } => vec![need(argument, output, *required)],
+                        Source::Made(made) => {
+                            made.outputs().into_iter().map(|output| need(argument, output, true)).collect()
+                        }
+                        _ => Vec::new(),
+                    })
+                    .collect()
+                }
                 (None, Some(data_info)) => match data_info.get(argument.name) {
-                    Some(output) => Some(need(argument, output, true)),
-                    None => argument.output.map(|output| need(argument, output, argument.required)),
+                    Some(output) => vec![need(argument, output, true)],
+                    None => argument.output.iter().map(|output| need(argument, output, argument.required)).collect(),
                 },
-                (None, None) => Some(need(argument, argument.name, argument.required)),
+                (None, None) => vec![need(argument, argument.name, argument.required)],
             })
             .collect();
         if loss.interval() > 1 {
@@ -415,6 +554,20 @@ impl Part {
         needs
     }
 
+    /// The name of the term that a value becomes, if it becomes one.
+    fn term_name(&self, loss: &Component, value: &str) -> Option<String> {
+        if let Some((_, name)) = self.values.iter().find(|(known, _)| *known == value) {
+            return Some(name.clone());
+        }
+        let is_dropped = !self.values.is_empty() && !value.is_empty();
+        (!is_dropped).then(|| loss.term_name(self.name.as_deref(), value))
+    }
+
+    /// The names of the terms of the loss itself, without what it only logs.
+    fn term_names(&self, loss: &Component) -> Vec<String> {
+        loss.own_values().into_iter().filter_map(|value| self.term_name(loss, value)).collect()
+    }
+
     fn evaluate<'g>(
         &self,
         loss: &mut Component,
@@ -425,7 +578,7 @@ impl Part {
             return Err(loss.missing("interval", "iteration"));
         }
         if !loss.is_due(outputs)? {
-            step.skipped.extend(loss.term_names(self.name.as_deref()));
+            step.skipped.extend(self.term_names(loss));
             return Ok(());
         }
         let picked = match &self.sources {
@@ -436,6 +589,14 @@ impl Part {
                     let item = match source {
                         Source::Flag(flag) => Item::Flag(*flag),
                         Source::Text(text) => Item::Text((*text).to_owned()),
+                        Source::Made(made) => {
+                            let made = made.tensor(loss.type_name(), outputs).map_err(|error| placed(error, loss))?;
+                            Item::Tensor(made)
+                        }
+                        Source::Term(name) => match step.terms.iter().rfind(|term| term.name == *name) {
+                            Some(term) => Item::Tensor(term.value.reshape(&[1, 1])?),
+                            None => return Err(loss.missing(argument, name)),
+                        },
                         Source::Output { name, required } => match (outputs.get(name), required) {
                             (Some(item), _) => item.clone(),
                             (None, false) => continue,
@@ -450,17 +611,17 @@ impl Part {
         let outcome = loss.evaluate_picked(&picked);
         let (values, state) = outcome.map_err(|error| placed(error, loss))?.into_parts();
         for (value_name, value) in values {
-            let name = loss.term_name(self.name.as_deref(), value_name);
+            let Some(name) = self.term_name(loss, value_name) else { continue };
             let wide = value.accumulator()?;
             let mut value = if wide.elements() == 1 { wide } else { wide.mean_all()? }.reshape(&[1])?;
             if self.factor != 1.0 {
                 value = value.scale(self.factor)?;
             }
-            let counts = name.contains("loss");
+            let counts = name.contains("loss") || (self.counts && loss.is_own(value_name));
             let weight = self.factor * loss.weight(value_name, &picked).map_err(|error| placed(error, loss))?;
             step.terms.push(StepTerm { name, weight, value, counts });
         }
-        let term = loss.term_names(self.name.as_deref()).into_iter().next().unwrap_or_default();
+        let term = self.term_names(loss).into_iter().next().unwrap_or_default();
         let carried =
             state.into_iter().map(|(name, value)| Carried { loss: self.loss, term: term.clone(), name, value });
         step.state.extend(carried);
@@ -500,7 +661,8 @@ impl<'a> Builder<'a> {
         let loss = self.registry.build(loss, &place, self.context)?;
         let value = loss.to_value()?;
         let (name, shares) = (name.map(str::to_owned), loss.is_named());
-        let part = Part { side, loss: self.losses.len(), name, sources: None, factor: 1.0, shares };
+        let (values, sources, factor, counts) = (Vec::new(), None, 1.0, false);
+        let part = Part { side, loss: self.losses.len(), name, values, sources, factor, counts, shares };
         if loss.data_info().is_none() {
             // Nothing says what it takes but its arguments' names.
             for need in part.needs(&loss).iter().filter(|need| need.required) {
@@ -510,6 +672,15 @@ impl<'a> Builder<'a> {
         self.hold(loss, self.relative(&place).to_owned());
         self.parts.push(part);
         Ok(value)
+    }
+
+    /// The losses of a list as they are configured. One that is off keeps its place.
+    fn listed(&mut self, side: Side, losses: &[Value], path: &str) -> Result<Value> {
+        let added = losses.iter().enumerate().map(|(i, loss)| match loss {
+            Value::Null => Ok(Value::Null),
+            loss => self.configured(side, loss, join(path, &i.to_string()), None),
+        });
+        Ok(Value::Array(added.collect::<Result<_>>()?))
     }
 
     /// A loss of the objective's own, under this name, with these arguments and this factor.
@@ -531,6 +702,15 @@ impl<'a> Builder<'a> {
         self.push(side, name, sources, factor)
     }
 
+    /// A loss at `path` in the document, with its place in the objective; its index.
+    fn hold_at(&mut self, loss: &Value, path: &str, place: String) -> Result<usize> {
+        // Copies of a loss draw independently.
+        let context = BuildContext { draws: seed_at(self.context.draws, &place), ..self.context.clone() };
+        let loss = self.registry.build(loss, path, &context)?;
+        self.hold(loss, place);
+        Ok(self.losses.len() - 1)
+    }
+
     /// Adds a loss with its place in the objective.
     fn hold(&mut self, loss: Component, place: String) {
         self.losses.push(loss);
@@ -545,14 +725,28 @@ impl<'a> Builder<'a> {
 
     /// A part of the last loss.
     fn push(&mut self, side: Side, name: &str, sources: Vec<(&'static str, Source)>, factor: f64) -> Result<()> {
-        let Some(loss) = self.losses.last() else { return Ok(()) };
-        for (_, source) in &sources {
-            if let Source::Output { name, required: true } = source {
-                check_offered(loss.path(), name, self.context)?;
+        let loss = self.losses.len().saturating_sub(1);
+        let (name, values, sources, counts) = (Some(name.to_owned()), Vec::new(), Some(sources), false);
+        self.push_part(Part { side, loss, name, values, sources, factor, counts, shares: true })
+    }
+
+    /// Adds a part whose sources are known.
+    fn push_part(&mut self, part: Part) -> Result<()> {
+        let Some(loss) = self.losses.get(part.loss) else { return Ok(()) };
+        for (_, source) in part.sources.iter().flatten() {
+            let outputs = match source {
+                Source::Output { name, required: true } => vec![name.as_str()],
+                Source::Made(made) => made.outputs(),
+                _ => Vec::new(),
+            };
+            for output in outputs {
+                check_offered(loss.path(), output, self.context)?;
             }
         }
-        let (loss, name) = (self.losses.len() - 1, Some(name.to_owned()));
-        self.parts.push(Part { side, loss, name, sources: Some(sources), factor, shares: true });
+        if loss.interval() > 1 {
+            check_offered(loss.path(), "iteration", self.context)?;
+        }
+        self.parts.push(part);
         Ok(())
     }
 
@@ -581,8 +775,8 @@ impl<'a> Builder<'a> {
                     ("target_is_real", Source::Flag(real)),
                     ("is_disc", Source::Flag(side == Side::Discriminator)),
                 ];
-                if takes("mask") {
-                    sources.push(("mask", optional("mask")));
+                if let Some(mask) = loss.arguments().iter().find(|argument| argument.name == "mask") {
+                    sources.push(("mask", Source::Output { name: "mask".to_owned(), required: mask.required }));
                 }
                 parts.push((side, name, sources));
             }
@@ -615,12 +809,15 @@ impl<'a> Builder<'a> {
         Ok(value)
     }
 
-    fn finish(self, value: Value) -> Objective {
-        let Builder { losses, places, parts, .. } = self;
-        let mut notes = Vec::new();
+    fn finish(self, value: Value) -> Result<Objective> {
+        let Builder { losses, places, parts, path, .. } = self;
+        if parts.is_empty() {
+            return Err(refuse(&path, "there is no loss: all are null or missing"));
+        }
+        let mut notes: Vec<Note> = losses.iter().flat_map(|loss| loss.notes().iter().cloned()).collect();
         let mut named: Vec<(Side, String, Vec<&Part>)> = Vec::new();
         for part in &parts {
-            for name in losses[part.loss].term_names(part.name.as_deref()) {
+            for name in part.term_names(&losses[part.loss]) {
                 if !name.contains("loss") {
                     let path = losses[part.loss].path().to_owned();
                     notes.push(Note::NotCounted { name: name.clone(), path });
@@ -637,14 +834,53 @@ impl<'a> Builder<'a> {
                 notes.push(Note::SharedName { name, paths });
             }
         }
-        Objective { losses, places, parts, notes, value }
+        Ok(Objective { losses, places, parts, notes, value })
     }
+}
+
+/// The keys of an adversarial objective.
+const KEYS: [&str; 3] = ["gan_loss", "disc_auxiliary_loss", "gen_auxiliary_loss"];
+
+/// The `type`s of all known models.
+fn model_names() -> impl Iterator<Item = &'static str> {
+    let rows = table::MODELS.iter().flat_map(|row| row.types.iter().copied());
+    Model::TYPES.into_iter().chain(models::CONFIGURED).chain(rows)
+}
+
+/// Whether a `type` is that of a known model with a `loss_config`.
+pub(crate) fn is_configured(name: &str) -> bool {
+    own_name(name).is_ok_and(|name| Model::of(name).is_some() || models::CONFIGURED.contains(&name))
+}
+
+/// Whether a model of this `type` has losses in its code.
+pub(crate) fn has_fixed_losses(name: &str) -> bool {
+    let in_code = |row: &table::ModelTerms| row.terms.iter().any(|term| matches!(term.loss, table::LossOf::Fixed(_)));
+    own_name(name).is_ok_and(|name| Model::of(name).is_some() || table::model(name).is_some_and(in_code))
+}
+
+/// Whether a `type` is a known model's.
+pub(crate) fn is_model(name: &str) -> bool {
+    own_name(name).is_ok_and(|name| model_names().any(|known| known == name))
 }
 
 /// The JSON Schema of the documents that [`Objective::build`] takes, given that of a loss.
 #[cfg(feature = "schema")]
 pub(crate) fn schemas(generator: &mut schemars::SchemaGenerator, loss: &Value) -> Value {
-    let losses = json!({"anyOf": [loss, {"type": "array", "items": loss}]});
+    let off = |loss: &Value| json!({"anyOf": [loss, {"type": "null"}]});
+    let losses = json!({"anyOf": [loss, {"type": "null"}, {"type": "array", "items": off(loss)}]});
+    // A model's mapping: the fields that hold its losses are known, the others are the model's own.
+    let types: Vec<&str> = table::MODELS.iter().flat_map(|row| row.types.iter().copied()).collect();
+    let mut fields = json!({"type": {"enum": types}});
+    for row in table::MODELS.iter().flat_map(|model| model.terms) {
+        match row.loss {
+            // A word alone is DeblurGAN-v2's.
+            table::LossOf::Field(field @ "disc_loss") => {
+                fields[field] = json!({"anyOf": [off(loss), {"type": "string"}]})
+            }
+            table::LossOf::Field(field) => fields[field] = off(loss),
+            _ => {}
+        }
+    }
     let model = |types: &[&str], config: schemars::Schema| {
         json!({
             "type": "object",
@@ -659,10 +895,11 @@ pub(crate) fn schemas(generator: &mut schemars::SchemaGenerator, loss: &Value) -
     json!([
         {
             "type": "object",
-            "properties": {"gan_loss": loss, "disc_auxiliary_loss": losses, "gen_auxiliary_loss": losses},
+            "properties": {"gan_loss": off(loss), "disc_auxiliary_loss": losses, "gen_auxiliary_loss": losses},
             "required": ["gan_loss"],
-            "additionalProperties": false,
+            "additionalProperties": off(loss),
         },
+        {"type": "object", "properties": fields, "required": ["type"]},
         model(&Model::TYPES[..3], style),
         model(&["WGANGP"], wgan),
         model(&["CycleGAN"], cycle),

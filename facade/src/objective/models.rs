@@ -6,11 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Builder, Objective, Side, Source};
 use crate::config::fields::{fields_of, read_options, refuse};
+use crate::config::names::own_name;
 use crate::config::{BuildContext, Registry, to_value};
-
-/// The scale of an inner gradient where the training step offers none: large enough for the small gradients of half
-/// precision, small enough not to overflow its largest number.
-const LOSS_SCALE: f64 = 1024.0;
 
 /// A model whose objective is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +23,13 @@ pub enum Model {
     Pix2Pix,
 }
 
+/// Models whose losses stand in a `loss_config` with a `gan_loss`.
+pub(super) const CONFIGURED: [&str; 3] = ["BaseGAN", "BaseConditionalGAN", "EG3D"];
+
 impl Model {
-    /// The model of a `type`; a module path before it is passed over.
+    /// The model of a `type`. `mmagic.StyleGAN2` and the full path of MMagic's class are `StyleGAN2`.
     pub fn of(name: &str) -> Option<Self> {
-        match name.rsplit('.').next()? {
+        match own_name(name).ok()? {
             "StyleGAN2" | "StyleGAN3" | "MSPIEStyleGAN2" => Some(Model::StyleGan2),
             "WGANGP" => Some(Model::WganGp),
             "CycleGAN" => Some(Model::CycleGan),
@@ -204,7 +204,7 @@ pub(super) fn build(
         }
     }
     value.insert("loss_config".to_owned(), config);
-    Ok(parts.finish(Value::Object(value)))
+    parts.finish(Value::Object(value))
 }
 
 fn style_gan2(parts: &mut Builder<'_>, config: StyleGan2Config) -> Result<Value> {
@@ -219,7 +219,6 @@ fn style_gan2(parts: &mut Builder<'_>, config: StyleGan2Config) -> Result<Value>
     if config.pl_batch_shrink == 0 {
         return Err(image_losses_core::Error::option(owner, "pl_batch_shrink", "at least 1", 0).at(parts.path()));
     }
-    let scale = |scaled: bool| if scaled { LOSS_SCALE } else { 1.0 };
     let place = parts.path().to_owned();
     parts.adversarial(&json!({"type": "GANLoss", "gan_type": "wgan-logistic-ns"}), &place)?;
     if config.r1_loss_weight != 0.0 {
@@ -229,7 +228,7 @@ fn style_gan2(parts: &mut Builder<'_>, config: StyleGan2Config) -> Result<Value>
             "loss_weight": config.r1_loss_weight,
             "interval": config.r1_interval,
             "norm_mode": config.norm_mode,
-            "loss_scale": scale(scaled),
+            "use_apex_amp": scaled,
         });
         let mut sources = vec![("discriminator", output("disc")), ("real_data", output("real_imgs"))];
         if scaled {
@@ -243,7 +242,7 @@ fn style_gan2(parts: &mut Builder<'_>, config: StyleGan2Config) -> Result<Value>
             "loss_weight": config.g_reg_weight,
             "interval": config.g_reg_interval,
             "pl_batch_shrink": config.pl_batch_shrink,
-            "loss_scale": scale(config.g_reg_use_apex_amp),
+            "use_apex_amp": config.g_reg_use_apex_amp,
         });
         let mut sources = vec![
             ("generator", output("gen")),
@@ -286,11 +285,11 @@ fn wgan_gp(parts: &mut Builder<'_>, config: WganGpConfig) -> Result<Value> {
 /// The penalty's own option stands in the document with the model's spelling.
 fn gp_spelling(error: image_losses_core::Error, path: &str) -> image_losses_core::Error {
     match error {
-        image_losses_core::Error::UnknownName { path: place, kind, name, nearest }
+        image_losses_core::Error::UnknownName { path: place, kind, name, nearest, known }
             if place == format!("{path}.norm_mode") =>
         {
             let path = format!("{path}.gp_norm_mode");
-            image_losses_core::Error::UnknownName { path, kind, name, nearest }
+            image_losses_core::Error::UnknownName { path, kind, name, nearest, known }
         }
         error => error,
     }

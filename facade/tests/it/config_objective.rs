@@ -597,6 +597,11 @@ fn every_mistake_has_its_variant_and_its_place() {
         kind,
         name: name.into(),
         nearest: nearest.map(Into::into),
+        known: match kind {
+            "value" if name == "meen" => ["none", "mean", "sum"].map(Into::into).into(),
+            "value" => ["pixel", "HWC"].map(Into::into).into(),
+            _ => Vec::new(),
+        },
     };
     let missing = |path: &str, key: &str| Error::MissingKey { path: path.into(), key: key.into() };
     let at_option = |error: &Error, place: &str, name: &str| {
@@ -655,7 +660,7 @@ fn every_mistake_has_its_variant_and_its_place() {
     );
     assert_eq!(
         objective(json!({"type": "StyleGAN4", "loss_config": {}})),
-        unknown("m.type", "type", "StyleGAN4", Some("StyleGAN3"))
+        unknown("m.type", "type", "StyleGAN4", Some("StyleGAN1"))
     );
     let style = |config: Value| objective(json!({"type": "StyleGAN2", "loss_config": config}));
     assert_eq!(
@@ -711,6 +716,7 @@ fn the_checker_finds_every_loss_at_any_depth() {
             ("model.losses.0", "L1Loss", true, 0),
             ("model.losses.1", "L1Loss", false, 0),
             ("model.extra", "DreamLoss", false, 0),
+            ("other.loss_config", "loss_config of Unknown", false, 0),
             ("second.loss_config", "loss_config of mmagic.Pix2Pix", false, 0),
             ("face", "mmagic.models.losses.LightCNNFeatureLoss", true, 1),
         ]

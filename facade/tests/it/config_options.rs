@@ -56,9 +56,9 @@ fn table() -> Vec<(&'static str, Value, Value)> {
         ("GradientPenaltyLoss", json!({}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
         // Without `data_info` the component refuses another `norm_mode` than the default.
         ("GradientPenaltyLossComps", json!({"data_info": {"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"}}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
-        ("R1GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
-        ("R2GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
-        ("GeneratorPathRegularizerComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "pl_batch_shrink": 2, "pl_batch_size": 1, "decay": 0.5, "sync_mean_buffer": true, "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20})),
+        ("R1GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20, "use_apex_amp": true})),
+        ("R2GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20, "use_apex_amp": true})),
+        ("GeneratorPathRegularizerComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "pl_batch_shrink": 2, "pl_batch_size": 1, "decay": 0.5, "sync_mean_buffer": true, "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20, "use_apex_amp": true})),
         ("TransferalPerceptualLoss", json!({}), json!({"loss_weight": 2.0, "use_attention": false, "criterion": "l1", "form": "paper"})),
         ("PerceptualLoss", json!({"layer_weights": {"0": 1.0, "2": 1.0}, "pretrained": "seeded:7"}), json!({"layer_weights": {"0": 1.0, "2": 0.5}, "layer_weights_style": {"0": 1.0}, "vgg_type": "vgg19_bn", "use_input_norm": false, "perceptual_weight": 0.5, "style_weight": 0.5, "norm_img": false, "pretrained": "seeded:8", "prefix": "generator", "criterion": "mse"})),
         ("LightCNNFeatureLoss", json!({"pretrained": "seeded:7"}), json!({"pretrained": "seeded:8", "prefix": "generator", "loss_weight": 2.0, "criterion": "mse"})),
@@ -152,11 +152,11 @@ fn with_world<R>(body: impl FnOnce(&mut Inputs<'_, AnyTensor<'static>>) -> Resul
     let make = |seed: usize, shape: &[usize]| {
         NdTensor::from_vec(numbers(shape.iter().product(), seed), shape)?.leaf().map(AnyTensor::from)
     };
-    // The two factors cancel, unless a loss scale overflows between them.
-    let critic = network(|x| AnyTensor::unary(x, Unary::Square)?.scale(1e-300)?.scale(1e300)?.sum(&[1, 2, 3], false));
+    // The two factors cancel, unless a loss scale overflows between them: 1024 (`use_apex_amp`) already does.
+    let critic = network(|x| AnyTensor::unary(x, Unary::Square)?.scale(1e-306)?.scale(1e306)?.sum(&[1, 2, 3], false));
     let generator = network(|w| {
         let batch = AnyTensor::shape(w)[0];
-        w.mul(w)?.reshape(&[batch, 1, 2, 3])?.scale(1e-300)?.scale(1e300)
+        w.mul(w)?.reshape(&[batch, 1, 2, 3])?.scale(1e-306)?.scale(1e306)
     });
     let read_one = |x: &AnyTensor<'static>| Ok(x.values()?[0]);
     let processes = Processes { communicator: &Pair, read: &read_one };

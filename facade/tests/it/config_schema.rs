@@ -36,6 +36,20 @@ fn it_describes_every_option() {
 }
 
 #[test]
+fn it_describes_the_losses_of_models() {
+    let schema = schema(&Registry::standard());
+    let documents = schema["anyOf"].as_array().unwrap();
+    let of = |name: &str| {
+        let has =
+            |one: &&Value| one["properties"]["type"]["enum"].as_array().is_some_and(|all| all.contains(&name.into()));
+        documents.iter().find(has).unwrap_or_else(|| panic!("no {name}"))
+    };
+    for (name, field) in [("SRGAN", "gan_loss"), ("DIM", "loss_alpha"), ("StyleGAN2", "loss_config")] {
+        assert!(of(name)["properties"][field].is_object(), "{name}: {field}");
+    }
+}
+
+#[test]
 fn its_references_lead_somewhere() {
     let schema = schema(&Registry::standard());
     let mut found = Vec::new();

@@ -442,7 +442,7 @@ proptest! {
     #[test]
     fn drawn_scaling_options_do_what_they_say(
         values in prop::collection::vec(-2.0..2.0, 4), loss_weight in -3.0..3.0f64, interval in 1u64..20,
-        loss_scale in 1e-3..1e5f64, hwc: bool, multiply_by_interval: bool, mean_path_length in 0.0..3.0f64,
+        loss_scale in 1e-3..1e5f64, hwc: bool, multiply_by_interval: bool, use_apex_amp: bool, mean_path_length in 0.0..3.0f64,
     ) {
         let norm_mode = if hwc { NormMode::Hwc } else { NormMode::Pixel };
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-11 * b.abs().max(1.0);
@@ -453,7 +453,7 @@ proptest! {
         let factor = loss_weight * if multiply_by_interval { interval as f64 } else { 1.0 };
 
         let plain = R1Options { norm_mode, ..R1Options::default() };
-        let options = R1Options { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale };
+        let options = R1Options { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp };
         for r2 in [false, true] {
             let value = |options: R1Options| {
                 evaluate(std::slice::from_ref(&real), |x| match r2 {
@@ -581,10 +581,11 @@ fn configurations_round_trip_and_refuse_what_is_unknown() {
         interval: 4,
         multiply_by_interval: true,
         loss_scale: 2.0,
+        use_apex_amp: true,
     };
     check(
         r#"{"loss_weight": 8, "pl_batch_shrink": 2, "pl_batch_size": 3, "decay": 0.02, "sync_mean_buffer": true,
-            "interval": 4, "multiply_by_interval": true, "loss_scale": 2}"#,
+            "interval": 4, "multiply_by_interval": true, "loss_scale": 2, "use_apex_amp": true}"#,
         GeneratorPathRegularizer::new(options).unwrap(),
     );
     check(r#"{"loss_weight": 0.5}"#, DiscShiftLoss::new(DiscShiftOptions { loss_weight: 0.5 }).unwrap());

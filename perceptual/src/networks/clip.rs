@@ -83,6 +83,9 @@ impl ClipShape {
     /// ViT-L/14 at 336 pixels.
     pub const VIT_L_14_336: ClipShape = ClipShape { image_resolution: 336, ..ClipShape::VIT_L_14 };
 
+    /// The published models' names.
+    pub const PUBLISHED: [&'static str; 4] = ["ViT-B/32", "ViT-B/16", "ViT-L/14", "ViT-L/14@336px"];
+
     /// A published model's size: `ViT-B/32`, `ViT-B/16`, `ViT-L/14`, `ViT-L/14@336px`.
     pub fn published(name: &str) -> Option<Self> {
         match name {

@@ -146,6 +146,7 @@ impl VggType {
             nearest: name
                 .split_once('_')
                 .and_then(|(stem, _)| names.iter().rfind(|known| known.split('_').next() == Some(stem)).cloned()),
+            known: Vec::new(),
         })
     }
 

@@ -51,7 +51,7 @@ proptest! {
     #[test]
     fn drawn_gradients(
         kind in prop::sample::select(&VggType::ALL[..4]),
-        criterion in prop::sample::select(&[Criterion::L1, Criterion::Mse][..]),
+        criterion in prop::sample::select(&[Criterion::L1, Criterion::Mse, Criterion::Fro][..]),
         (use_input_norm, norm_img) in any::<(bool, bool)>(),
         (perceptual_weight, style_weight) in (0.1..2.0f64, 0.1..2.0f64),
         (layer, style) in (0..5usize, 0..5usize),
@@ -283,7 +283,7 @@ fn wrong_images_are_refused() {
 
 #[test]
 fn finite_gradients_for_equal_and_extreme_images() {
-    for criterion in [Criterion::L1, Criterion::Mse] {
+    for criterion in [Criterion::L1, Criterion::Mse, Criterion::Fro] {
         let options = PerceptualOptions { criterion, ..options(&[("relu2_1", 1.0)]) };
         let loss = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap();
         for scale in [0.0, 1.0, 1e6] {
@@ -295,6 +295,31 @@ fn finite_gradients_for_equal_and_extreme_images() {
             assert!(gradients[0].iter().all(|g| *g == 0.0), "{gradients:?}");
         }
     }
+}
+
+#[test]
+fn the_frobenius_norm_is_composed_in_single_precision_too() {
+    let options = PerceptualOptions { criterion: Criterion::Fro, ..options(&[("relu2_1", 0.5)]) };
+    let loss = PerceptualLoss::new(options, &Weights::Seeded(7)).unwrap();
+    let shape = [2, 3, 8, 8];
+    let (x, gt) = (image(1, &shape), image(2, &shape));
+    let wide = values(&loss, &x, &gt, &shape).unwrap();
+    let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
+    let single = |values: &[f64]| -> NdTensor<'static, f32> { Tensor::constant(&(), values, &shape).unwrap() };
+    let bound = loss.bind::<NdTensor<f32>>(&()).unwrap();
+    let target = bound.features(&single(&gt)).unwrap();
+    for terms in [bound.forward(&single(&x), &single(&gt)).unwrap(), bound.forward_with(&single(&x), &target).unwrap()]
+    {
+        let found = [terms.perceptual, terms.style].map(|term| term.unwrap().item().unwrap());
+        for (a, b) in found.into_iter().zip(wide) {
+            // Single precision over a few thousand additions.
+            assert!((f64::from(a) - b.unwrap()).abs() <= 1e-4 * b.unwrap(), "{a} {b:?}");
+        }
+    }
+    // What has no engine has no composed form.
+    let (x, gt) = (narrow(&x), narrow(&gt));
+    let refused = loss.value_and_gradient(Array { shape: &shape, data: &x }, Target::Images(&gt));
+    assert!(matches!(refused, Err(Error::Unsupported { .. })));
 }
 
 #[test]

@@ -21,7 +21,8 @@ impl Configurable for GanLoss {
             Argument::required("target_is_real", Kind::Flag),
             // MMagic's default.
             Argument::optional("is_disc", Kind::Flag),
-            Argument::optional("mask", Kind::Tensor),
+            // The soft labels are made of it.
+            Argument { required: self.is_masked(), ..Argument::optional("mask", Kind::Tensor) },
         ]
     }
     fn build(options: GanOptions, _: &BuildContext) -> Result<Self> {
@@ -220,7 +221,12 @@ impl Configurable for LeCam {
 impl Configurable for FeatureMatchingLoss {
     type Options = FeatureMatchingOptions;
     fn arguments(&self) -> Vec<Argument> {
-        vec![Argument::required("fake", Kind::Tensors), Argument::required("real", Kind::Tensors)]
+        vec![
+            Argument::required("fake", Kind::Tensors),
+            Argument::required("real", Kind::Tensors),
+            // BasicSR divides by it.
+            Argument::optional(DISCRIMINATORS, Kind::Number),
+        ]
     }
     fn build(options: FeatureMatchingOptions, _: &BuildContext) -> Result<Self> {
         FeatureMatchingLoss::new(options)
@@ -231,7 +237,27 @@ impl Configurable for FeatureMatchingLoss {
     fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
         let name = "FeatureMatchingLoss";
         let (fake, real) = (inputs.get_tensors(name, "fake")?, inputs.get_tensors(name, "real")?);
-        self.forward(&fake, &real).map(Outcome::Value)
+        let value = self.forward(&fake, &real)?;
+        let value = match discriminators_of(inputs)? {
+            1.0 => value,
+            number => value.accumulator()?.scale(1.0 / number)?.cast_like(&value)?,
+        };
+        Ok(Outcome::Value(value))
+    }
+    fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<f64> {
+        Ok(Configurable::options(self).loss_weight / discriminators_of(inputs)?)
+    }
+}
+
+const DISCRIMINATORS: &str = "num_discriminators";
+
+/// The number of discriminators that the features are of, 1 where it is not given.
+fn discriminators_of<T>(inputs: &Inputs<'_, T>) -> Result<f64> {
+    let name = "FeatureMatchingLoss";
+    match inputs.get_number_if_any(name, DISCRIMINATORS)? {
+        None => Ok(1.0),
+        Some(number) if number >= 1.0 && number.fract() == 0.0 => Ok(number),
+        Some(number) => Err(Error::option(name, DISCRIMINATORS, "a whole number, at least 1", number)),
     }
 }
 

@@ -14,6 +14,13 @@ use crate::config::registry::{Argument, BuildContext, Configurable, Kind, to_val
 
 /// The scale that a gradient scaler has at the moment.
 const LOSS_SCALER: &str = "loss_scaler";
+
+/// The scaler's scale as an argument. With `use_apex_amp` the training step's is taken where it offers one.
+const fn loss_scaler(use_apex_amp: bool) -> Argument {
+    let argument = Argument::optional(LOSS_SCALER, Kind::Number);
+    if use_apex_amp { argument.or_output(LOSS_SCALER) } else { argument }
+}
+
 /// The processes that train together; every loss that knows of them takes them from the outputs.
 const PROCESSES: Argument = Argument::optional("processes", Kind::Processes).or_output("processes");
 
@@ -30,7 +37,7 @@ impl<const COMPS: bool> Configurable for Gradient<COMPS> {
         vec![
             Argument::required("discriminator", Kind::Network),
             Argument::required("real_data", Kind::Tensor),
-            Argument::optional("fake_data", Kind::Tensor),
+            Argument { required: self.loss.needs_fake(), ..Argument::optional("fake_data", Kind::Tensor) },
             Argument::optional("mask", Kind::Tensor),
             Argument::optional("alpha", Kind::Tensor),
             Argument::optional(LOSS_SCALER, Kind::Number),
@@ -86,7 +93,7 @@ macro_rules! at_data {
                     Argument::required("discriminator", Kind::Network),
                     Argument::required($data, Kind::Tensor),
                     Argument::optional("mask", Kind::Tensor),
-                    Argument::optional(LOSS_SCALER, Kind::Number),
+                    loss_scaler(Configurable::options(self).use_apex_amp),
                     PROCESSES,
                 ]
             }
@@ -150,7 +157,7 @@ impl Configurable for PathLength {
             Argument::optional("num_batches", Kind::Number),
             Argument::optional("noise", Kind::Tensor),
             Argument::optional(MEAN, Kind::Number),
-            Argument::optional(LOSS_SCALER, Kind::Number),
+            loss_scaler(Configurable::options(self).use_apex_amp),
             PROCESSES,
         ]
     }

@@ -20,7 +20,7 @@ proptest! {
     #[test]
     fn drawn_second_derivatives_of_r1_and_r2(critic in critic(), seed: u64, hwc: bool, r2: bool) {
         let norm_mode = if hwc { NormMode::Hwc } else { NormMode::Pixel };
-        let options = R1Options { loss_weight: 0.3, norm_mode, interval: 3, multiply_by_interval: true, loss_scale: 0.5 };
+        let options = R1Options { loss_weight: 0.3, norm_mode, interval: 3, multiply_by_interval: true, loss_scale: 0.5, use_apex_amp: false };
         let penalty = if r2 {
             Penalty::R2(R2GradientPenalty::new(options).unwrap(), critic)
         } else {

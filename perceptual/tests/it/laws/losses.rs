@@ -98,20 +98,22 @@ fn vgg_by_hand(options: &PerceptualOptions, x: [f64; 3], gt: [f64; 3]) -> f64 {
             if relu { value.max(0.0) } else { value }
         })
     };
-    let of = |difference: f64| match options.criterion {
-        Criterion::L1 => difference.abs(),
-        Criterion::Mse => difference * difference,
+    // Of the differences that are not 0, among `count`.
+    let of = |differences: &[f64], count: f64| match options.criterion {
+        Criterion::L1 => differences.iter().map(|d| d.abs()).sum::<f64>() / count,
+        Criterion::Mse => differences.iter().map(|d| d * d).sum::<f64>() / count,
+        Criterion::Fro => differences.iter().map(|d| d * d).sum::<f64>().sqrt(),
     };
     let mut sum = 0.0;
     for (layer, relu) in [("conv1_1", false), ("relu1_1", true)] {
         let (f, g) = (features(x, relu), features(gt, relu));
-        let perceptual: f64 = (0..3).map(|i| of(f[i] - g[i])).sum();
+        let perceptual: [f64; 3] = std::array::from_fn(|i| f[i] - g[i]);
         // f·fᵀ/(c·h·w), c = 64.
         let pairs = (0..3).flat_map(|i| (0..3).map(move |j| (i, j)));
-        let style: f64 = pairs.map(|(i, j)| of((f[i] * f[j] - g[i] * g[j]) / 64.0)).sum();
+        let style: Vec<f64> = pairs.map(|(i, j)| (f[i] * f[j] - g[i] * g[j]) / 64.0).collect();
         let style_layers = options.layer_weights_style.as_ref().unwrap_or(&options.layer_weights);
-        sum += options.perceptual_weight * options.layer_weights[layer] * perceptual / 64.0
-            + options.style_weight * style_layers[layer] * style / 4096.0;
+        sum += options.perceptual_weight * options.layer_weights[layer] * of(&perceptual, 64.0)
+            + options.style_weight * style_layers[layer] * of(&style, 4096.0);
     }
     sum
 }

@@ -4,7 +4,7 @@
 
 use std::fmt::{self, Debug};
 
-#[cfg(feature = "tch")]
+#[cfg(any(feature = "tch", feature = "clip"))]
 use image_losses_core::Error;
 use image_losses_core::{Differentiable, Result, Tensor};
 use image_losses_perceptual::Weights;
@@ -45,6 +45,8 @@ pub(in crate::config::builtin) trait Frozen:
     fn configuration(&self) -> Self::Options;
     fn on<T: Tensor>(&self, context: &T::Context) -> Result<Self::Bound<T>>;
     fn call<T: Differentiable>(bound: &Self::Bound<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>>;
+    /// The names of the checkpoints that its networks are read from.
+    fn checkpoints(&self) -> Vec<String>;
     /// The weight that is in the value of this name.
     fn weight(&self, value: &str) -> Result<f64> {
         let _ = value;
@@ -155,6 +157,9 @@ where
         }
         L::call(&self.loss.on::<AnyTensor<'g>>(&tensor.context())?, inputs)
     }
+    fn checkpoints(&self) -> Vec<String> {
+        self.loss.checkpoints()
+    }
     fn weight(&self, value: &str, _: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
         self.loss.weight(value)
     }
@@ -188,6 +193,9 @@ impl Frozen for PerceptualLoss {
     fn build(options: PerceptualOptions, weights: &Weights, _: &BuildContext) -> Result<Self> {
         PerceptualLoss::new(options, weights)
     }
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
     fn configuration(&self) -> PerceptualOptions {
         self.options().clone()
     }
@@ -218,6 +226,9 @@ macro_rules! of_pair {
             }
             fn build(options: $options, weights: &Weights, _: &BuildContext) -> Result<Self> {
                 $build(options, weights)
+            }
+            fn checkpoints(&self) -> Vec<String> {
+                self.options().checkpoints()
             }
             fn configuration(&self) -> $options {
                 self.options().clone()
@@ -257,7 +268,20 @@ impl Frozen for ClipLoss {
     fn arguments() -> Vec<Argument> {
         vec![Argument::required("image", Kind::Tensor), Argument::required("text", Kind::Tokens)]
     }
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
     fn build(options: ClipOptions, weights: &Weights, context: &BuildContext) -> Result<Self> {
+        options.validate()?;
+        // Where nothing is read, a name that means nothing is found here.
+        let name = options.clip_model.clip_type.as_str();
+        let is_known = ClipShape::PUBLISHED.contains(&name)
+            || name.starts_with("seeded:")
+            || Weights::locate(name, context.weights_directory.as_deref()).is_some();
+        if context.seeded.is_some() && !is_known {
+            let expected = format!("a published model ({}) or a file", ClipShape::PUBLISHED.join(", "));
+            return Err(Error::option(Self::TYPE, "clip_type", expected, name));
+        }
         match (context.seeded, &context.architecture) {
             (Some(seed), Some(shape)) => {
                 let shape: ClipShape = read_options(known_fields(shape), "architecture")?;
