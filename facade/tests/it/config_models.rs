@@ -1,7 +1,6 @@
 //! The losses of MMagic's models as objectives: which terms, of which side, of what, and their values by hand.
 #![cfg(all(
     feature = "config",
-    feature = "autograd",
     feature = "ndarray",
     feature = "pixelwise",
     feature = "composition",
@@ -12,9 +11,8 @@
 ))]
 
 use image_losses::AnyTensor;
-use image_losses::autograd::run;
 use image_losses::config::{BuildContext, Inputs, Registry, network};
-use image_losses::core::{Differentiable, Error, Result, Tensor};
+use image_losses::core::{Differentiable, Result, Tensor};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Note, Objective, Report, Side};
 use serde_json::{Value, json};
@@ -24,6 +22,11 @@ type Any<'g> = AnyTensor<'g>;
 fn build(document: &Value) -> Result<Objective> {
     let context = BuildContext { seeded: Some(7), ..BuildContext::default() };
     Objective::build(&Registry::standard(), document, "model", &context)
+}
+
+/// A tensor that gradients can be asked for.
+fn leaf(values: Vec<f64>, shape: &[usize]) -> Any<'static> {
+    NdTensor::from_vec(values, shape).unwrap().leaf().unwrap().into()
 }
 
 /// An image of one channel and one column.
@@ -174,15 +177,11 @@ fn srgan_and_esrgan_are_their_formulas() {
 fn the_other_scores_are_constants_for_esrgans_discriminator_alone() {
     let model = json!({"type": "ESRGAN", "gan_loss": lsgan()});
     let gradient = |side: Side, names: [&str; 2]| {
-        run(|session| {
-            let fake: Any<'_> = session.input(vec![1.0f64, 3.0], &[2, 1])?.into();
-            let real: Any<'_> = session.input(vec![0.0f64, 1.0], &[2, 1])?.into();
-            let outputs = Inputs::new().tensor(names[0], fake.clone()).tensor(names[1], real);
-            let step = build(&model)?.evaluate(side, &outputs)?;
-            let gradients = Any::gradients(step.total().unwrap(), &[&fake], false)?;
-            Ok::<_, Error>(Any::evaluate(session, &[gradients[0].as_ref().unwrap()])?.remove(0))
-        })
-        .unwrap()
+        let (fake, real) = (leaf(vec![1.0, 3.0], &[2, 1]), leaf(vec![0.0, 1.0], &[2, 1]));
+        let outputs = Inputs::new().tensor(names[0], fake.clone()).tensor(names[1], real);
+        let step = build(&model).unwrap().evaluate(side, &outputs).unwrap();
+        let gradients = Any::gradients(step.total().unwrap(), &[&fake], false).unwrap();
+        gradients[0].as_ref().unwrap().values().unwrap()
     };
     // ½ · 2(f − ½)/2: nothing through the mean that the real scores are compared with.
     assert_eq!(gradient(Side::Discriminator, ["disc_pred_fake", "disc_pred_real"]), [0.25, 1.25]);
@@ -361,24 +360,20 @@ fn models_with_losses_in_their_code_are_their_formulas() {
 
 #[test]
 fn progressive_gans_penalties_are_their_formulas() {
-    let (total, values) = run(|session| {
-        let tensor = |values: Vec<f64>, shape: &[usize]| session.input(values, shape).map(Any::from);
-        // D(x) = 3·x₁ + 4·x₂: its gradient has length 5 everywhere.
-        let slopes = tensor(vec![3.0, 4.0], &[1, 1, 1, 2])?;
-        let critic = network(|x: &Any<'_>| x.mul(&slopes.broadcast_to(&x.shape())?)?.sum(&[1, 2, 3], false));
-        let outputs = Inputs::new()
-            .tensor("disc_pred_fake", tensor(vec![1.0, 3.0], &[2, 1])?)
-            .tensor("disc_pred_real", tensor(vec![0.0, 2.0], &[2, 1])?)
-            .tensor("fake_imgs", tensor(vec![0.5; 4], &[2, 1, 1, 2])?)
-            .tensor("real_imgs", tensor(vec![0.25; 4], &[2, 1, 1, 2])?)
-            .network("disc", &critic);
-        let mut objective = build(&json!({"type": "PGGAN"}))?;
-        let step = objective.evaluate(Side::Discriminator, &outputs)?;
-        let report = objective.finish(&step, &Any::evaluate(session, &step.tensors())?)?;
-        let names = ["loss_disc_fake", "loss_disc_real", "loss_gp", "loss_disc_shift"];
-        Ok::<_, Error>((report.total, names.map(|name| report.term(name).unwrap())))
-    })
-    .unwrap();
+    // D(x) = 3·x₁ + 4·x₂: its gradient has length 5 everywhere.
+    let slopes = leaf(vec![3.0, 4.0], &[1, 1, 1, 2]);
+    let critic = network(|x: &Any<'_>| x.mul(&slopes.broadcast_to(&x.shape())?)?.sum(&[1, 2, 3], false));
+    let outputs = Inputs::new()
+        .tensor("disc_pred_fake", leaf(vec![1.0, 3.0], &[2, 1]))
+        .tensor("disc_pred_real", leaf(vec![0.0, 2.0], &[2, 1]))
+        .tensor("fake_imgs", leaf(vec![0.5; 4], &[2, 1, 1, 2]))
+        .tensor("real_imgs", leaf(vec![0.25; 4], &[2, 1, 1, 2]))
+        .network("disc", &critic);
+    let mut objective = build(&json!({"type": "PGGAN"})).unwrap();
+    let step = objective.evaluate(Side::Discriminator, &outputs).unwrap();
+    let report = objective.finish(&step, &step.values().unwrap()).unwrap();
+    let names = ["loss_disc_fake", "loss_disc_real", "loss_gp", "loss_disc_shift"];
+    let (total, values) = (report.total, names.map(|name| report.term(name).unwrap()));
     // 10 · (5 − 1)²; 0.0005 · (mean f² + mean r²).
     let expected = [2.0, -1.0, 160.0, 0.0005 * (5.0 + 2.0)];
     for (a, b) in values.iter().zip(expected) {
