@@ -55,7 +55,7 @@ pub enum Unary {
     Softplus,
     /// −ln(1 + e⁻ˣ), without overflow: the logarithm of the sigmoid.
     LogSigmoid,
-    /// max(0, x); derivative 0 at 0.
+    /// max(0, x); derivative 0 at 0, NaN at NaN.
     Relu,
 }
 

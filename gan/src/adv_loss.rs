@@ -59,7 +59,7 @@ pub struct AdvOptions {
 /// The discriminator's step counts its own predictions among them; it returns them ([`AdvTerms::predictions`]), and they
 /// enter the state when you add them:
 ///
-/// - engines whose tensors live on (tch, ndarray): `AdvState<T>` and [`AdvState::add`];
+/// - engines whose tensors live on (tch, ndarray): `AdvState<T>` and [`AdvState::add`], which reads the predictions once;
 /// - engines with a graph per step (`autograd`): `AdvState<`[`Sample`](crate::Sample)`>`; evaluate the predictions with
 ///   the loss, then [`AdvState::add_values`].
 ///
@@ -286,19 +286,26 @@ impl<V> AdvState<V> {
 }
 
 impl<T: Tensor> AdvState<T> {
-    /// Remembers the predictions of a discriminator's step, if there are any.
-    ///
-    /// The tensors are not read: skip the call where the step's loss is not finite, or the pools' means stay NaN until the
-    /// predictions have left.
+    /// Remembers the predictions of a discriminator's step, if there are any, without those samples that hold a value that
+    /// is not finite. `values` reads a tensor's elements, row-major, as `TchTensor::values` does.
     ///
     /// # Errors
-    /// The engine's own.
-    pub fn add(&mut self, terms: &AdvTerms<T>) -> Result<()> {
+    /// The engine's own, those of `values`, and [`Error::Length`] where it gives another number of elements.
+    pub fn add(&mut self, terms: &AdvTerms<T>, values: impl Fn(&T) -> Result<Vec<f64>>) -> Result<()> {
         let Some(AdvPredictions { fake, real }) = &terms.predictions else { return Ok(()) };
-        for (pool, prediction) in [(&mut self.fake_pool, fake), (&mut self.real_pool, real)] {
-            let samples = prediction.shape().first().copied().unwrap_or(0);
-            pool.add((0..samples).map(|n| prediction.narrow(0, n, 1)).collect::<Result<Vec<_>>>()?);
-        }
+        let finite = |prediction: &T| -> Result<Vec<T>> {
+            let (shape, values) = (prediction.shape(), values(prediction)?);
+            let (expected, got) = (prediction.elements(), values.len());
+            if expected != got {
+                return Err(Error::Length { operation: NAME, shape, expected, got });
+            }
+            let samples = values.chunks((expected / shape.first().copied().unwrap_or(1).max(1)).max(1)).enumerate();
+            let kept = samples.filter(|(_, sample)| sample.iter().all(|value| value.is_finite()));
+            kept.map(|(n, _)| prediction.narrow(0, n, 1)).collect()
+        };
+        let (fake, real) = (finite(fake)?, finite(real)?);
+        self.fake_pool.add(fake);
+        self.real_pool.add(real);
         Ok(())
     }
 }

@@ -389,7 +389,7 @@ impl TchTensor {
             // libtorch's `softplus` is the identity above 20, 2e-9 off there.
             Unary::Softplus => x.f_neg().and_then(|x| x.f_log_sigmoid()).and_then(|x| x.f_neg()),
             Unary::LogSigmoid => x.f_log_sigmoid(),
-            Unary::Relu => x.f_relu(),
+            Unary::Relu => relu(x),
         })
     }
 
@@ -517,6 +517,14 @@ fn slope(x: &tch::Tensor) -> Result<tch::Tensor, TchError> {
     };
     // A clamp keeps NaN, and takes the place of two comparisons.
     x.detach().f_mul_scalar(2f64.powi(largest_power))?.f_clamp(-1.0, 1.0)
+}
+
+/// max(0, x). libtorch's derivative is 1 at NaN: what may be differentiated is multiplied by 1 or NaN first.
+fn relu(x: &tch::Tensor) -> Result<tch::Tensor, TchError> {
+    if !x.requires_grad() {
+        return x.f_relu();
+    }
+    x.f_mul(&x.detach().f_clamp(1.0, 1.0)?)?.f_relu_()
 }
 
 /// `then` where the condition holds, else `otherwise`, and NaN, as value and as gradient, where what was compared is NaN.

@@ -327,8 +327,8 @@ pub fn weights_of_zero<T: Differentiable>(context: &T::Context, read: Read<'_, T
     assert_eq!(read(&by_direction).unwrap(), [10.0, 12.0, 14.0, 16.0]);
 }
 
-/// NaN in, NaN out: every function of [`image_losses_core::Expr`] that compares, and all others, as value and as
-/// derivative.
+/// NaN in, NaN out, as value and as derivative: every function of [`image_losses_core::Expr`], those that compare
+/// included, and the engine's own [`Unary`] operations.
 ///
 /// # Panics
 /// Where NaN is lost: this is a test.
@@ -380,6 +380,27 @@ pub fn nan<T: Differentiable>(context: &T::Context, read: Read<'_, T>) {
         times_sign: |x, y| x.sign() * x * y;
         selected: |x, y| (x - 1.0).if_not_positive(x, x * y);
         selected_at_zero: |x, y| (x - 0.25).if_zero(x, x * y);
+    }
+    // The engine's own operations.
+    for function in [
+        Unary::Abs,
+        Unary::Square,
+        Unary::Sqrt,
+        Unary::Exp,
+        Unary::Ln,
+        Unary::Tanh,
+        Unary::Sigmoid,
+        Unary::Softplus,
+        Unary::LogSigmoid,
+        Unary::Relu,
+    ] {
+        let x = T::constant(context, &[f64::NAN, 0.25, -f64::NAN, 4.0], &[4]).unwrap().leaf().unwrap();
+        let value = x.unary(function).unwrap();
+        let gradient = T::gradients(&value.sum_all().unwrap(), &[&x], true).unwrap().remove(0).unwrap();
+        for found in [read(&value).unwrap(), read(&gradient).unwrap()] {
+            let is_nan: Vec<bool> = found.iter().map(|v| v.is_nan()).collect();
+            assert_eq!(is_nan, [true, false, true, false], "{function:?}: {found:?}");
+        }
     }
     // Equal infinities have a larger one.
     let infinite = T::constant(context, &[f64::INFINITY, f64::NEG_INFINITY], &[2]).unwrap();

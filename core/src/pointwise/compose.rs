@@ -134,8 +134,6 @@ impl Function {
                         at(x)?.if_zero(&number(0.0)?, &root)
                     }
                     Node::Unary(Unary::Softplus, x) => softplus_of_negated(&at(x)?.scale(-1.0)?),
-                    // Engines' own derivative is 1 at NaN.
-                    Node::Unary(Unary::Relu, x) => at(x)?.unary(Unary::Relu)?.mul(&one_or_nan(at(x)?)?),
                     Node::Unary(function, x) => at(x)?.unary(function),
                     Node::Huber(x, delta) => at(x)?.huber_difference(&number(0.0)?, delta.get()),
                     Node::LeakyRelu(x, slope) => {
@@ -187,10 +185,4 @@ impl Function {
         }
         Ok((result, factor))
     }
-}
-
-/// 1 where `x` is a number, NaN where it is not; no gradient flows back.
-fn one_or_nan<T: Tensor>(x: &T) -> Result<T> {
-    let one = T::constant(&x.context(), &[1.0], &[1])?;
-    x.detach().if_zero(&one, &one)
 }

@@ -1,7 +1,8 @@
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::{Differentiable, Error, Result, Tensor, Unary};
-use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvState, ImagePool, Sample, Step};
+use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvPredictions, AdvState, AdvTerms, ImagePool, Sample, Step};
 use image_losses_laws::drawn;
+use image_losses_ndarray::NdTensor;
 use proptest::prelude::*;
 
 use crate::tools::{Values, check_derivatives, close, differentiate, mean, scores, softplus, variant};
@@ -178,7 +179,7 @@ fn pools_remember_the_last_fifty() {
             for step in steps {
                 let (fake, real) = (session.input(f.clone(), &[20, 1])?, session.input(r.clone(), &[20, 1])?);
                 let terms = loss(kind).forward(|x: &_| x.shift(0.0), &fake, &real, step, None, &mut state)?;
-                state.add(&terms)?;
+                state.add(&terms, |x| Ok(session.evaluate(&[x])?.remove(0)))?;
                 values.push(terms.loss);
             }
         }
@@ -340,4 +341,21 @@ fn predictions_that_are_not_finite_are_not_remembered() {
             assert!(step(2.0, side, &mut loaded).is_finite());
         }
     }
+}
+
+#[test]
+fn tensors_that_are_not_finite_are_not_remembered() {
+    let tensor = |values: [f64; 6]| NdTensor::<f64>::constant(&(), &values, &[3, 2]).unwrap();
+    let (nan, infinite) = (f64::NAN, f64::INFINITY);
+    let values = |x: &NdTensor<'_, f64>| -> Vec<f64> { x.array().iter().copied().collect() };
+    let mut state = AdvState::new(0);
+    let fake = tensor([1.0, 2.0, 3.0, nan, infinite, 6.0]);
+    let real = tensor([1.0, -infinite, nan, nan, 5.0, 6.0]);
+    let terms = AdvTerms { loss: fake.clone(), predictions: Some(AdvPredictions { fake, real }) };
+    state.add(&terms, |x| Ok(values(x))).unwrap();
+    let kept = |pool: &ImagePool<_>| -> Vec<f64> { pool.iter().flat_map(values).collect() };
+    assert_eq!((kept(&state.fake_pool), kept(&state.real_pool)), (vec![1.0, 2.0], vec![5.0, 6.0]));
+    let refused = state.add(&terms, |_| Ok(vec![1.0; 5])).unwrap_err();
+    assert!(matches!(refused, Error::Length { expected: 6, got: 5, .. }), "{refused}");
+    assert_eq!((state.fake_pool.len(), state.real_pool.len()), (1, 1));
 }

@@ -32,9 +32,8 @@ fn verify_leaves_nothing() {
     }
     let before = files(&here);
     assert!(!before.is_empty(), "no cases");
-    // From at once to well into the cases, and to the end.
-    for milliseconds in [0, 20, 100, 500, 60_000] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_xtask"))
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_xtask"))
             .args(["verify", "--format", "json", "--reference"])
             .arg(here.join("cases"))
             .current_dir(&here)
@@ -42,16 +41,24 @@ fn verify_leaves_nothing() {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap();
-        for _ in 0..milliseconds / 10 {
-            if child.try_wait().unwrap().is_some() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let _ = child.kill();
-        child.wait().unwrap();
+            .unwrap()
+    };
+    let unchanged = |when: &str| {
         let after = files(&here);
-        assert!(after == before, "after {milliseconds} ms: {:?}", after.keys().collect::<Vec<_>>());
+        assert!(after == before, "{when}: {:?}", after.keys().collect::<Vec<_>>());
+    };
+    // To the end: a program that cannot start would leave nothing either.
+    let status = start().wait().unwrap();
+    assert_eq!(status.code(), Some(0), "{status}");
+    unchanged("at the end");
+    // From at once to well into the cases.
+    for milliseconds in [0, 20, 100, 500] {
+        let mut child = start();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none_or(|status| status.success()), "{ended:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        unchanged(&format!("after {milliseconds} ms"));
     }
 }

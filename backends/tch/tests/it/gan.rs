@@ -242,7 +242,7 @@ fn pools_hold_tensors() {
                 let scale = TchTensor::new(&weight).unwrap();
                 let terms =
                     loss.forward(|x: &TchTensor| scale.mul(x), &images[0], &images[1], who, None, &mut state).unwrap();
-                state.add(&terms).unwrap();
+                state.add(&terms, TchTensor::values).unwrap();
                 let average = |scores: &[f64], value: &dyn Fn(f64) -> f64| {
                     scores.iter().map(|&s| value(s)).sum::<f64>() / scores.len() as f64
                 };

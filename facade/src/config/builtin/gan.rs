@@ -2,10 +2,9 @@
 
 use image_losses_core::{Differentiable, Error, Result};
 use image_losses_gan::{
-    AdvLoss, AdvOptions, AdvPredictions, AdvState, AdvTerms, FeatureMatchingLoss, FeatureMatchingOptions, GanLoss,
-    GanOptions, GaussianBlur, GaussianBlurOptions, LeCamAverages, LeCamLoss, LeCamOptions,
-    RelativisticAverageHingeLoss, RelativisticAverageHingeOptions, RelativisticPairingLoss, RelativisticPairingOptions,
-    Role, Sample, Step,
+    AdvLoss, AdvOptions, AdvPredictions, AdvState, FeatureMatchingLoss, FeatureMatchingOptions, GanLoss, GanOptions,
+    GaussianBlur, GaussianBlurOptions, LeCamAverages, LeCamLoss, LeCamOptions, RelativisticAverageHingeLoss,
+    RelativisticAverageHingeOptions, RelativisticPairingLoss, RelativisticPairingOptions, Role, Sample, Step,
 };
 use serde_json::Value;
 
@@ -118,13 +117,17 @@ impl Configurable for Adversarial {
         let alpha = inputs.get_tensor_if_any(name, "alpha")?;
         let given = (inputs.get_tensor_if_any(name, FAKE)?, inputs.get_tensor_if_any(name, REAL)?);
         if let (Step::Generator, (Some(on_fake), Some(on_real))) = (step, given) {
+            // For this call alone: what is added may not be evaluated yet.
             let mut state = AdvState::<T>::new(0);
-            for pool in [(&mut state.fake_pool, &self.state.fake_pool), (&mut state.real_pool, &self.state.real_pool)] {
-                let kept = pool.1.iter().map(|sample| T::constant(&fake.context(), sample.values(), sample.shape()));
-                pool.0.add(kept.collect::<Result<Vec<_>>>()?);
+            for (pool, known, new) in [
+                (&mut state.fake_pool, &self.state.fake_pool, on_fake),
+                (&mut state.real_pool, &self.state.real_pool, on_real),
+            ] {
+                let known = known.iter().map(|sample| T::constant(&fake.context(), sample.values(), sample.shape()));
+                pool.add(known.collect::<Result<Vec<_>>>()?);
+                let samples = new.shape().first().copied().unwrap_or(0);
+                pool.add((0..samples).map(|n| new.narrow(0, n, 1)).collect::<Result<Vec<_>>>()?);
             }
-            let predictions = AdvPredictions { fake: on_fake.detach(), real: on_real.detach() };
-            state.add(&AdvTerms { loss: on_fake.clone(), predictions: Some(predictions) })?;
             return Ok(Outcome::Value(self.loss.forward(net, fake, real, step, alpha, &mut state)?.loss));
         }
         let terms = self.loss.forward(net, fake, real, step, alpha, &mut self.state)?;
