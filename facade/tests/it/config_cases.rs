@@ -107,3 +107,36 @@ fn option_files_have_their_outcome() {
         case.assert_found(&check(&Registry::standard(), &case.document, &context()));
     }
 }
+
+#[test]
+fn names_are_read_at_every_depth_and_what_is_passed_over_is_noted() {
+    let build = |document: Value| {
+        let context = BuildContext { seeded: Some(7), ..context() };
+        Registry::standard().build(&document, "loss", &context)
+    };
+    let face = |facenet: Value| serde_json::json!({"type": "mmagic.FaceIdLoss", "facenet": facenet});
+    for name in ["ArcFace", "mmagic.ArcFace", "mmagic.models.editors.arcface.id_loss.IDLossModel"] {
+        let facenet = serde_json::json!({"type": name, "_scope_": "mmagic", "device": "cuda", "map_location": "cpu"});
+        let loss = build(face(facenet)).unwrap();
+        let noted: Vec<String> = loss.notes().iter().map(ToString::to_string).collect();
+        assert!(noted.len() == 2 && noted[0].starts_with("loss.facenet.device is passed over"), "{noted:?}");
+        assert_eq!(loss.to_value().unwrap()["facenet"]["type"], "ArcFace");
+    }
+    let refused = |document: Value, words: [&str; 2]| {
+        let error = build(document).unwrap_err().to_string();
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    };
+    refused(face(serde_json::json!({"type": "mmdet.ArcFace"})), ["loss.facenet.type", "`mmdet`"]);
+    refused(serde_json::json!({"type": "L1Loss", "_scope_": "mmdet"}), ["loss._scope_", "mmdet"]);
+    // Where a loss itself is computed is no option of it.
+    refused(serde_json::json!({"type": "L1Loss", "device": "cuda"}), ["loss.device", "field"]);
+    // The values of a short list are named.
+    refused(serde_json::json!({"type": "L1Loss", "reduction": "avg"}), ["`avg`", "`none`, `mean`, `sum`"]);
+    // A note comes once, wherever it was found.
+    let document = serde_json::json!({"model": {"type": "BaseGAN", "loss_config": {
+        "gan_loss": {"type": "GANLoss", "gan_type": "hinge"},
+        "gen_auxiliary_loss": face(serde_json::json!({"type": "ArcFace", "device": "cuda"})),
+    }}});
+    let findings = check(&Registry::standard(), &document, &context());
+    assert_eq!(findings.notes.len(), 1, "{:?}", findings.notes);
+}
