@@ -553,6 +553,17 @@ fn broken<const K: usize>(takes: Takes<K>, case: &Case<K>) -> impl Iterator<Item
     (0..K).map(move |k| (case.clone(), [k, at[k]]))
 }
 
+/// The number of other ways to derivatives; behind networks the first is enough.
+fn others<E: Engine, const K: usize, L: Lawful<K>>(
+    engine: &E,
+    loss: &L,
+    takes: Takes<K>,
+    case: &Case<K>,
+    dtype: DType,
+) -> usize {
+    if takes.network.is_some() { 0 } else { engine.more_derived(loss, case, dtype, None).len() }
+}
+
 /// NaN in an input is NaN in the value and in the gradient, on every engine.
 pub(crate) fn nan<E: Engine, const K: usize, L: Lawful<K>>(
     engine: &E,
@@ -567,6 +578,12 @@ pub(crate) fn nan<E: Engine, const K: usize, L: Lawful<K>>(
             })?;
             // The values alone may come another way.
             assert_nan(takes, case, |case| Ok((engine.value(loss, case, dtype)?, Vec::new())))?;
+            for other in 0..others(engine, loss, takes, case, dtype) {
+                assert_nan(takes, case, |case| {
+                    let derived = engine.more_derived(loss, case, dtype, None).swap_remove(other);
+                    derived.map(|(value, first, _)| (value, first))
+                })?;
+            }
         }
         for (mut case, [k, at]) in broken(takes, case) {
             case.inputs[k][at] = f64::NAN;
@@ -677,6 +694,12 @@ pub(crate) fn masked_out<E: Engine, const K: usize, L: Lawful<K>>(
             assert_masked_out(takes, case, SINGLE, |case| {
                 engine.derived(loss, case, dtype, None).map(|(value, first, _)| (value, first))
             })?;
+            for other in 0..others(engine, loss, takes, case, dtype) {
+                assert_masked_out(takes, case, SINGLE, |case| {
+                    let derived = engine.more_derived(loss, case, dtype, None).swap_remove(other);
+                    derived.map(|(value, first, _)| (value, first))
+                })?;
+            }
         }
         // The values alone may come another way.
         assert_masked_out(takes, case, CLOSE, |case| Ok((engine.value(loss, case, DType::F64)?, Vec::new())))?;

@@ -12,7 +12,7 @@
 
 use image_losses::AnyTensor;
 use image_losses::config::{BuildContext, Inputs, Registry, network};
-use image_losses::core::{Differentiable, Result, Tensor};
+use image_losses::core::{Differentiable, Error, Result, Tensor};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Note, Objective, Report, Side};
 use serde_json::{Value, json};
