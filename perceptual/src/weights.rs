@@ -108,6 +108,7 @@ impl Weights {
 }
 
 /// The name that a checkpoint is looked up by: the configured one, else the published.
+#[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id"))]
 pub(crate) fn named(configured: Option<&str>, published: &str) -> String {
     configured.unwrap_or(published).to_owned()
 }

@@ -143,6 +143,6 @@ pub(super) fn decompose<T: Tensor>(op: &Op, inputs: &[&T]) -> Result<T> {
             clipped.mul(&difference.sub(&clipped.scale(0.5)?)?)
         }
         Op::Hypotenuse(square) => inputs[0].unary(Unary::Square)?.shift(square)?.unary(Unary::Sqrt),
-        _ => Err(Error::Unsupported { operation: op.name(), engine: "this" }),
+        _ => Err(Error::Unsupported { operation: op.name(), engine: "present" }),
     }
 }

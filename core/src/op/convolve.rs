@@ -77,7 +77,7 @@ pub(super) fn gradients<T: Tensor>(op: &Op, inputs: &[T], above: &T, wanted: &[b
 /// A convolution with a bias, of one without.
 pub(super) fn decompose<T: Tensor>(op: &Op, inputs: &[&T]) -> Result<T> {
     let &[input, weight, bias] = inputs else {
-        return Err(Error::Unsupported { operation: op.name(), engine: "this" });
+        return Err(Error::Unsupported { operation: op.name(), engine: "present" });
     };
     let out = perform(op, &[input, weight])?;
     out.add(&bias.reshape(&[1, bias.elements(), 1, 1])?)

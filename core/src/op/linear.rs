@@ -53,7 +53,7 @@ pub(super) fn decompose<T: Tensor>(op: &Op, input: &T) -> Result<T> {
     }
     let extents = image_extents(op.name(), &input.shape())?;
     let Some([rows, columns]) = maps(op, extents)? else {
-        return Err(Error::Unsupported { operation: op.name(), engine: "this" });
+        return Err(Error::Unsupported { operation: op.name(), engine: "present" });
     };
     let rows = perform(&Op::Linear { axis: 2, map: rows }, &[input])?;
     perform(&Op::Linear { axis: 3, map: columns }, &[&rows])

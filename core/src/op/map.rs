@@ -72,7 +72,7 @@ pub(super) fn decompose<T: Tensor>(op: &Op, inputs: &[&T]) -> Result<T> {
         Op::MapTo { function, partial, scale, weighted, shape } => {
             (function, partial, scale, weighted, Extent::Map, Some(shape))
         }
-        _ => return Err(Error::Unsupported { operation: op.name(), engine: "this" }),
+        _ => return Err(Error::Unsupported { operation: op.name(), engine: "present" }),
     };
     let (arguments, multipliers) = inputs.split_at(function.arity());
     let (weight, factor) = match (*weighted, multipliers) {
@@ -80,10 +80,10 @@ pub(super) fn decompose<T: Tensor>(op: &Op, inputs: &[&T]) -> Result<T> {
         (true, &[weight]) => (Some(weight), None),
         (true, &[weight, factor]) => (Some(weight), Some(factor)),
         (false, &[factor]) => (None, Some(factor)),
-        _ => return Err(Error::Unsupported { operation: "a derivative of a map", engine: "this" }),
+        _ => return Err(Error::Unsupported { operation: "a derivative of a map", engine: "present" }),
     };
     if !partial.is_empty() {
-        return Err(Error::Unsupported { operation: "a derivative of a map", engine: "this" });
+        return Err(Error::Unsupported { operation: "a derivative of a map", engine: "present" });
     }
     let is_summed = extent == Extent::Sum || target.is_some();
     // Sums of half-precision tensors are computed in single precision; maps keep their type.

@@ -352,7 +352,7 @@ impl Op {
                 Ok(vec![None, if_wanted(wanted[1], scatter)?])
             }
             Op::Custom(operation) => custom::gradients(operation, inputs, above, wanted),
-            _ => Err(Error::Unsupported { operation: self.name(), engine: "the derivatives of this" }),
+            _ => Err(Error::Unsupported { operation: self.name(), engine: "present" }),
         }
     }
 
@@ -381,7 +381,7 @@ impl Op {
             Op::Softmax => softmax::decompose(inputs[0]),
             Op::Convolve(_) => convolve::decompose(self, inputs),
             Op::Cast(dtype) if *dtype == inputs[0].dtype() => Ok(inputs[0].clone()),
-            _ => Err(Error::Unsupported { operation: self.name(), engine: "this" }),
+            _ => Err(Error::Unsupported { operation: self.name(), engine: "present" }),
         }
     }
 }
