@@ -69,7 +69,7 @@ impl<'g> Step<'g> {
     /// The values of [`tensors`](Step::tensors), on an engine that has them at hand.
     ///
     /// # Errors
-    /// [`Error::Unsupported`] on a graph: [`AnyTensor::evaluate`] them in its session.
+    /// [`Error::Unsupported`] on a graph: its session evaluates them.
     pub fn values(&self) -> Result<Vec<Vec<f64>>> {
         self.tensors().into_iter().map(AnyTensor::values).collect()
     }
