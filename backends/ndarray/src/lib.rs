@@ -1,7 +1,7 @@
 //! The ndarray engine: values at once and gradients of any order, in pure Rust.
 //!
 //! [`NdTensor`] wraps an `ndarray` array or view of any rank and implements
-//! [`Tensor`](image_losses_core::Tensor), so that every loss runs on it:
+//! [`Tensor`], so that every loss runs on it:
 //!
 //! ```
 //! use image_losses_core::{Differentiable, Loss, Tensor};
@@ -87,8 +87,8 @@ pub fn differentiate<'a, F: Scalar, D: Dimension>(
 /// read in place.
 ///
 /// # Errors
-/// Shape errors as for [`Loss::forward`](image_losses_core::Loss::forward); [`Error::InvalidOption`] for the reduction
-/// `none`.
+/// Shape errors as for [`Loss::forward`](image_losses_core::Loss::forward);
+/// [`Error::InvalidOption`](image_losses_core::Error::InvalidOption) for the reduction `none`.
 pub fn value_and_gradients<const K: usize, F: Scalar, D: Dimension, L: PointwiseLoss<K>>(
     loss: &L,
     inputs: [ArrayView<'_, F, D>; K],
