@@ -273,10 +273,10 @@ impl Frozen for ClipLoss {
     }
     fn build(options: ClipOptions, weights: &Weights, context: &BuildContext) -> Result<Self> {
         options.validate()?;
-        // Where nothing is read, a name that means nothing is found here; it needs none where the architecture is given.
+        // Where nothing is read, a name that means nothing is found here.
         let name = options.clip_model.clip_type.as_str();
-        let is_known = context.architecture.is_some()
-            || ClipShape::PUBLISHED.contains(&name)
+        let is_known = ClipShape::PUBLISHED.contains(&name)
+            || name == "seeded"
             || name.starts_with("seeded:")
             || Weights::locate(name, context.weights_directory.as_deref()).is_some();
         if context.seeded.is_some() && !is_known {
