@@ -99,7 +99,7 @@ pub fn check_gradient(
                 value(&moved)
             })?;
             moved[input][element] = x;
-            // Not a number counts as worst.
+            // NaN counts as worst.
             if worst.is_none_or(|worst| error.is_nan() || error > worst.error) {
                 worst = Some(WorstElement { input, element, gradient, difference, error });
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::kernels::broadcast::broadcast_shape;
+use crate::kernels::broadcast::broadcast_all;
 use crate::linear::LinearMap;
 use crate::op::{Arithmetic, Op, Selection, check_arity, check_length, perform};
 use crate::shape::checked_count;
@@ -380,10 +380,8 @@ pub trait Tensor: Clone + Sized {
     /// As [`map_reduce`](Tensor::map_reduce).
     fn map_sample_sums(function: &Function, inputs: &[&Self], scale: f64) -> Result<Self> {
         check_arity(function, inputs.len())?;
-        let mut full = Vec::new();
-        for input in inputs {
-            full = broadcast_shape("pointwise", &full, &input.shape())?;
-        }
+        let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape()).collect();
+        let full = broadcast_all("pointwise", &shapes)?;
         let samples = full.first().copied().unwrap_or(1);
         let shape = full.iter().enumerate().map(|(axis, &extent)| if axis == 0 { extent } else { 1 }).collect();
         let (function, partial) = (function.clone(), Vec::new());

@@ -150,8 +150,21 @@ impl Engine for Cpu {
     }
 }
 
-fn array<F: Scalar>((values, shape): (&Vec<f64>, &Vec<usize>)) -> Result<NdTensor<'static, F>> {
-    NdTensor::constant(&(), values, shape)
+/// The inputs, and the weight.
+type Arrays<F> = (Vec<NdTensor<'static, F>>, Option<NdTensor<'static, F>>);
+
+/// A case's numbers as arrays.
+fn arrays<const K: usize, F: Scalar>(case: &Case<K>) -> Result<Arrays<F>> {
+    let array = |values: &[f64], shape: &[usize]| NdTensor::constant(&(), values, shape);
+    let inputs =
+        case.inputs.iter().zip(&case.shapes).map(|(values, shape)| array(values, shape)).collect::<Result<_>>()?;
+    let weight = case.weight.as_ref().map(|(values, shape)| array(values, shape)).transpose()?;
+    Ok((inputs, weight))
+}
+
+/// The same, that gradients can be asked for.
+fn leaves<F: Scalar>(tensors: &[NdTensor<'static, F>]) -> Result<Vec<NdTensor<'static, F>>> {
+    tensors.iter().map(NdTensor::leaf).collect()
 }
 
 fn numbers<F: Scalar>(tensor: &NdTensor<'_, F>) -> Vec<f64> {
@@ -160,8 +173,7 @@ fn numbers<F: Scalar>(tensor: &NdTensor<'_, F>) -> Vec<f64> {
 
 /// The value, recorded only where the loss differentiates inside.
 fn value<const K: usize, F: Scalar>(loss: &impl Lawful<K>, case: &Case<K>) -> Result<Vec<f64>> {
-    let inputs = case.inputs.iter().zip(&case.shapes).map(array::<F>).collect::<Result<Vec<_>>>()?;
-    let weight = case.weight.as_ref().map(|(values, shape)| array((values, shape))).transpose()?;
+    let (inputs, weight) = arrays::<K, F>(case)?;
     let all = std::array::from_fn(|k| &inputs[k]);
     match loss.apply_plainly(all, weight.as_ref()) {
         Some(value) => Ok(numbers(&value?)),
@@ -174,9 +186,9 @@ fn on_ndarray<const K: usize, F: Scalar>(
     case: &Case<K>,
     direction: Option<&[Vec<f64>]>,
 ) -> Result<Derived> {
-    let leaf = |tensor: Result<NdTensor<'static, F>>| tensor?.leaf();
-    let inputs = case.inputs.iter().zip(&case.shapes).map(array).map(leaf).collect::<Result<Vec<_>>>()?;
-    let weight = case.weight.as_ref().map(|(values, shape)| leaf(array((values, shape)))).transpose()?;
+    let (inputs, weight) = arrays::<K, F>(case)?;
+    let inputs = leaves(&inputs)?;
+    let weight = weight.as_ref().map(NdTensor::leaf).transpose()?;
     let (value, first, second) = derive(loss, &inputs, weight.as_ref(), direction)?;
     let all = |tensors: &[NdTensor<'_, F>]| tensors.iter().map(numbers).collect();
     Ok((numbers(&value), all(&first), all(&second)))
@@ -184,9 +196,8 @@ fn on_ndarray<const K: usize, F: Scalar>(
 
 /// Value and gradients where these are not recorded in turn: those of sums come with the value.
 fn in_one_pass<const K: usize, F: Scalar>(loss: &impl Lawful<K>, case: &Case<K>) -> Result<Derived> {
-    let leaf = |tensor: Result<NdTensor<'static, F>>| tensor?.leaf();
-    let inputs = case.inputs.iter().zip(&case.shapes).map(array).map(leaf).collect::<Result<Vec<_>>>()?;
-    let weight = case.weight.as_ref().map(|(values, shape)| array((values, shape))).transpose()?;
+    let (inputs, weight) = arrays::<K, F>(case)?;
+    let inputs = leaves(&inputs)?;
     let value = loss.apply(std::array::from_fn(|k| &inputs[k]), weight.as_ref())?;
     let gradients = NdTensor::gradients(&value, &inputs.iter().collect::<Vec<_>>(), false)?;
     let or_zeros = |(gradient, input): (Option<NdTensor<'_, F>>, &Vec<f64>)| {

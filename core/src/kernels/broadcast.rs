@@ -22,6 +22,14 @@ pub(crate) fn broadcast_shape(operation: &'static str, left: &[usize], right: &[
         .collect()
 }
 
+/// The shape that several shapes broadcast to.
+///
+/// # Errors
+/// As [`broadcast_shape`].
+pub(crate) fn broadcast_all(operation: &'static str, shapes: &[Shape]) -> Result<Shape> {
+    shapes.iter().try_fold(Vec::new(), |full, shape| broadcast_shape(operation, &full, shape))
+}
+
 /// Row-major strides.
 fn strides(shape: &[usize]) -> Vec<usize> {
     let mut strides = vec![1; shape.len()];

@@ -123,13 +123,12 @@ pub(super) fn function(op: &Op) -> Option<Function> {
 }
 
 /// An elementary operation of other elementary ones, for engines that have neither it nor maps.
-pub(super) fn decompose<T: Tensor>(op: &Op, inputs: &[&T]) -> Result<T> {
+pub(super) fn decompose<T: Tensor>(op: &Op, inputs: &[&T], shape: &[usize]) -> Result<T> {
     // First as a map. What composes a map asks for elementary operations: no further that way.
-    if let Some(function) = function(op) {
-        let shape = op.output_shape(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())?;
-        if let Some(value) = T::apply(&Op::map(&function), inputs, &shape)? {
-            return Ok(value);
-        }
+    if let Some(function) = function(op)
+        && let Some(value) = T::apply(&Op::map(&function), inputs, shape)?
+    {
+        return Ok(value);
     }
     match *op {
         Op::SquaredDifference => inputs[0].sub(inputs[1])?.unary(Unary::Square),

@@ -1,7 +1,7 @@
 //! A pointwise function of tensors, weighed, and as a map or summed.
 
 use super::{Op, broadcasts_to, check_arity, if_wanted, perform};
-use crate::kernels::broadcast::broadcast_shape;
+use crate::kernels::broadcast::broadcast_all;
 use crate::{Error, Extent, Function, Result, Shape, Tensor};
 
 /// The shape a map is evaluated over; multipliers must not enlarge it.
@@ -10,10 +10,7 @@ pub(super) fn shape(function: &Function, inputs: &[Shape]) -> Result<Shape> {
     if inputs.len() < arity {
         check_arity(function, inputs.len())?;
     }
-    let mut full = Vec::new();
-    for input in &inputs[..arity] {
-        full = broadcast_shape("pointwise", &full, input)?;
-    }
+    let full = broadcast_all("pointwise", &inputs[..arity])?;
     for multiplier in &inputs[arity..] {
         broadcasts_to("pointwise", multiplier, &full)?;
     }

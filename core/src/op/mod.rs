@@ -13,7 +13,7 @@ mod softmax;
 
 use std::sync::Arc;
 
-use crate::kernels::broadcast::broadcast_shape;
+use crate::kernels::broadcast::{broadcast_all, broadcast_shape};
 use crate::shape::checked_count;
 use crate::{Conv2d, DType, Error, Extent, Function, Interpolation, LinearMap, Pool2d, Result, Shape, Tensor, Unary};
 
@@ -265,7 +265,7 @@ impl Op {
                 Ok(shape.clone())
             }
             Op::Arithmetic(_) | Op::SquaredDifference | Op::HuberDifference(_) | Op::Select(_) | Op::UnlessZero(_) => {
-                inputs.iter().try_fold(Vec::new(), |full, input| broadcast_shape(self.name(), &full, input))
+                broadcast_all(self.name(), inputs)
             }
             Op::Affine { .. } | Op::Unary(_) | Op::Hypotenuse(_) | Op::Cast(_) => Ok(inputs[0].clone()),
             Op::SumTo(_)
@@ -283,10 +283,7 @@ impl Op {
             Op::AdaptiveAveragePool { size } | Op::Resize { size, .. } => {
                 linear::resized_shape(self.name(), &inputs[0], *size)
             }
-            Op::Softmax => {
-                softmax::check(self, &inputs[0])?;
-                Ok(inputs[0].clone())
-            }
+            Op::Softmax => softmax::shape(self, &inputs[0]),
             Op::MatMul { transpose_left, transpose_right } => {
                 matmul::shape(&inputs[0], *transpose_left, &inputs[1], *transpose_right)
             }
@@ -356,8 +353,8 @@ impl Op {
         }
     }
 
-    /// The operation in terms of others, for an engine that declines it.
-    fn decompose<T: Tensor>(&self, inputs: &[&T]) -> Result<T> {
+    /// The operation, whose result has this shape, in terms of others, for an engine that declines it.
+    fn decompose<T: Tensor>(&self, inputs: &[&T], shape: &[usize]) -> Result<T> {
         match self {
             Op::Map { .. } | Op::MapTo { .. } => map::decompose(self, inputs),
             Op::Arithmetic(_)
@@ -366,12 +363,12 @@ impl Op {
             | Op::SquaredDifference
             | Op::HuberDifference(_)
             | Op::Hypotenuse(_)
-            | Op::Select(_) => arithmetic::decompose(self, inputs),
+            | Op::Select(_) => arithmetic::decompose(self, inputs, shape),
             Op::UnlessZero(value) => {
                 let weight = inputs[1];
                 weight.if_zero(&T::full(&inputs[0].context(), *value, &[])?, inputs[0])
             }
-            Op::NormTo(shape) => {
+            Op::NormTo(_) => {
                 let squares = inputs[0].unary(Unary::Square)?.sum_to(shape)?;
                 T::pointwise(&Function::unary(Unary::Sqrt), &[&squares])
             }
@@ -395,7 +392,7 @@ pub fn perform<T: Tensor>(op: &Op, inputs: &[&T]) -> Result<T> {
     let shape = op.output_shape(&inputs.iter().map(|input| input.shape()).collect::<Vec<_>>())?;
     match T::apply(op, inputs, &shape)? {
         Some(result) => Ok(result),
-        None => op.decompose(inputs),
+        None => op.decompose(inputs, &shape),
     }
 }
 

@@ -1,14 +1,14 @@
 //! Softmax over the last axis.
 
 use super::Op;
-use crate::{Pool2d, Result, Tensor, Unary};
+use crate::{Pool2d, Result, Shape, Tensor, Unary};
 
-/// The rule for shapes.
-pub(super) fn check(op: &Op, shape: &[usize]) -> Result<()> {
-    if shape.is_empty() {
-        return super::rule(op, "rank at least 1".into(), shape).map(|_| ());
+/// The shape rule.
+pub(super) fn shape(op: &Op, input: &Shape) -> Result<Shape> {
+    if input.is_empty() {
+        return super::rule(op, "rank at least 1".into(), input);
     }
-    Ok(())
+    Ok(input.clone())
 }
 
 /// Of exponentials, shifted by each row's maximum against overflow. The shift cancels, so that no gradient of any order

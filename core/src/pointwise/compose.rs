@@ -2,8 +2,8 @@
 
 use super::expr::{Id, Node, Test, lower_bound};
 use super::function::{Function, Graph};
-use crate::kernels::broadcast::broadcast_shape;
-use crate::{Error, Result, Tensor, Unary};
+use crate::kernels::broadcast::broadcast_all;
+use crate::{Error, Result, Shape, Tensor, Unary};
 
 /// How a node is computed.
 enum Fused {
@@ -172,10 +172,8 @@ impl Function {
         }
         let mut result = done.pop().flatten().ok_or_else(missing)?;
         // A function that ignores an input is repeated over its shape all the same.
-        let mut full = Vec::new();
-        for input in inputs {
-            full = broadcast_shape("pointwise", &full, &input.shape())?;
-        }
+        let shapes: Vec<Shape> = inputs.iter().map(|input| input.shape()).collect();
+        let full = broadcast_all("pointwise", &shapes)?;
         let shape = result.shape();
         if shape.len() > full.len() {
             // A constant has one axis, a number may have none.

@@ -17,16 +17,13 @@ use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Note, Objective, Report, Side};
 use serde_json::{Value, json};
 
+use crate::support::leaf;
+
 type Any<'g> = AnyTensor<'g>;
 
 fn build(document: &Value) -> Result<Objective> {
     let context = BuildContext { seeded: Some(7), ..BuildContext::default() };
     Objective::build(&Registry::standard(), document, "model", &context)
-}
-
-/// A tensor that gradients can be asked for.
-fn leaf(values: Vec<f64>, shape: &[usize]) -> Any<'static> {
-    NdTensor::from_vec(values, shape).unwrap().leaf().unwrap().into()
 }
 
 /// An image of one channel and one column.

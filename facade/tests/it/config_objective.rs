@@ -20,6 +20,8 @@ use image_losses::penalties::{
 };
 use serde_json::{Value, json};
 
+use crate::support::leaf;
+
 type Any<'g> = AnyTensor<'g>;
 
 /// D(x) = tanh(x·A)·b for images (N, 1, 2, 2).
@@ -82,11 +84,6 @@ fn on_arrays(
         leaf(batch.noise.clone(), &[BATCH / 2, 1, 2, 2]),
     ];
     body(&parameters, inputs).unwrap()
-}
-
-/// A tensor that gradients can be asked for.
-fn leaf(values: Vec<f64>, shape: &[usize]) -> Any<'static> {
-    NdTensor::from_vec(values, shape).unwrap().leaf().unwrap().into()
 }
 
 /// The values of several tensors.

@@ -16,11 +16,13 @@ use std::collections::BTreeSet;
 
 use image_losses::AnyTensor;
 use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry, network};
-use image_losses::core::{Differentiable, Result, Tensor, Unary};
+use image_losses::core::{Result, Tensor, Unary};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Objective, Side};
 use image_losses::penalties::{Communicator, Processes};
 use serde_json::{Value, json};
+
+use crate::support::leaf;
 
 /// The options of each loss: the mapping that the others are compared with, and for each option another value. An
 /// option that needs another surrounding to act has a row of its own.
@@ -149,9 +151,7 @@ fn results(loss: &mut Component) -> Result<Results> {
 
 /// Inputs for every argument there is, that gradients can be asked for.
 fn with_world<R>(body: impl FnOnce(&mut Inputs<'_, AnyTensor<'static>>) -> Result<R>) -> Result<R> {
-    let make = |seed: usize, shape: &[usize]| {
-        NdTensor::from_vec(numbers(shape.iter().product(), seed), shape)?.leaf().map(AnyTensor::from)
-    };
+    let make = |seed: usize, shape: &[usize]| Ok(leaf(numbers(shape.iter().product(), seed), shape));
     // The two factors cancel, unless a loss scale overflows between them: 1024 (`use_apex_amp`) already does.
     let critic = network(|x| AnyTensor::unary(x, Unary::Square)?.scale(1e-306)?.scale(1e306)?.sum(&[1, 2, 3], false));
     let generator = network(|w| {

@@ -6,4 +6,5 @@ mod config_models;
 mod config_objective;
 mod config_options;
 mod config_schema;
+mod support;
 mod third_derivatives;
