@@ -1,6 +1,6 @@
 #!/bin/sh
-# The kernels' tests and the misuse of every public entry (core/tests/misuse.rs) under AddressSanitizer, on each
-# instruction set: reads and writes out of bounds, use after free, leaks. core/tests/hangs.rs, which is about time, is left
+# The kernels' tests and the misuse of every public entry (kernels/tests/misuse.rs) under AddressSanitizer, on each
+# instruction set: reads and writes out of bounds, use after free, leaks. kernels/tests/hangs.rs, which is about time, is left
 # out. Without overflow checks and debug assertions, as in users' builds. Needs a nightly toolchain
 # (`rustup toolchain install nightly`); Miri cannot run these kernels' intrinsics.
 #
@@ -18,7 +18,7 @@ export CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false CARGO_PROFILE_DEV_DEBUG_ASSERTION
 export PROPTEST_CASES="${PROPTEST_CASES:-16}"
 for isa in portable avx2 avx512; do
     echo "AddressSanitizer, $isa"
-    IMAGE_LOSSES_ISA=$isa cargo "+$toolchain" test --package image-losses-core --target "$target" --lib \
+    IMAGE_LOSSES_ISA=$isa cargo "+$toolchain" test --package image-losses-kernels --package image-losses-core --target "$target" --lib \
         --test it --test misuse --test numbers --test bits --test tiny -- "$@"
 done
 echo "AddressSanitizer: nothing found on portable, avx2, avx512"

@@ -1,51 +1,11 @@
 //! A function with a gradient of its own, such as a frozen network with a criterion: two operations of the engines.
 
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::kernels::Array;
 use crate::op::{Custom, Op, perform};
 use crate::{DType, Error, Result, Shape, Tensor};
-
-/// Tells a network from every other one of the process, also from those of the same architecture. Copies of a network
-/// share it, and features carry that of the network which computed them.
-///
-/// ```
-/// use image_losses_core::frozen_function::NetworkId;
-///
-/// let [one, other] = [NetworkId::unique(), NetworkId::unique()];
-/// assert!(one.check("L", one).is_ok());
-/// let refused = one.check("L", other).unwrap_err();
-/// assert_eq!(refused.to_string(), format!("L: the target's features must be of {one}, got those of {other}"));
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NetworkId(u64);
-
-impl NetworkId {
-    /// One that no other network has.
-    pub fn unique() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        NetworkId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// Refuses features of another network.
-    ///
-    /// # Errors
-    /// [`Error::OtherNetwork`].
-    pub fn check(self, operation: &'static str, features: NetworkId) -> Result<()> {
-        if self == features {
-            return Ok(());
-        }
-        Err(Error::OtherNetwork { operation, expected: self.to_string(), got: features.to_string() })
-    }
-}
-
-impl fmt::Display for NetworkId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "network {}", self.0)
-    }
-}
 
 /// A function of tensors in single precision, differentiable by its first input alone, with kernels of its own for the
 /// value and for both at once.

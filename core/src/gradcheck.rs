@@ -38,8 +38,9 @@
 //! The second derivatives of a loss with an engine that has them: [`check_second_derivatives`]. Where the inputs have too
 //! many elements to move each, as before a network, [`check_slope`] and [`check_curvature`] move all of them at once.
 
+use image_losses_kernels::check_length;
+
 use crate::Result;
-use crate::op::check_length;
 
 /// The step of [`check_gradient`] where the caller has no better one: near the cube root of double precision's
 /// epsilon, where truncation (h²) and rounding (ε/h) balance.

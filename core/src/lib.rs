@@ -48,28 +48,28 @@
 //!   frozen networks Gram matrices, attention and the convolutions that are not made for them (strided or dilated ones, and
 //!   large kernels of many channels): the crate `gemm` chooses the order of their sums by the processor.
 //!
-//! Names no loss and no engine. A wrong shape or option is an [`Error`] with what was expected and what came; only the
-//! kernels hold `unsafe` code.
+//! - Fourier transforms: the crate `rustfft` chooses their vectors by the processor.
+//!
+//! Names no loss and no engine, and has no `unsafe` code: that is the crate `image-losses-kernels`. A wrong shape or option
+//! is an [`Error`] with what was expected and what came.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod error;
+mod broadcast;
+mod fft;
 pub mod frozen_function;
-mod geometry;
 pub mod gradcheck;
 pub mod kernels;
 mod linear;
-#[doc(hidden)]
-pub mod once;
 pub mod op;
 mod pointwise;
 mod reduction;
 mod scalar;
-mod shape;
 mod stencil;
 mod tensor;
 
-pub use error::{Error, Result, Shape};
-pub use geometry::{Conv2d, Pool2d};
+pub use image_losses_kernels::{
+    Conv2d, Element, Error, NetworkId, Pool2d, Result, Shape, Unary, check_length, checked_count,
+};
 pub use linear::LinearMap;
 pub use op::{Custom, Op};
 pub use pointwise::{Expr, Function, Pointwise};
@@ -77,6 +77,5 @@ pub use reduction::{
     Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean,
 };
 pub use scalar::Scalar;
-pub use shape::checked_count;
 pub use stencil::{Along, Filter, Stencil};
-pub use tensor::{DType, Differentiable, Extent, Interpolation, Literal, Tensor, Unary};
+pub use tensor::{DType, Differentiable, Extent, Interpolation, Literal, Tensor};

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::once::get_or_make;
-use crate::shape::is_beyond;
+use image_losses_kernels::is_beyond;
+use image_losses_kernels::once::get_or_make;
+
 use crate::{Error, Interpolation, Result, Shape};
 
 /// A sparse matrix applied along one axis of a tensor: output i = Σ weight · input j over row i's entries.

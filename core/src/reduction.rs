@@ -4,11 +4,11 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::map::Map;
+use image_losses_kernels::map::Map;
+use image_losses_kernels::once::get_or_make;
+use image_losses_kernels::{check_length, checked_count};
+
 use crate::kernels::{Array, count};
-use crate::once::get_or_make;
-use crate::op::check_length;
-use crate::shape::checked_count;
 use crate::{Error, Expr, Extent, Function, Pointwise, Result, Scalar, Tensor};
 
 /// Added to a sum of weights before dividing by it, as MMagic does.
@@ -204,12 +204,12 @@ fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
             samples = weight
                 .data
                 .chunks(count(&weight.shape[1..]))
-                .map(|sample| F::from_f64(inverse(crate::kernels::sum(sample) * repeats)))
+                .map(|sample| F::from_f64(inverse(image_losses_kernels::sum(sample) * repeats)))
                 .collect();
             reducer.loss_weight / shape[0] as f64
         }
         (Reduction::Mean, Some(weight)) => {
-            let inverse = inverse(crate::kernels::sum(weight.data) * repeats(weight));
+            let inverse = inverse(image_losses_kernels::sum(weight.data) * repeats(weight));
             if inverse == 0.0 {
                 samples = vec![F::ZERO];
             }

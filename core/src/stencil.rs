@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::kernels::stencil::{Stencil as Kernel, Taps};
-use crate::kernels::{Array, isa};
+use image_losses_kernels::isa;
+use image_losses_kernels::stencil::{Stencil as Kernel, Taps};
+
+use crate::kernels::Array;
 use crate::op::{Custom, Op, perform};
 use crate::reduction::check_weight;
 use crate::{

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::kernels::broadcast::broadcast_all;
+use crate::broadcast::broadcast_all;
 use crate::linear::LinearMap;
-use crate::op::{Arithmetic, Op, Selection, check_arity, check_length, perform};
-use crate::shape::checked_count;
-use crate::{Conv2d, Error, Expr, Function, Pointwise, Pool2d, Result, Scalar, Shape};
+use crate::op::{Arithmetic, Op, Selection, check_arity, perform};
+use crate::{
+    Conv2d, Error, Expr, Function, Pointwise, Pool2d, Result, Scalar, Shape, Unary, check_length, checked_count,
+};
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,33 +31,6 @@ impl DType {
             DType::F64 => f64::MIN_POSITIVE,
         }
     }
-}
-
-/// A function of one tensor, element by element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Unary {
-    /// |x|; derivative 0 at 0.
-    Abs,
-    /// sign(x); derivative 0.
-    Sign,
-    /// x².
-    Square,
-    /// √x.
-    Sqrt,
-    /// eˣ.
-    Exp,
-    /// Natural logarithm.
-    Ln,
-    /// Hyperbolic tangent.
-    Tanh,
-    /// 1/(1 + e⁻ˣ).
-    Sigmoid,
-    /// ln(1 + eˣ), without overflow.
-    Softplus,
-    /// −ln(1 + e⁻ˣ), without overflow: the logarithm of the sigmoid.
-    LogSigmoid,
-    /// max(0, x); derivative 0 at 0, NaN at NaN.
-    Relu,
 }
 
 /// How [`Tensor::map_reduce`] ends.
@@ -434,6 +408,16 @@ pub trait Tensor: Clone + Sized {
     /// [`Error::ShapeRule`] where it has not.
     fn linear(&self, axis: usize, map: &Arc<LinearMap>) -> Result<Self> {
         perform(&Op::Linear { axis, map: Arc::clone(map) }, &[self])
+    }
+
+    /// The discrete Fourier transform of images (…, H, W): X = Σ x·e^(−2πi(hu/H + wv/W)) for u below H and v up to ⌊W/2⌋, as
+    /// (…, H, ⌊W/2⌋ + 1, 2), real and imaginary parts: `torch.view_as_real(torch.fft.rfft2(x))`. Times 1/√(HW) it is PyTorch's
+    /// with `norm="ortho"`.
+    ///
+    /// # Errors
+    /// [`Error::ShapeRule`] for less than two axes or images without pixels.
+    fn rfft2(&self) -> Result<Self> {
+        perform(&Op::RealFft, &[self])
     }
 
     /// The same in the type that sums are accumulated in: single precision for a half-precision tensor, else itself.

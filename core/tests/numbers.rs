@@ -2,11 +2,11 @@
 
 use image_losses_autograd::{differentiate, run};
 use image_losses_core::kernels::Array;
-use image_losses_core::kernels::map::Map;
 use image_losses_core::{
     Along, Differentiable, Error, Expr, Filter, Function, Input, Loss, Pointwise, PointwiseLoss, Pool2d, Reducer,
     Stencil, Tensor, Unary,
 };
+use image_losses_kernels::map::Map;
 use image_losses_ndarray::NdTensor;
 use ndarray::array;
 

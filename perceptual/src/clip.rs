@@ -3,11 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::{FrozenFunction, NetworkId, applies_to, apply};
+use image_losses_core::NetworkId;
+use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
 use image_losses_core::kernels::Array;
-use image_losses_core::kernels::vision_transformer::VisionTransformer;
-use image_losses_core::once::get_or_try_make;
 use image_losses_core::{Error, LinearMap, Result, Shape, Tensor, finite};
+use image_losses_kernels::once::get_or_try_make;
+use image_losses_kernels::vision_transformer::VisionTransformer;
 use serde::{Deserialize, Serialize};
 
 use crate::lazy::Lazy;

@@ -22,17 +22,17 @@ pub enum Criterion {
 impl Criterion {
     /// The same as the fused networks have it; none where they do not.
     #[cfg(any(feature = "vgg", feature = "light-cnn"))]
-    pub(crate) fn frozen(self) -> Option<image_losses_core::kernels::frozen::Criterion> {
+    pub(crate) fn frozen(self) -> Option<image_losses_kernels::frozen::Criterion> {
         match self {
-            Criterion::L1 => Some(image_losses_core::kernels::frozen::Criterion::L1),
-            Criterion::Mse => Some(image_losses_core::kernels::frozen::Criterion::Mse),
+            Criterion::L1 => Some(image_losses_kernels::frozen::Criterion::L1),
+            Criterion::Mse => Some(image_losses_kernels::frozen::Criterion::Mse),
             Criterion::Fro => None,
         }
     }
 
     /// The same in the fused network of a loss called without an engine.
     #[cfg(any(feature = "vgg", feature = "light-cnn"))]
-    pub(crate) fn fused(self) -> Result<image_losses_core::kernels::frozen::Criterion> {
+    pub(crate) fn fused(self) -> Result<image_losses_kernels::frozen::Criterion> {
         let unsupported = Error::Unsupported { operation: "the criterion `fro`", engine: "fused network's" };
         self.frozen().ok_or(unsupported)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::frozen_function::NetworkId;
+use image_losses_core::NetworkId;
 use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use image_losses_core::frozen_function::{FrozenFunction, apply};
 use image_losses_core::kernels::Array;
-use image_losses_core::kernels::frozen::{Comparison, FrozenNetwork, Target, Term};
 use image_losses_core::{Error, Result, Shape, Tensor};
+use image_losses_kernels::frozen::{Comparison, FrozenNetwork, Target, Term};
 
 /// The sums of some terms between images and a target, one for each group.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use image_losses_core::Result;
-use image_losses_core::once::get_or_try_make;
+use image_losses_kernels::once::get_or_try_make;
 
 /// A fused network that is made when first needed, and shared by all copies of a loss.
 pub(crate) struct Lazy<N>(Arc<OnceLock<Arc<N>>>);

@@ -55,7 +55,7 @@ pub use dists::{BoundDists, Dists, DistsFeatures, DistsOptions};
 pub use face_id::{BoundFaceIdLoss, FaceIdLoss, FaceIdOptions, FaceNetKind, FaceNetOptions};
 #[cfg(any(feature = "vgg", feature = "light-cnn"))]
 #[doc(inline)]
-pub use image_losses_core::kernels::frozen::{Features, Target};
+pub use image_losses_kernels::frozen::{Features, Target};
 #[cfg(feature = "light-cnn")]
 pub use light_cnn_feature::{BoundLightCnnFeatureLoss, LightCnnFeatureLoss, LightCnnFeatureOptions};
 #[cfg(feature = "lpips")]

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use image_losses_core::frozen_function::{NetworkId, applies_to};
+use image_losses_core::NetworkId;
+use image_losses_core::frozen_function::applies_to;
 use image_losses_core::kernels::Array;
-use image_losses_core::kernels::frozen::{Features, FrozenNetwork, Target, Term};
-use image_losses_core::once::get_or_try_make;
 use image_losses_core::{Error, Result, Tensor, finite, not_negative};
+use image_losses_kernels::frozen::{Features, FrozenNetwork, Target, Term};
+use image_losses_kernels::once::get_or_try_make;
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};

@@ -1,6 +1,6 @@
 //! What a target contributes to a loss with a network.
 
-use image_losses_core::frozen_function::NetworkId;
+use image_losses_core::NetworkId;
 use image_losses_core::{Result, Tensor};
 
 /// What a target contributes to a loss: features or embeddings. Compute them once, use them often.

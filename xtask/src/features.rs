@@ -98,10 +98,11 @@ fn dependencies<S: AsRef<std::ffi::OsStr>>(options: &[S]) -> Result<BTreeSet<Str
 }
 
 /// The profile of a user's build, in place of this workspace's, which optimises its dependencies.
-const PROFILE: [&str; 4] = [
+const PROFILE: [&str; 5] = [
     "profile.dev.opt-level=0",
     "profile.dev.package.\"*\".opt-level=0",
     "profile.dev.package.\"*\".debug=true",
+    "profile.dev.package.image-losses-kernels.opt-level=0",
     "profile.dev.package.image-losses-core.opt-level=0",
 ];
 

@@ -1,13 +1,13 @@
 //! Derivatives of the engine's operations against closed forms.
 
 use image_losses_autograd::{AgTensor, Element, Session, run};
-use image_losses_core::{Result, Scalar};
+use image_losses_core::Result;
 use image_losses_laws::{closed_forms, norms};
 
 /// The values of several tensors in one evaluation.
 fn values<'g, F: Element>(session: &Session<'g, F>, tensors: &[&AgTensor<'g, F>]) -> Result<Vec<Vec<f64>>> {
     let values = session.evaluate(tensors)?;
-    Ok(values.into_iter().map(|values| values.into_iter().map(Scalar::to_f64).collect()).collect())
+    Ok(values.into_iter().map(|values| values.into_iter().map(image_losses_core::Element::to_f64).collect()).collect())
 }
 
 #[test]

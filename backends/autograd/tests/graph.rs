@@ -7,8 +7,8 @@ use autograd as ag;
 use image_losses_autograd::{AgTensor, Element, Session, differentiate, run};
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Along, Custom, Differentiable, Error, Expr, Extent, Filter, Function, Op, Pool2d, Result, Scalar, Shape, Stencil,
-    Tensor, Unary, op::perform,
+    Along, Custom, Differentiable, Error, Expr, Extent, Filter, Function, Op, Pool2d, Result, Shape, Stencil, Tensor,
+    Unary, op::perform,
 };
 
 /// x³
@@ -40,7 +40,7 @@ fn every_subset<'g, F: Element>(
         for (values, (name, _, expected)) in session.evaluate(&wanted)?.iter().zip(members) {
             assert_eq!(values.len(), expected.len(), "{name} of {names:?}");
             for (value, expected) in values.iter().zip(expected) {
-                let value = Scalar::to_f64(*value);
+                let value = image_losses_core::Element::to_f64(*value);
                 assert!(
                     (value - expected).abs() <= 1e-6 * expected.abs(),
                     "{name} of {names:?}: {value}, not {expected}"
@@ -57,8 +57,9 @@ fn values_and_derivatives_of_a_sum_do_not_depend_on_what_else_is_evaluated() {
     fn check<F: Element>(x: &[f64], w: &[f64]) {
         run(|session| {
             let shape = [1, x.len()];
-            let input =
-                |values: &[f64]| session.input(values.iter().map(|&x| <F as Scalar>::from_f64(x)).collect(), &shape);
+            let input = |values: &[f64]| {
+                session.input(values.iter().map(|&x| <F as image_losses_core::Element>::from_f64(x)).collect(), &shape)
+            };
             let (xs, ws) = (input(x)?, input(w)?);
             let value = AgTensor::map_reduce(&Function::new(Cube), &[&xs], Some(&ws), None, 1.0, Extent::Sum)?;
             let [by_x, by_w] = &gradients(&value, &[&xs, &ws])?[..] else { unreachable!() };

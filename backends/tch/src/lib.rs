@@ -314,6 +314,7 @@ impl Tensor for TchTensor {
                     }
                 })?
             }
+            Op::RealFft => same(x.f_fft_rfft2(None::<&[i64]>, [-2, -1], "backward").and_then(|x| x.f_view_as_real()))?,
             Op::Softmax => same(x.f_softmax(-1, None::<Kind>))?,
             Op::MatMul { transpose_left, transpose_right } => {
                 let side = |tensor: &tch::Tensor, transpose: bool| {

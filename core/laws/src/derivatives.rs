@@ -13,7 +13,7 @@ impl Pointwise<1> for Cube {
 }
 
 /// An engine's derivatives of the first three orders, along a direction, against closed forms: powers, quotients, roots,
-/// exponentials, products of matrices, norms (also at 0).
+/// exponentials, products of matrices, Fourier transforms, norms (also at 0).
 ///
 /// `evaluate` gives the values of tensors in one evaluation; `tolerance` is relative to the largest element.
 ///
@@ -71,6 +71,28 @@ pub fn closed_forms<T: Differentiable>(
     let (xv, vx) = (product(&x, &v), product(&v, &x));
     let both = std::array::from_fn(|i| xv[i] + vx[i]);
     let trace = [vec![cube[0] + cube[3]], turned(square, 3.0), turned(both, 3.0), turned(product(&v, &v), 6.0)];
+    // Cubes of a transform Mx of four pixels in a row: ∇ = 3Mᵀ(Mx)², Hv = 6Mᵀ(Mx·Mv), T(v, v) = 6Mᵀ(Mv)².
+    let transform = {
+        // X₀, X₁ and X₂, each with its imaginary part: 1, −i, −1 and i are the powers of e^(−2πi/4).
+        let matrix = [
+            [1.0, 1.0, 1.0, 1.0],
+            [0.0; 4],
+            [1.0, 0.0, -1.0, 0.0],
+            [0.0, -1.0, 0.0, 1.0],
+            [1.0, -1.0, 1.0, -1.0],
+            [0.0; 4],
+        ];
+        let of = |x: [f64; 4]| matrix.map(|row| row.iter().zip(x).map(|(m, x)| m * x).sum::<f64>());
+        let (x, v) = (of(x), of(v));
+        let back =
+            |terms: [f64; 6]| (0..4).map(|k| matrix.iter().zip(terms).map(|(row, t)| row[k] * t).sum()).collect();
+        [
+            vec![x.iter().map(|x| x * x * x).sum()],
+            back(x.map(|x| 3.0 * x * x)),
+            back(std::array::from_fn(|i| 6.0 * x[i] * v[i])),
+            back(v.map(|v| 6.0 * v * v)),
+        ]
+    };
     // f, ∇f, ∂(∇f·v), ∂(∂(∇f·v)·v).
     let check = |name: &str, function: &dyn Fn(&T) -> Result<T>, expected: [Vec<f64>; 4]| -> Result<()> {
         let x = constant(&x)?.leaf()?;
@@ -139,6 +161,11 @@ pub fn closed_forms<T: Differentiable>(
         "norms of nothing but zeros",
         &|x| x.scale(0.0)?.norm(&[1], false)?.sum_all(),
         [vec![0.0], vec![0.0; 4], vec![0.0; 4], vec![0.0; 4]],
+    )?;
+    check(
+        "a Fourier transform",
+        &|x| T::map_reduce(&Function::new(Cube), &[&x.reshape(&[1, 4])?.rfft2()?], None, None, 1.0, Extent::Sum),
+        transform,
     )?;
     check(
         "a product of matrices",

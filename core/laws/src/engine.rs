@@ -223,7 +223,7 @@ fn on_autograd<const K: usize, F: Element>(
         let mut results = session
             .evaluate(&asked)?
             .into_iter()
-            .map(|values| values.into_iter().map(Scalar::to_f64).collect::<Vec<f64>>());
+            .map(|values| values.into_iter().map(image_losses_core::Element::to_f64).collect::<Vec<f64>>());
         let value = results.next().unwrap_or_default();
         let gradients = results.by_ref().take(K).collect();
         Ok((value, gradients, results.collect()))

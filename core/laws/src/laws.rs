@@ -73,7 +73,7 @@ fn fused_pass<const K: usize, F: Scalar>(loss: &impl PointwiseLoss<K>, case: &Ca
     let weight = case.weight.as_ref().map(|(values, shape)| (convert(values), shape));
     let weight = weight.as_ref().map(|(data, shape)| Array { shape, data });
     let (value, gradients) = loss.value_and_gradients(arrays, weight, [true; K])?;
-    let numbers = |gradient: Vec<F>| gradient.into_iter().map(Scalar::to_f64).collect();
+    let numbers = |gradient: Vec<F>| gradient.into_iter().map(F::to_f64).collect();
     Ok((value.to_f64(), gradients.into_iter().flatten().map(numbers).collect()))
 }
 

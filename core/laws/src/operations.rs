@@ -1,8 +1,8 @@
 //! What every tensor operation keeps on every engine: extents of 0 and beyond any memory, weights of 0, NaN.
 
 use image_losses_core::{
-    Conv2d, Differentiable, Error, Expr, Extent, Function, Interpolation, LinearMap, Pointwise, Pool2d, Result, Shape,
-    Tensor, Unary,
+    Conv2d, Differentiable, Error, Expr, Extent, Function, Interpolation, LinearMap, Op, Pointwise, Pool2d, Result,
+    Shape, Tensor, Unary, op::perform,
 };
 use image_losses_ndarray::NdTensor;
 
@@ -102,6 +102,10 @@ fn operations<T: Tensor>() -> Vec<Operation<T>> {
             |x| T::map_reduce(&product(), &[&x[0], &x[1]], Some(&x[2]), None, 2.0, Extent::Sum)?.reshape(&[1]);
         "sample sums": [image(), pixel], |x| T::map_sample_sums(&product(), &[&x[0], &x[1]], 2.0);
         "linear": [image()], |x| x[0].linear(3, &LinearMap::filter(x[0].shape()[3], &[1.0, -1.0])?);
+        "rfft2": [image()], |x| x[0].rfft2();
+        "rfft2 of odd images": [vec![3, 5, 7]], |x| x[0].rfft2();
+        "rfft2_adjoint": [vec![2, 4, 3, 2]],
+            |x| perform(&Op::RealFftAdjoint { width: 5 }, &[&x[0]]);
         "squared_difference": [image(), image()], |x| x[0].squared_difference(&x[1]);
         "huber_difference": [image(), image()], |x| x[0].huber_difference(&x[1], 0.5);
         "hypotenuse": [image()], |x| x[0].hypotenuse(0.25);

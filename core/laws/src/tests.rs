@@ -12,7 +12,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde::{Deserialize, Serialize};
 
-use crate::{Cpu, Hand, Lawful, Network, Plain, Takes, bits, drawn, laws, operations};
+use crate::{Cpu, Hand, Lawful, Network, Plain, Takes, bits, closed_forms, drawn, laws, norms, operations};
 use image_losses_autograd::{AgTensor, Session};
 use image_losses_ndarray::NdTensor;
 
@@ -382,6 +382,12 @@ fn operations_of_values() {
     operations::extents(&(), &read);
     operations::overflows::<NdTensor<'_, f64>>(&());
     operations::ignored_inputs(&(), &read);
+    operations::extents_of_gradients(&(), &read);
+    operations::weights_of_zero(&(), &read);
+    operations::nan(&(), &read);
+    let values = |tensors: &[&NdTensor<'_, f64>]| tensors.iter().map(|x| read(x)).collect();
+    closed_forms::<NdTensor<'_, f64>>(&(), values, 1e-12).unwrap();
+    norms::<NdTensor<'_, f64>>(&(), values, &[1e-140, 1e-40, 1.0, 1e40, 1e140], 1e-14).unwrap();
     let read = |x: &Plain| Ok(x.values());
     operations::extents(&(), &read);
     operations::overflows::<Plain>(&());

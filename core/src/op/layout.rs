@@ -2,10 +2,11 @@
 
 use std::sync::OnceLock;
 
+use image_losses_kernels::checked_count;
+use image_losses_kernels::once::get_or_make;
+
 use super::linear::inverse;
 use super::{Op, broadcasts_to, if_wanted, perform, rule, same};
-use crate::once::get_or_make;
-use crate::shape::checked_count;
 use crate::{Error, Expr, Function, Pointwise, Result, Shape, Tensor};
 
 /// The shape rule of these operations.

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use image_losses_kernels::checked_count;
+
 use super::{Op, perform};
-use crate::shape::checked_count;
 use crate::{Error, LinearMap, Result, Shape, Tensor};
 
 /// Height and width of images.

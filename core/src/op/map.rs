@@ -1,7 +1,7 @@
 //! A pointwise function of tensors, weighed, and as a map or summed.
 
 use super::{Op, broadcasts_to, check_arity, if_wanted, perform};
-use crate::kernels::broadcast::broadcast_all;
+use crate::broadcast::broadcast_all;
 use crate::{Error, Extent, Function, Result, Shape, Tensor};
 
 /// The shape a map is evaluated over; multipliers must not enlarge it.

@@ -4,6 +4,7 @@
 mod arithmetic;
 mod convolve;
 mod custom;
+mod fourier;
 mod layout;
 mod linear;
 mod map;
@@ -13,9 +14,11 @@ mod softmax;
 
 use std::sync::Arc;
 
-use crate::kernels::broadcast::{broadcast_all, broadcast_shape};
-use crate::shape::checked_count;
-use crate::{Conv2d, DType, Error, Extent, Function, Interpolation, LinearMap, Pool2d, Result, Shape, Tensor, Unary};
+use crate::broadcast::{broadcast_all, broadcast_shape};
+use crate::{
+    Conv2d, DType, Error, Extent, Function, Interpolation, LinearMap, Pool2d, Result, Shape, Tensor, Unary,
+    checked_count,
+};
 
 pub use arithmetic::Arithmetic;
 pub use custom::Custom;
@@ -136,6 +139,14 @@ pub enum Op {
         /// How pixels between pixels are read.
         interpolation: Interpolation,
     },
+    /// X = Σ x·e^(−2πi(hu/H + wv/W)) of images x of H rows and W columns, the last two axes: (…, H, W) to
+    /// (…, H, ⌊W/2⌋ + 1, 2), real and imaginary parts. Columns beyond are conjugates of these.
+    RealFft,
+    /// The adjoint of `RealFft`: x = Re Σ X·e^(2πi(hu/H + wv/W)) over the columns that it keeps.
+    RealFftAdjoint {
+        /// W, which the number of columns leaves open by one.
+        width: usize,
+    },
     /// Softmax over the last axis.
     Softmax,
     /// Batched matrix product of the last two axes.
@@ -204,6 +215,8 @@ impl Op {
             Op::AveragePool { .. } => "avg_pool2d",
             Op::AdaptiveAveragePool { .. } => "adaptive_avg_pool2d",
             Op::Resize { .. } => "resize",
+            Op::RealFft => "rfft2",
+            Op::RealFftAdjoint { .. } => "rfft2_adjoint",
             Op::Softmax => "softmax",
             Op::MatMul { .. } => "matmul",
             Op::Convolve(_) => "conv2d",
@@ -283,6 +296,7 @@ impl Op {
             Op::AdaptiveAveragePool { size } | Op::Resize { size, .. } => {
                 linear::resized_shape(self.name(), &inputs[0], *size)
             }
+            Op::RealFft | Op::RealFftAdjoint { .. } => fourier::shape(self, &inputs[0]),
             Op::Softmax => softmax::shape(self, &inputs[0]),
             Op::MatMul { transpose_left, transpose_right } => {
                 matmul::shape(&inputs[0], *transpose_left, &inputs[1], *transpose_right)
@@ -333,6 +347,7 @@ impl Op {
             Op::Linear { axis, map } => {
                 Ok(vec![Some(perform(&Op::Linear { axis: *axis, map: map.transposed() }, &[above])?)])
             }
+            Op::RealFft | Op::RealFftAdjoint { .. } => Ok(vec![Some(fourier::gradient(self, &inputs[0], above)?)]),
             Op::MatMul { transpose_left, transpose_right } => {
                 matmul::gradients([*transpose_left, *transpose_right], inputs, above, wanted)
             }
@@ -375,6 +390,7 @@ impl Op {
             Op::Linear { .. } | Op::AveragePool { .. } | Op::AdaptiveAveragePool { .. } | Op::Resize { .. } => {
                 linear::decompose(self, inputs[0])
             }
+            Op::RealFft | Op::RealFftAdjoint { .. } => fourier::decompose(self, inputs[0], shape),
             Op::Softmax => softmax::decompose(inputs[0]),
             Op::Convolve(_) => convolve::decompose(self, inputs),
             Op::Cast(dtype) if *dtype == inputs[0].dtype() => Ok(inputs[0].clone()),
@@ -405,12 +421,6 @@ fn if_wanted<T>(is_wanted: bool, make: impl FnOnce() -> Result<T>) -> Result<Opt
 pub(crate) fn check_arity(function: &Function, got: usize) -> Result<()> {
     let expected = function.arity();
     if got == expected { Ok(()) } else { Err(Error::InputCount { operation: "pointwise", expected, got }) }
-}
-
-/// Refuses a number of values that does not fill the shape; returns the number.
-pub(crate) fn check_length(operation: &'static str, got: usize, shape: &[usize]) -> Result<usize> {
-    let expected = checked_count(operation, "shape", shape)?;
-    if expected == got { Ok(got) } else { Err(Error::Length { operation, shape: shape.to_vec(), expected, got }) }
 }
 
 /// The error of an input that breaks a rule.

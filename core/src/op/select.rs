@@ -2,8 +2,9 @@
 
 use std::sync::OnceLock;
 
+use image_losses_kernels::once::get_or_make;
+
 use super::Op;
-use crate::once::get_or_make;
 use crate::{Expr, Function, Pointwise, Result, Tensor};
 
 /// The condition of [`Op::Select`].

@@ -1,8 +1,10 @@
 //! A pointwise function as a composition of tensor operations, for engines without the machine.
 
-use super::expr::{Id, Node, Test, lower_bound};
+use image_losses_kernels::program::Test;
+
+use super::expr::{Id, Node, lower_bound};
 use super::function::{Function, Graph};
-use crate::kernels::broadcast::broadcast_all;
+use crate::broadcast::broadcast_all;
 use crate::{Error, Result, Shape, Tensor, Unary};
 
 /// How a node is computed.

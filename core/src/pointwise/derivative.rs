@@ -1,6 +1,8 @@
 //! Symbolic derivatives.
 
-use super::expr::{Arena, Constant, Id, Node, Test};
+use image_losses_kernels::program::Test;
+
+use super::expr::{Arena, Constant, Id, Node};
 use crate::Unary;
 
 impl Arena {

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::fmt::{self, Debug};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use image_losses_kernels::program::Test;
+
 use crate::Unary;
 
 /// The position of a node in its arena.
@@ -27,17 +29,6 @@ impl Debug for Constant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
-}
-
-/// A comparison of two numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Test {
-    /// ≤
-    AtMost,
-    /// <
-    Below,
-    /// =
-    Equal,
 }
 
 /// One operation; operands are earlier nodes.

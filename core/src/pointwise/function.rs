@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use image_losses_kernels::machine::{Block, Machine};
+use image_losses_kernels::once::get_or_make;
+use image_losses_kernels::program::Program;
+use image_losses_kernels::stream::Sink;
+use image_losses_kernels::{Programs, isa};
+
 use super::expr::{Arena, Expr, Id, Node};
-use super::program::Program;
-use crate::kernels::isa;
-use crate::kernels::machine::{Block, Machine};
-use crate::kernels::stream::Sink;
-use crate::once::get_or_make;
+use super::lower::lower;
 use crate::{Error, Result, Scalar, Unary};
 
 /// Functions that are remembered with their programs; where there are more, all are forgotten, and made again.
@@ -159,29 +161,6 @@ impl Function {
         Ok(out)
     }
 
-    /// The program for a sum and outputs, each a partial derivative by the inputs listed (none: the value); made once.
-    pub(crate) fn program(&self, sum: Option<&[usize]>, outputs: &[&[usize]]) -> Arc<Program> {
-        let mut programs = self.0.programs.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_wanted = |known: &Wanted| {
-            known.sum.as_deref() == sum
-                && known.outputs.len() == outputs.len()
-                && known.outputs.iter().zip(outputs).all(|(known, output)| known == output)
-        };
-        if let Some((_, program)) = programs.iter().find(|(known, _)| is_wanted(known)) {
-            return Arc::clone(program);
-        }
-        let arena = Arena::of(&self.graph().nodes);
-        let summed = sum.map(|partial| self.graph().derivative(&arena, partial));
-        let stored: Vec<Id> = outputs.iter().map(|partial| self.graph().derivative(&arena, partial)).collect();
-        let program = Arc::new(Program::new(&arena, self.arity(), summed, &stored));
-        let wanted = Wanted {
-            sum: sum.map(<[usize]>::to_vec),
-            outputs: outputs.iter().map(|partial| partial.to_vec()).collect(),
-        };
-        programs.push((wanted, Arc::clone(&program)));
-        program
-    }
-
     /// The partial derivative at one position, by each node's definition: what the machine is tested against.
     #[cfg(test)]
     pub(crate) fn defined(&self, partial: &[usize], inputs: &[f64]) -> f64 {
@@ -194,5 +173,30 @@ impl Function {
             values.push(value);
         }
         values[outputs[0] as usize]
+    }
+}
+
+impl Programs for Function {
+    /// Made once for each.
+    fn program(&self, sum: Option<&[usize]>, outputs: &[&[usize]]) -> Arc<Program> {
+        let mut programs = self.0.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_wanted = |known: &Wanted| {
+            known.sum.as_deref() == sum
+                && known.outputs.len() == outputs.len()
+                && known.outputs.iter().zip(outputs).all(|(known, output)| known == output)
+        };
+        if let Some((_, program)) = programs.iter().find(|(known, _)| is_wanted(known)) {
+            return Arc::clone(program);
+        }
+        let arena = Arena::of(&self.graph().nodes);
+        let summed = sum.map(|partial| self.graph().derivative(&arena, partial));
+        let stored: Vec<Id> = outputs.iter().map(|partial| self.graph().derivative(&arena, partial)).collect();
+        let program = Arc::new(lower(&arena, self.arity(), summed, &stored));
+        let wanted = Wanted {
+            sum: sum.map(<[usize]>::to_vec),
+            outputs: outputs.iter().map(|partial| partial.to_vec()).collect(),
+        };
+        programs.push((wanted, Arc::clone(&program)));
+        program
     }
 }

@@ -4,11 +4,9 @@ mod compose;
 mod derivative;
 mod expr;
 mod function;
-mod program;
+mod lower;
 #[cfg(test)]
 mod tests;
 
 pub use expr::Expr;
-pub(crate) use expr::Test;
 pub use function::{Function, Pointwise};
-pub(crate) use program::{Instruction, Operation, Program, Slot, Stored, Summand};

@@ -1,15 +1,16 @@
 //! The machine against the definition, the derivatives against central differences, and what holds on every path: NaN
 //! stays NaN, a weight of 0 takes a pixel out.
 
+use image_losses_kernels::Programs;
+use image_losses_kernels::isa::Isa;
+use image_losses_kernels::lanes::Lanes;
+use image_losses_kernels::machine::{Block, Machine};
+use image_losses_kernels::stream::Sink;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
 use super::{Expr, Function, Pointwise};
 use crate::Scalar;
-use crate::kernels::isa::Isa;
-use crate::kernels::lanes::Lanes;
-use crate::kernels::machine::{Block, Machine};
-use crate::kernels::stream::Sink;
 
 const SETS: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
 

@@ -158,7 +158,7 @@ impl Case {
             assert_eq!(got.len(), expected.len(), "{what}");
             let scale = expected.iter().fold(1.0f64, |scale, v| scale.max(v.abs()));
             for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-                let error = (Scalar::to_f64(*got) - expected).abs();
+                let error = (image_losses_core::Element::to_f64(*got) - expected).abs();
                 assert!(error <= tolerance * scale, "{what} {i}: got {got}, expected {expected}; {self:?}");
             }
         };

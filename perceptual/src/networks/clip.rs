@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use image_losses_core::kernels::vision_transformer::{self as fused, VisionTransformer};
 use image_losses_core::{Conv2d, Error, Expr, Function, Pointwise, Result, Tensor, Unary};
+use image_losses_kernels::vision_transformer::{self as fused, VisionTransformer};
 use serde::{Deserialize, Serialize};
 
 use super::embedding::normalised;
@@ -238,7 +238,7 @@ impl Tokens {
         use instant_clip_tokenizer::{Token, Tokenizer};
 
         static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
-        let tokenizer = image_losses_core::once::get_or_make(&TOKENIZER, Tokenizer::new);
+        let tokenizer = image_losses_kernels::once::get_or_make(&TOKENIZER, Tokenizer::new);
         let row = |text: &str| {
             let mut tokens = vec![tokenizer.start_of_text()];
             // Runs of white space count as one space; the vocabulary's own splitting drops it.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use image_losses_core::kernels::residual::{self as fused, ResidualNetwork};
 use image_losses_core::{Conv2d, Error, Pool2d, Result, Tensor, Unary};
+use image_losses_kernels::residual::{self as fused, ResidualNetwork};
 use serde::{Deserialize, Serialize};
 
 use super::embedding::normalised;

@@ -1,7 +1,7 @@
 //! LightCNN-9's convolutional part.
 
-use image_losses_core::kernels::frozen::FrozenNetwork;
 use image_losses_core::{Conv2d, Pool2d, Result, Tensor};
+use image_losses_kernels::frozen::FrozenNetwork;
 
 use super::sequential::Convolution;
 use super::{Architecture, BoundSequential, Layer, Parameters, Sequential, parameters};

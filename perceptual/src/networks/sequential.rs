@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, LazyLock};
 
-#[cfg(any(feature = "vgg", feature = "light-cnn"))]
-use image_losses_core::kernels::frozen::{FrozenLayer, FrozenNetwork};
 use image_losses_core::{Conv2d, Error, Expr, Function, LinearMap, Pointwise, Pool2d, Result, Tensor, Unary};
+#[cfg(any(feature = "vgg", feature = "light-cnn"))]
+use image_losses_kernels::frozen::{FrozenLayer, FrozenNetwork};
 
 use super::parameters::BoundAffine;
 use super::{ChannelAffine, Parameter};

@@ -1,7 +1,7 @@
 //! The VGG networks' convolutional part.
 
-use image_losses_core::kernels::frozen::FrozenNetwork;
 use image_losses_core::{Conv2d, Error, Pool2d, Result, Tensor};
+use image_losses_kernels::frozen::FrozenNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::sequential::Convolution;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use image_losses::core::kernels::stream;
+use image_losses_kernels::stream::stream;
 use serde::Serialize;
 
 use super::peer::{Form, Peer, Reference};
