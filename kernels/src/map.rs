@@ -175,6 +175,7 @@ impl<'a, F: Element> Map<'a, F> {
     /// The map differentiated by the inputs in `partial`, summed down to `target`: in the same pass where all of a sample or
     /// its channels are summed, in another where something else is.
     pub fn values_summed_to(&self, partial: &[usize], target: &[usize]) -> Vec<F> {
+        assert!(count_in_memory(target).is_some(), "a map summed to shape {target:?}");
         let is_target = |extents: [Option<usize>; 3]| {
             let [batch, channels, rest] = extents;
             target.len() == self.shape.len()

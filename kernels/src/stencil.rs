@@ -15,7 +15,7 @@ use super::machine::{Block, Machine};
 use super::map::{filled, multiply};
 use super::matmul::SharedMut;
 use super::stream::{self, Sink, Write};
-use super::{Array, buffers, count};
+use super::{Array, assert_fills, buffers, count};
 use crate::Element;
 use crate::program::{Program, Programs};
 
@@ -213,6 +213,19 @@ impl<F: Element> Rows<'_, F> {
 }
 
 impl<'a, F: Element> Stencil<'a, F> {
+    /// Panics unless the slices fill their shapes.
+    fn check(&self) {
+        for image in [Some(self.image), self.target].into_iter().flatten().chain(self.directions.iter().copied()) {
+            assert_fills("a stencil's image", &self.shape, image.len());
+        }
+        for weight in [self.weight, self.mask].into_iter().flatten() {
+            let [samples, _, height, width] = self.shape;
+            let fits = weight.shape == self.shape || weight.shape == [samples, 1, height, width];
+            assert!(fits, "a stencil's weight of shape {:?} for images of shape {:?}", weight.shape, self.shape);
+            assert_fills("a stencil's weight", weight.shape, weight.data.len());
+        }
+    }
+
     /// Rows of a task.
     fn rows(&self) -> usize {
         let [_, _, height, width] = self.shape;
@@ -355,6 +368,7 @@ impl<'a, F: Element> Stencil<'a, F> {
 
     /// The sums, (N, filters).
     pub fn sums(&self) -> Vec<f64> {
+        self.check();
         let partial = vec![0; self.directions.len()];
         let program = self.function.program(Some(&partial[..]), &[]);
         let sums = self.tasks(|plane, start, end| {
@@ -380,6 +394,7 @@ impl<'a, F: Element> Stencil<'a, F> {
 
     /// The image's gradient, and the sums where there are no directions.
     pub fn image_gradient(&self) -> (Vec<F>, Vec<f64>) {
+        self.check();
         let mut sums = Vec::new();
         // SAFETY: every row of every plane is written, by the task that owns it.
         let gradient = unsafe {
@@ -451,6 +466,7 @@ impl<'a, F: Element> Stencil<'a, F> {
 
     /// The gradient of a weight of shape `shape`, which is not among the factors.
     pub fn weight_gradient(&self, shape: &[usize]) -> Vec<F> {
+        self.check();
         let [_, channels, height, width] = self.shape;
         let is_shared = shape[1] != channels;
         let mut gradient = buffers::zeros(count(&self.shape));

@@ -5,17 +5,19 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use image_losses_core::{Conv2d, Error, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer};
+use image_losses_core::{Conv2d, Error, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Unary};
 use image_losses_kernels::conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 use image_losses_kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, Target, Term};
 use image_losses_kernels::map::Map;
 use image_losses_kernels::matmul::matmul;
 use image_losses_kernels::pool::{gather, max_pool2d_indices, scatter_add};
+use image_losses_kernels::program::{Instruction, Operation, Program, Stored};
 use image_losses_kernels::residual::{self, Affine, ResidualNetwork, Unit};
+use image_losses_kernels::stencil::{Stencil, Taps};
 use image_losses_kernels::stream::stream;
 use image_losses_kernels::vision_transformer::{self as transformer, VisionTransformer};
 use image_losses_kernels::winograd::{WinogradWeights, conv3x3, conv3x3_input_gradient};
-use image_losses_kernels::{Array, count};
+use image_losses_kernels::{Array, count, isa};
 
 /// Extents that are not those of any data: none, and with products that do not fit a `usize`.
 const HOSTILE: [usize; 7] = [0, (1 << 32) + 1, 1 << 33, 1 << 60, 1 << 62, isize::MAX as usize, usize::MAX];
@@ -483,6 +485,69 @@ fn pooling_needs_a_pixel() {
             }
             let _ = Pool2d { stride: [extent, 1], ..pool }.output_shape(&[1, 1, 3, 3]);
         }
+    }
+}
+
+#[test]
+fn a_program_names_what_there_is() {
+    // One input, one constant, one register: slots 0, 1 and 2.
+    let program = |operation, operands: &[u32], results: &[u32]| {
+        let (operands, results) = (operands.to_vec(), results.to_vec());
+        Program::new(
+            [1, 1, 1],
+            false,
+            vec![0.5],
+            vec![Instruction { operation, operands, results, constants: [1.0, 0.0] }],
+        )
+    };
+    program(Operation::Add, &[0, 1], &[2]);
+    program(Operation::Store(0, Stored::Value), &[0], &[]);
+    // Results that would overwrite the input or the constant, or that are nowhere.
+    for result in [0, 1, 3, u32::MAX] {
+        stops(|| program(Operation::Add, &[0, 1], &[result]));
+    }
+    for operand in [3, u32::MAX] {
+        stops(|| program(Operation::Add, &[0, operand], &[2]));
+        stops(|| program(Operation::Store(operand, Stored::Value), &[0], &[]));
+    }
+    for (operands, results) in [(&[0][..], &[2][..]), (&[0, 1], &[]), (&[0, 1, 2], &[2]), (&[0, 1], &[2, 2])] {
+        stops(|| program(Operation::Add, operands, results));
+    }
+}
+
+#[test]
+fn a_stencil_takes_slices_that_fill_their_shapes() {
+    let function = Function::unary(Unary::Square);
+    let filters = [Taps { taps: vec![([1, 1], -1.0), ([1, 2], 1.0)], missing: [0, 1] }];
+    let data = numbers(24, 1);
+    let run = |shape: [usize; 4], image: usize, target: usize, weight: ([usize; 4], usize)| {
+        let stencil = Stencil {
+            function: &function,
+            filters: &filters,
+            shape,
+            image: &data[..image],
+            target: Some(&data[..target]),
+            weight: Some(Array { shape: &weight.0, data: &data[..weight.1] }),
+            mask: None,
+            directions: Vec::new(),
+            factors: None,
+            scale: 1.0,
+            isa: isa::detect(),
+        };
+        (stencil.sums(), stencil.image_gradient(), stencil.weight_gradient(&weight.0))
+    };
+    let shape = [1, 2, 3, 4];
+    run(shape, 24, 24, ([1, 1, 3, 4], 12));
+    run(shape, 24, 24, (shape, 24));
+    for length in [0, 1, 12, 23] {
+        stops(|| run(shape, length, 24, (shape, 24)));
+        stops(|| run(shape, 24, length, (shape, 24)));
+        stops(|| run(shape, 24, 24, (shape, length)));
+    }
+    stops(|| run(shape, 24, 24, ([1, 2, 4, 3], 24)));
+    for extent in hostile().filter(|&extent| extent > 0) {
+        stops(|| run([extent, 2, 3, 4], 24, 24, (shape, 24)));
+        stops(|| run([1, 2, 3, extent], 24, 24, (shape, 24)));
     }
 }
 
