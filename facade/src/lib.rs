@@ -45,8 +45,8 @@
 //!
 //! # Features
 //!
-//! Each engine, each family, each frozen network and each syntax of configurations is a feature; the README has the
-//! table with what each costs.
+//! Each engine, each family, each frozen network and each syntax of configurations is a feature; `docs/features.md`
+//! has the table with what each costs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use image_losses_core as core;

@@ -1,4 +1,4 @@
-//! `cargo xtask features`: what each feature of the facade adds, as the README's table.
+//! `cargo xtask features`: what each feature of the facade adds, as the table of `docs/features.md`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
