@@ -153,6 +153,9 @@ pub fn binary<F: Element>(
     shape: &[usize],
     combine: impl Fn(F, F) -> F + Sync,
 ) -> Vec<F> {
+    for operand in [a, b] {
+        assert_fills("an operand", operand.shape, operand.data.len());
+    }
     if a.shape == b.shape {
         return in_pieces(a.data.len(), 1, |start, out| {
             for ((out, &a), &b) in out.iter_mut().zip(&a.data[start..]).zip(&b.data[start..]) {
@@ -262,6 +265,9 @@ pub fn pad<F: Element>(array: Array<'_, F>, axis: usize, before: usize, after: u
 
 /// Joined along one axis.
 pub fn concatenate<F: Element>(arrays: &[Array<'_, F>], axis: usize) -> Vec<F> {
+    for array in arrays {
+        assert_fills("concatenate", array.shape, array.data.len());
+    }
     let mut out = buffers::take(arrays.iter().map(|array| array.data.len()).sum());
     let Some(first) = arrays.first() else { return out };
     let (outer, inner) = around(first.shape, axis);

@@ -17,7 +17,7 @@ use image_losses_kernels::stencil::{Stencil, Taps};
 use image_losses_kernels::stream::stream;
 use image_losses_kernels::vision_transformer::{self as transformer, VisionTransformer};
 use image_losses_kernels::winograd::{WinogradWeights, conv3x3, conv3x3_input_gradient};
-use image_losses_kernels::{Array, count, isa};
+use image_losses_kernels::{Array, broadcast, count, isa};
 
 /// Extents that are not those of any data: none, and with products that do not fit a `usize`.
 const HOSTILE: [usize; 7] = [0, (1 << 32) + 1, 1 << 33, 1 << 60, 1 << 62, isize::MAX as usize, usize::MAX];
@@ -486,6 +486,26 @@ fn pooling_needs_a_pixel() {
             let _ = Pool2d { stride: [extent, 1], ..pool }.output_shape(&[1, 1, 3, 3]);
         }
     }
+}
+
+#[test]
+fn what_moves_elements_takes_slices_that_fill_their_shapes() {
+    let data = numbers(12, 1);
+    let whole = Array { shape: &[3, 4], data: &data };
+    for length in [0, 1, 11] {
+        let short = Array { shape: &[3, 4], data: &data[..length] };
+        stops(|| broadcast::expand(short, &[2, 3, 4]));
+        stops(|| broadcast::sum_to(short, &[3, 1]));
+        stops(|| broadcast::norm_to(short, &[3, 1]));
+        stops(|| broadcast::permute(short, &[1, 0]));
+        stops(|| broadcast::narrow(short, 0, 0, 1));
+        stops(|| broadcast::pad(short, 0, 1, 1));
+        stops(|| broadcast::linear(short, 1, &[&[(0, 1.0)]]));
+        stops(|| broadcast::concatenate(&[whole, short], 0));
+        stops(|| broadcast::binary(whole, short, &[3, 4], |a, b| a + b));
+        stops(|| broadcast::binary(short, whole, &[3, 4], |a, b| a + b));
+    }
+    stops(|| broadcast::linear(whole, 1, &[&[(4, 1.0)]]));
 }
 
 #[test]
