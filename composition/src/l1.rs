@@ -1,34 +1,9 @@
 //! The absolute error of a composition.
 
-use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
+use image_losses_core::{About, Declared, Expr, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::merge::{INPUTS, difference};
-
-/// Options of [`L1CompositionLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `reduction` | `none`, `mean` or `sum` | `mean` |
-/// | `sample_wise` | average each sample by its own weights first | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct L1CompositionOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// What becomes of the map.
-    pub reduction: Reduction,
-    /// Average each sample by its own weights first.
-    pub sample_wise: bool,
-}
-
-impl Default for L1CompositionOptions {
-    fn default() -> Self {
-        L1CompositionOptions { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
-    }
-}
 
 /// The absolute error of a composition, |α·f + (1 − α)·b − m|, reduced: L1 composition loss of image matting.
 ///
@@ -40,10 +15,8 @@ impl Default for L1CompositionOptions {
 ///
 /// In [0, ∞) for λ > 0; 0 where α, f and b compose to m. Not differentiable where they do; the gradient there is 0.
 ///
-/// Options: [`L1CompositionOptions`].
-///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeMismatch`, `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_composition::L1CompositionLoss;
@@ -63,54 +36,50 @@ impl Default for L1CompositionOptions {
 ///
 /// Source: N. Xu, B. Price, S. Cohen, T. Huang, "Deep image matting", 2017; MMagic,
 /// `mmagic.models.losses.L1CompositionLoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "L1CompositionOptions", into = "L1CompositionOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct L1CompositionLoss {
-    options: L1CompositionOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `none`, `mean` or `sum`. Default: `mean`.
+    pub reduction: Reduction,
+    /// Average each sample by its own weights first. Default: `false`.
+    pub sample_wise: bool,
 }
 
-impl L1CompositionLoss {
-    /// The loss with the given options.
-    ///
+impl Default for L1CompositionLoss {
+    fn default() -> Self {
+        L1CompositionLoss { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+impl Declared for L1CompositionLoss {
+    const NAME: &'static str = "L1CompositionLoss";
+    const ABOUT: About = About {
+        summary: "How far foreground and background, mixed by α, are from the image.",
+        formula: "λ · reduce |α·f + (1 − α)·b − m|",
+        source: "MMagic",
+    };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: L1CompositionOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(L1CompositionLoss { options })
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
-impl TryFrom<L1CompositionOptions> for L1CompositionLoss {
-    type Error = Error;
-    fn try_from(options: L1CompositionOptions) -> Result<Self> {
-        L1CompositionLoss::new(options)
-    }
-}
-
-impl From<L1CompositionLoss> for L1CompositionOptions {
-    fn from(loss: L1CompositionLoss) -> Self {
-        loss.options
+impl Pointwise<4> for L1CompositionLoss {
+    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
+        difference(inputs).abs()
     }
 }
 
 impl PointwiseLoss<4> for L1CompositionLoss {
-    const NAME: &'static str = "L1CompositionLoss";
     const INPUTS: [Input; 4] = INPUTS;
-    fn function(&self) -> Function {
-        Function::new(Absolute)
-    }
+
     fn reducer(&self) -> Reducer {
-        let L1CompositionOptions { loss_weight, reduction, sample_wise } = self.options;
+        let L1CompositionLoss { loss_weight, reduction, sample_wise } = *self;
         Reducer { loss_weight, reduction, sample_wise }
-    }
-}
-
-/// |α·f + (1 − α)·b − m|.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Absolute;
-
-impl Pointwise<4> for Absolute {
-    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
-        difference(inputs).abs()
     }
 }

@@ -16,6 +16,13 @@ mod l1;
 mod merge;
 mod mse;
 
-pub use charbonnier::{CharbonnierCompLoss, CharbonnierCompOptions};
-pub use l1::{L1CompositionLoss, L1CompositionOptions};
-pub use mse::{MseCompositionLoss, MseCompositionOptions};
+pub use charbonnier::CharbonnierCompLoss;
+pub use l1::L1CompositionLoss;
+pub use mse::MseCompositionLoss;
+
+/// Every loss of the family.
+pub fn every(visitor: &mut impl image_losses_core::Visitor) {
+    visitor.loss::<L1CompositionLoss, 4>();
+    visitor.loss::<MseCompositionLoss, 4>();
+    visitor.loss::<CharbonnierCompLoss, 4>();
+}

@@ -1,34 +1,9 @@
 //! The squared error of a composition.
 
-use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
+use image_losses_core::{About, Declared, Expr, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::merge::{INPUTS, difference};
-
-/// Options of [`MseCompositionLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `reduction` | `none`, `mean` or `sum` | `mean` |
-/// | `sample_wise` | average each sample by its own weights first | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct MseCompositionOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// What becomes of the map.
-    pub reduction: Reduction,
-    /// Average each sample by its own weights first.
-    pub sample_wise: bool,
-}
-
-impl Default for MseCompositionOptions {
-    fn default() -> Self {
-        MseCompositionOptions { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
-    }
-}
 
 /// The squared error of a composition, (α·f + (1 − α)·b − m)², reduced: MSE composition loss of image matting.
 /// Configured as `MSECompositionLoss`.
@@ -41,10 +16,8 @@ impl Default for MseCompositionOptions {
 ///
 /// In [0, ∞) for λ > 0; 0 where α, f and b compose to m. Differentiable everywhere.
 ///
-/// Options: [`MseCompositionOptions`].
-///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeMismatch`, `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_composition::MseCompositionLoss;
@@ -64,54 +37,49 @@ impl Default for MseCompositionOptions {
 ///
 /// Source: N. Xu, B. Price, S. Cohen, T. Huang, "Deep image matting", 2017; MMagic,
 /// `mmagic.models.losses.MSECompositionLoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "MseCompositionOptions", into = "MseCompositionOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MseCompositionLoss {
-    options: MseCompositionOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `none`, `mean` or `sum`. Default: `mean`.
+    pub reduction: Reduction,
+    /// Average each sample by its own weights first. Default: `false`.
+    pub sample_wise: bool,
 }
 
-impl MseCompositionLoss {
-    /// The loss with the given options.
-    ///
+impl Default for MseCompositionLoss {
+    fn default() -> Self {
+        MseCompositionLoss { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+impl Declared for MseCompositionLoss {
+    const NAME: &'static str = "MSECompositionLoss";
+    const ABOUT: About =
+        About {
+            summary: "The same, squared.", formula: "λ · reduce (α·f + (1 − α)·b − m)²", source: "MMagic"
+        };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: MseCompositionOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(MseCompositionLoss { options })
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
-impl TryFrom<MseCompositionOptions> for MseCompositionLoss {
-    type Error = Error;
-    fn try_from(options: MseCompositionOptions) -> Result<Self> {
-        MseCompositionLoss::new(options)
-    }
-}
-
-impl From<MseCompositionLoss> for MseCompositionOptions {
-    fn from(loss: MseCompositionLoss) -> Self {
-        loss.options
+impl Pointwise<4> for MseCompositionLoss {
+    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
+        difference(inputs).square()
     }
 }
 
 impl PointwiseLoss<4> for MseCompositionLoss {
-    const NAME: &'static str = "MSECompositionLoss";
     const INPUTS: [Input; 4] = INPUTS;
-    fn function(&self) -> Function {
-        Function::new(Squared)
-    }
+
     fn reducer(&self) -> Reducer {
-        let MseCompositionOptions { loss_weight, reduction, sample_wise } = self.options;
+        let MseCompositionLoss { loss_weight, reduction, sample_wise } = *self;
         Reducer { loss_weight, reduction, sample_wise }
-    }
-}
-
-/// (α·f + (1 − α)·b − m)².
-#[derive(Clone, Copy, Debug)]
-struct Squared;
-
-impl Pointwise<4> for Squared {
-    fn value<'e>(&self, inputs: [Expr<'e>; 4]) -> Expr<'e> {
-        difference(inputs).square()
     }
 }

@@ -6,13 +6,15 @@
 //! |---|---|---|
 //! | a loss that is a function of each pixel | [`Pointwise`] and [`PointwiseLoss`] | [`Expr`] |
 //! | a loss of each pixel and its neighbours | [`Loss`], with a [`Stencil`] | [`Expr`] |
-//! | any other loss of tensors | [`Loss`], or a `forward` of its own | [`Tensor`]; [`Differentiable`] if it differentiates inside |
+//! | any other loss of tensors | [`Loss`] | [`Tensor`] |
+//! | a loss of networks, or with a state | a `forward` of its own, and [`config::Configurable`] | [`Differentiable`] |
 //! | an engine | the six required methods of [`Tensor`], and [`Differentiable`] if it can | its tensor, and [`Op`] |
 //! | a frozen network in one operation | [`Custom`] | [`frozen_function`] |
 //!
 //! A pointwise function is written once over [`Expr`], and is data then: its derivatives are symbolic, a small machine runs
 //! it over blocks that stay in the first-level cache, and engines without our kernels run it operation by operation.
-//! Weights and reductions are [`Reducer`]'s, for every loss alike. [`gradcheck`] compares derivatives with central
+//! Weights and reductions are [`Reducer`]'s, for every loss alike. A loss is its own options, and says its name, formula
+//! and source as [`Declared`]. [`gradcheck`] compares derivatives with central
 //! differences.
 //!
 //! ```
@@ -55,15 +57,18 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod broadcast;
+pub mod config;
 mod fft;
 pub mod frozen_function;
 pub mod gradcheck;
 pub mod kernels;
 mod linear;
+mod loss;
 pub mod op;
 mod pointwise;
 mod reduction;
 mod scalar;
+mod shapes;
 mod stencil;
 mod tensor;
 
@@ -71,11 +76,11 @@ pub use image_losses_kernels::{
     Conv2d, Element, Error, NetworkId, Pool2d, Result, Shape, Unary, check_length, checked_count,
 };
 pub use linear::LinearMap;
+pub use loss::{About, Declared, Described, Input, Loss, PointwiseLoss, Reduced, Visitor};
 pub use op::{Custom, Op};
 pub use pointwise::{Expr, Function, Pointwise};
-pub use reduction::{
-    Input, Loss, PointwiseLoss, Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean,
-};
+pub use reduction::{Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean};
 pub use scalar::Scalar;
+pub use shapes::{no_weight, same_images, same_shape};
 pub use stencil::{Along, Filter, Stencil};
 pub use tensor::{DType, Differentiable, Extent, Interpolation, Literal, Tensor};

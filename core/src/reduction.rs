@@ -9,7 +9,7 @@ use image_losses_kernels::once::get_or_make;
 use image_losses_kernels::{check_length, checked_count};
 
 use crate::kernels::{Array, count};
-use crate::{Error, Expr, Extent, Function, Pointwise, Result, Scalar, Tensor};
+use crate::{Error, Expr, Extent, Function, Input, Pointwise, PointwiseLoss, Result, Scalar, Tensor};
 
 /// Added to a sum of weights before dividing by it, as MMagic does.
 const EPSILON: f64 = 1e-12;
@@ -58,126 +58,14 @@ impl Default for Reducer {
     }
 }
 
-/// An input of a pointwise loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Input {
-    /// Its name, as MMagic's argument.
-    pub name: &'static str,
-    /// It has one channel, (N, 1, …), that all channels of the others share.
-    pub per_pixel: bool,
-}
-
-impl Input {
-    /// An input of the full shape.
-    pub const fn full(name: &'static str) -> Self {
-        Input { name, per_pixel: false }
-    }
-
-    /// An input with one channel.
-    pub const fn per_pixel(name: &'static str) -> Self {
-        Input { name, per_pixel: true }
-    }
-}
-
-/// A loss of `K` tensors and an optional weight, on any engine.
-pub trait Loss<const K: usize> {
-    /// The loss of `inputs`, weighted by `weight` (its shape and meaning are the loss's own).
-    ///
-    /// # Errors
-    /// Shape errors where the tensors do not fit each other.
-    fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T>;
-}
-
-/// A loss that is a pointwise function of `K` tensors and a weighted reduction.
-///
-/// The author gives the function and the reduction; weights, every engine, the fused kernels and gradients follow:
-/// [`Loss`] is implemented for every pointwise loss.
-///
-/// ```
-/// use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
-///
-/// /// ln(1 + (x − y)²)
-/// #[derive(Clone, Debug)]
-/// struct Cauchy;
-///
-/// impl Pointwise<2> for Cauchy {
-///     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
-///         ((x - y).square() + 1.0).ln()
-///     }
-/// }
-///
-/// impl PointwiseLoss<2> for Cauchy {
-///     const NAME: &'static str = "CauchyLoss";
-///     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-///     fn function(&self) -> Function { Function::new(self.clone()) }
-///     fn reducer(&self) -> Reducer { Reducer::default() }
-/// }
-/// ```
-pub trait PointwiseLoss<const K: usize> {
-    /// Its name, as a configuration writes it.
-    const NAME: &'static str;
-    /// Its inputs.
-    const INPUTS: [Input; K];
-    /// The function of one element of each input.
-    fn function(&self) -> Function;
-    /// How the map is reduced.
-    fn reducer(&self) -> Reducer;
-
-    /// The value and the gradients of a mean or a sum, in closed form: one fused pass over CPU slices, no engine.
-    ///
-    /// `wanted` says for which inputs a gradient is computed; each comes in its input's shape.
-    ///
-    /// # Errors
-    /// Shape errors as for [`Loss::forward`]; [`Error::InvalidOption`] for the reduction `none`, which has no single
-    /// value.
-    fn value_and_gradients<F: Scalar>(
-        &self,
-        inputs: [Array<'_, F>; K],
-        weight: Option<Array<'_, F>>,
-        wanted: [bool; K],
-    ) -> Result<(F, [Option<Vec<F>>; K])> {
-        fused(self, inputs, weight, |map| {
-            let positions: Vec<usize> = (0..K).filter(|&input| wanted[input]).collect();
-            let (value, gradients) = map.sum_and_gradients(&positions);
-            let mut by_input = [const { None }; K];
-            for (input, gradient) in positions.into_iter().zip(gradients) {
-                by_input[input] = Some(gradient);
-            }
-            Ok((F::from_f64(value), by_input))
-        })
-    }
-
-    /// The value; the gradients asked for are written to memory of the caller's, which a training loop can use again
-    /// and again.
-    ///
-    /// # Errors
-    /// As [`value_and_gradients`](PointwiseLoss::value_and_gradients), and [`Error::Length`] where a gradient has not
-    /// its input's number of elements.
-    fn value_and_gradients_into<F: Scalar>(
-        &self,
-        inputs: [Array<'_, F>; K],
-        weight: Option<Array<'_, F>>,
-        gradients: [Option<&mut [F]>; K],
-    ) -> Result<F> {
-        for (gradient, input) in gradients.iter().zip(&inputs) {
-            if let Some(gradient) = gradient {
-                check_length("value_and_gradients_into", gradient.len(), input.shape)?;
-            }
-        }
-        fused(self, inputs, weight, |map| {
-            let targets = gradients.into_iter().enumerate().filter_map(|(input, target)| Some((input, target?)));
-            Ok(F::from_f64(map.sum_and_gradients_into(targets.collect())))
-        })
-    }
-}
-
 /// Checks the inputs of a pointwise loss with a mean or a sum, and hands its map with weights and factors to `compute`.
-fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
+pub(crate) fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K>, R>(
     loss: &L,
     inputs: [Array<'_, F>; K],
     weight: Option<Array<'_, F>>,
     compute: impl FnOnce(Map<'_, F>) -> Result<R>,
 ) -> Result<R> {
+    loss.check()?;
     let shapes = inputs.map(|input| input.shape);
     let shape = check_inputs(L::NAME, &L::INPUTS, &shapes)?;
     for array in inputs.iter().chain(&weight) {
@@ -186,7 +74,7 @@ fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
     if let Some(weight) = weight {
         check_weight(L::NAME, shape, weight.shape)?;
     }
-    let function = loss.function();
+    let function = Function::new(loss.clone());
     let reducer = loss.reducer();
     if reducer.reduction == Reduction::None {
         return Err(Error::option(L::NAME, "reduction", "mean or sum for a value with gradients", "none"));
@@ -222,12 +110,6 @@ fn fused<const K: usize, F: Scalar, L: PointwiseLoss<K> + ?Sized, R>(
         multipliers.push(Array { shape: &sample_shape, data: &samples });
     }
     compute(Map::new(&function, &inputs, &multipliers, shape, scale))
-}
-
-impl<const K: usize, L: PointwiseLoss<K>> Loss<K> for L {
-    fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T> {
-        self.reducer().reduce(Self::NAME, &self.function(), &Self::INPUTS, &inputs, weight)
-    }
 }
 
 impl Reducer {
@@ -394,33 +276,33 @@ pub(crate) fn check_weight(operation: &'static str, shape: &[usize], weight: &[u
     Err(Error::WeightShape { operation, per_pixel, per_element: shape.to_vec(), got: weight.to_vec() })
 }
 
-/// The number, if it is finite.
+/// Refuses a number that is not finite.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] otherwise.
-pub fn finite(owner: &'static str, option: &'static str, value: f64) -> Result<f64> {
-    if value.is_finite() { Ok(value) } else { Err(Error::option(owner, option, "finite", value)) }
+pub fn finite(owner: &'static str, option: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() { Ok(()) } else { Err(Error::option(owner, option, "finite", value)) }
 }
 
-/// The number, if it is finite and not negative.
+/// Refuses a number that is not finite, or negative.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] otherwise.
-pub fn not_negative(owner: &'static str, option: &'static str, value: f64) -> Result<f64> {
+pub fn not_negative(owner: &'static str, option: &'static str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 {
-        Ok(value)
+        Ok(())
     } else {
         Err(Error::option(owner, option, "finite and at least 0", value))
     }
 }
 
-/// The number, if it is finite and positive.
+/// Refuses a number that is not finite, or not positive.
 ///
 /// # Errors
 /// [`Error::InvalidOption`] otherwise.
-pub fn positive(owner: &'static str, option: &'static str, value: f64) -> Result<f64> {
+pub fn positive(owner: &'static str, option: &'static str, value: f64) -> Result<()> {
     if value.is_finite() && value > 0.0 {
-        Ok(value)
+        Ok(())
     } else {
         Err(Error::option(owner, option, "finite and above 0", value))
     }

@@ -3,7 +3,7 @@
 use image_losses_autograd::{differentiate, run};
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Along, Differentiable, Error, Expr, Filter, Function, Input, Loss, Pointwise, PointwiseLoss, Pool2d, Reducer,
+    Along, Declared, Differentiable, Error, Expr, Filter, Function, Loss, Pointwise, PointwiseLoss, Pool2d, Reducer,
     Stencil, Tensor, Unary,
 };
 use image_losses_kernels::map::Map;
@@ -20,12 +20,11 @@ impl Pointwise<1> for Clipped {
     }
 }
 
-impl PointwiseLoss<1> for Clipped {
+impl Declared for Clipped {
     const NAME: &'static str = "Clipped";
-    const INPUTS: [Input; 1] = [Input::full("x")];
-    fn function(&self) -> Function {
-        Function::new(Clipped)
-    }
+}
+
+impl PointwiseLoss<1> for Clipped {
     fn reducer(&self) -> Reducer {
         Reducer::default()
     }

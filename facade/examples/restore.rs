@@ -18,7 +18,7 @@ use clap::Parser;
 use image_losses::AnyTensor;
 use image_losses::config::{self, BuildContext, Inputs, Registry, Syntax};
 use image_losses::core::{Result, Tensor};
-use image_losses::gan::{GaussianBlur, GaussianBlurOptions};
+use image_losses::gan::GaussianBlur;
 use image_losses::objective::Objective;
 use image_losses::penalties::Draws;
 use serde::Deserialize;
@@ -91,8 +91,7 @@ struct Task {
 
 impl Task {
     fn new(photograph: Picture, damage: Damage, seed: u64) -> Outcome<Self> {
-        let options = GaussianBlurOptions { kernel_size: [7, 7], sigma: [damage.blur; 2] };
-        let blur = GaussianBlur::new(options)?;
+        let blur = GaussianBlur { kernel_size: [7, 7], sigma: [damage.blur; 2] };
         let [_, _, height, width] = photograph.shape();
         let mut draws = Draws::new(seed);
         let lots = draws.uniform_values(height * width);

@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use image_losses::core::{Differentiable, Result, Tensor, Unary};
-use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
+use image_losses::gan::{GanLoss, GanType, Role};
 use image_losses::ndarray::NdTensor;
-use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, NormMode};
+use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltySample, NormMode};
 
 use support::Outcome;
 
@@ -117,8 +117,8 @@ fn constants<T: Tensor>(like: &T, values: &[Values]) -> Result<Vec<T>> {
     values.iter().map(|(values, shape)| T::constant(&like.context(), values, shape)).collect()
 }
 
-fn wasserstein() -> Result<GanLoss> {
-    GanLoss::new(GanOptions::new(GanType::Wgan))
+fn wasserstein() -> GanLoss {
+    GanLoss::new(GanType::Wgan)
 }
 
 /// mean D(fake) − mean D(real) + gradient penalty, as a function of the critic.
@@ -133,13 +133,13 @@ impl Objective for CriticLoss<'_> {
         let batch = constants(&critic[0], &self.batch)?;
         let [real, latents, alpha] = &batch[..] else { unreachable!("three batches") };
         let fake = forward(&constants(&critic[0], self.generator)?, latents)?;
-        let (loss, critic) = (wasserstein()?, |x: &T| forward(critic, x));
+        let (loss, critic) = (wasserstein(), |x: &T| forward(critic, x));
         let on_fake = loss.forward(&critic(&fake)?, Role::DiscriminatorOnFake, None)?;
         let on_real = loss.forward(&critic(real)?, Role::DiscriminatorOnReal, None)?;
         // λ = 1: the 10 of image critics holds one of these few dimensions too tightly, and the modes are not told apart.
-        let options = GradientPenaltyOptions { norm_mode: NormMode::Hwc, ..GradientPenaltyOptions::default() };
+        let options = GradientPenaltyLoss { norm_mode: NormMode::Hwc, ..GradientPenaltyLoss::default() };
         let sample = GradientPenaltySample { alpha: alpha.clone(), noise: None };
-        let penalty = GradientPenaltyLoss::new(options)?.forward(critic, real, Some(&fake), None, &sample)?;
+        let penalty = options.forward(critic, real, Some(&fake), None, &sample)?;
         on_fake.add(&on_real)?.add(&penalty)
     }
 }
@@ -154,7 +154,7 @@ impl Objective for GeneratorLoss<'_> {
     fn value<T: Differentiable>(&self, generator: &[T]) -> Result<T> {
         let latents = constants(&generator[0], std::slice::from_ref(&self.latents))?;
         let fake = forward(generator, &latents[0])?;
-        wasserstein()?.forward(&forward(&constants(&generator[0], self.critic)?, &fake)?, Role::Generator, None)
+        wasserstein().forward(&forward(&constants(&generator[0], self.critic)?, &fake)?, Role::Generator, None)
     }
 }
 

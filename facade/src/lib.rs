@@ -78,24 +78,41 @@ pub mod objective;
 
 pub use any::{AnyContext, AnyTensor};
 
-/// What most users need: the traits, the engines' tensors and the losses.
+/// The traits, the engines' tensors and the losses.
 pub mod prelude {
-    pub use image_losses_core::{Differentiable, Loss, PointwiseLoss, Reduction, Tensor};
+    pub use image_losses_core::{Declared, Differentiable, Loss, PointwiseLoss, Reduction, Tensor};
 
     #[cfg(feature = "autograd")]
     pub use image_losses_autograd::AgTensor;
     #[cfg(feature = "composition")]
-    pub use image_losses_composition::*;
+    pub use image_losses_composition::{CharbonnierCompLoss, L1CompositionLoss, MseCompositionLoss};
     #[cfg(feature = "gan")]
-    pub use image_losses_gan::*;
+    pub use image_losses_gan::{
+        AdvLoss, FeatureMatchingLoss, GanLoss, GanType, LeCamLoss, RelativisticAverageHingeLoss,
+        RelativisticPairingLoss, Role, Step,
+    };
     #[cfg(feature = "ndarray")]
     pub use image_losses_ndarray::NdTensor;
     #[cfg(feature = "penalties")]
-    pub use image_losses_penalties::*;
+    pub use image_losses_penalties::{
+        DiscShiftLoss, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, R1GradientPenalty, R2GradientPenalty,
+    };
+    #[cfg(feature = "clip")]
+    pub use image_losses_perceptual::ClipLoss;
+    #[cfg(feature = "face-id")]
+    pub use image_losses_perceptual::FaceIdLoss;
+    #[cfg(feature = "light-cnn")]
+    pub use image_losses_perceptual::LightCnnFeatureLoss;
+    #[cfg(feature = "vgg")]
+    pub use image_losses_perceptual::PerceptualLoss;
+    #[cfg(feature = "lpips")]
+    pub use image_losses_perceptual::{Dists, Lpips};
     #[cfg(feature = "perceptual")]
-    pub use image_losses_perceptual::*;
+    pub use image_losses_perceptual::{TransferalPerceptualLoss, Weights};
     #[cfg(feature = "pixelwise")]
-    pub use image_losses_pixelwise::*;
+    pub use image_losses_pixelwise::{
+        CharbonnierLoss, GradientLoss, HuberLoss, L1Loss, MaskedTvLoss, MseLoss, PsnrLoss, TvLoss, tv_loss,
+    };
     #[cfg(feature = "tch")]
     pub use image_losses_tch::{TchLoss, TchTensor};
 }

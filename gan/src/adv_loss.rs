@@ -1,13 +1,13 @@
 //! DeblurGANv2's adversarial objectives.
 
-use image_losses_core::{Differentiable, Error, Function, Result, Tensor};
+use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Error, Function, Result, Tensor};
 use image_losses_penalties::{Draws, NormMode, gradient_penalty};
 use serde::{Deserialize, Serialize};
 
+use crate::role::step_of;
 use crate::scores::{Distance, Signed, Softplus, SquaredDistance, check_scores, less, mean, scalar};
-use crate::{ImagePool, Step, Stored};
-
-const NAME: &str = "AdvLoss";
+use crate::{ImagePool, Sample, Step, Stored};
 
 /// Past predictions in each pool.
 const POOL_SIZE: usize = 50;
@@ -30,19 +30,6 @@ pub enum AdvLossType {
     Ragan,
     /// Relativistic average least squares.
     RaganLs,
-}
-
-/// Options of [`AdvLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_type` | `gan`, `lsgan`, `wgan-gp`, `ragan` or `ragan-ls` | none, must be given |
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct AdvOptions {
-    /// Which objective.
-    pub loss_type: AdvLossType,
 }
 
 /// DeblurGANv2's adversarial objective: of a critic D, generated images f and real images r.
@@ -68,8 +55,6 @@ pub struct AdvOptions {
 /// # Shapes
 /// Images: (N, …), equal for `wgan-gp`; whatever the critic takes. Its output: rank at least 1, batch first.
 ///
-/// Options: [`AdvOptions`].
-///
 /// # Errors
 /// The critic's; [`Error::ShapeRule`] for an output without axes, [`Error::Empty`]; [`Error::MissingInput`] for a
 /// generator's relativistic step while the pools are empty; those of
@@ -77,11 +62,11 @@ pub struct AdvOptions {
 ///
 /// ```
 /// use image_losses_core::Tensor;
-/// use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvState, Sample, Step};
+/// use image_losses_gan::{AdvLoss, AdvLossType, AdvState, Sample, Step};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
-/// let loss = AdvLoss::new(AdvOptions { loss_type: AdvLossType::RaganLs })?;
+/// let loss = AdvLoss { loss_type: AdvLossType::RaganLs };
 /// let mut state = AdvState::<Sample>::new(7);
 /// for _ in 0..2 {
 ///     let (fake, real) = (NdTensor::new(array![[1.0f64], [3.0]]), NdTensor::new(array![[4.0], [6.0]]));
@@ -100,20 +85,26 @@ pub struct AdvOptions {
 /// Faster and Better*, 2019, section 3.3; A. Jolicoeur-Martineau, *The Relativistic Discriminator: a Key Element Missing
 /// from Standard GAN*, 2018.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "AdvOptions", into = "AdvOptions")]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AdvLoss {
-    options: AdvOptions,
+    /// `gan`, `lsgan`, `wgan-gp`, `ragan` or `ragan-ls`. It has no default.
+    pub loss_type: AdvLossType,
+}
+
+impl Declared for AdvLoss {
+    const NAME: &'static str = "AdvLoss";
+    const ABOUT: About = About {
+        summary: "DeblurGANv2's objectives over a critic and two images.",
+        formula: "gan, lsgan    ½[ f(D(fake), 0) + f(D(real), 1) ]\n\
+                  wgan-gp       mean D(fake) − mean D(real) + 10 · gradient penalty\n\
+                  ragan         ½[ BCE(D(r) − m_f, 1) + BCE(D(f) − m_r, 0) ]\n\
+                  ragan-ls      ½[ mean (D(r) − m_f − 1)² + mean (D(f) − m_r + 1)² ],  m: means over pools",
+        source: "Kupyn et al., DeblurGAN-v2, 2019",
+    };
 }
 
 impl AdvLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// None in this version.
-    pub fn new(options: AdvOptions) -> Result<Self> {
-        Ok(AdvLoss { options })
-    }
-
     /// The loss of one step, and the predictions that the pools are to remember.
     ///
     /// `alpha` (N, 1, …) holds the gradient penalty's interpolation weights; without it they are drawn from the state.
@@ -136,7 +127,7 @@ impl AdvLoss {
         } else {
             fake
         };
-        let loss = match (self.options.loss_type, step) {
+        let loss = match (self.loss_type, step) {
             (AdvLossType::Ragan | AdvLossType::RaganLs, _) => {
                 return self.relativistic(critic, fake, real, step, state);
             }
@@ -179,12 +170,12 @@ impl AdvLoss {
         state: &mut AdvState<V>,
     ) -> Result<AdvTerms<T>> {
         let (on_fake, on_real) = (critic(fake)?, critic(real)?);
-        check_scores(NAME, "fake", &on_fake)?;
-        check_scores(NAME, "real", &on_real)?;
+        check_scores(Self::NAME, "fake", &on_fake)?;
+        check_scores(Self::NAME, "real", &on_real)?;
         let (f, r) = (on_fake.accumulator()?, on_real.accumulator()?);
         let filling = step == Step::Discriminator;
         let empty = || Error::MissingInput {
-            operation: NAME,
+            operation: Self::NAME,
             argument: "predictions".into(),
             hint: ": the pools are empty; run the discriminator's step first and add its predictions (the finite ones \
                    are stored) to the state"
@@ -192,7 +183,7 @@ impl AdvLoss {
         };
         let m_f = state.fake_pool.mean(filling.then_some(&f), &f)?.ok_or_else(empty)?;
         let m_r = state.real_pool.mean(filling.then_some(&r), &r)?.ok_or_else(empty)?;
-        let (towards_real, towards_fake) = labelled(self.options.loss_type);
+        let (towards_real, towards_fake) = labelled(self.loss_type);
         // The generator wants the two the other way round.
         let (of_real, of_fake) = if filling { (towards_real, towards_fake) } else { (towards_fake, towards_real) };
         let loss = judged(&of_real, &less(&r, &m_f)?, 0.5)?
@@ -203,15 +194,64 @@ impl AdvLoss {
     }
 }
 
-impl From<AdvOptions> for AdvLoss {
-    fn from(options: AdvOptions) -> Self {
-        AdvLoss { options }
-    }
-}
+const FAKE: &str = "fake_predictions";
+const REAL: &str = "real_predictions";
 
-impl From<AdvLoss> for AdvOptions {
-    fn from(loss: AdvLoss) -> Self {
-        loss.options
+/// The discriminator's call carries its predictions (`fake_predictions`, `real_predictions`) for the pools. A generator's
+/// call in the same graph may be given them as arguments of these names before they are evaluated: they then count as if
+/// they had been added.
+impl Configurable for AdvLoss {
+    type State = AdvState<Sample>;
+
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("net", Kind::Network),
+            Argument::required("fake", Kind::Tensor),
+            Argument::required("real", Kind::Tensor),
+            Argument::required("model", Kind::Text),
+            Argument::optional("alpha", Kind::Tensor),
+            Argument::optional(FAKE, Kind::Tensor),
+            Argument::optional(REAL, Kind::Tensor),
+        ]
+    }
+
+    fn start(&self, seed: u64) -> AdvState<Sample> {
+        AdvState::new(seed)
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, state: &mut AdvState<Sample>) -> Result<Outcome<T>> {
+        let step = step_of(Self::NAME, inputs)?;
+        let net = inputs.get_network(Self::NAME, "net")?;
+        let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
+        let alpha = inputs.get_tensor_if_any(Self::NAME, "alpha")?;
+        let given = (inputs.get_tensor_if_any(Self::NAME, FAKE)?, inputs.get_tensor_if_any(Self::NAME, REAL)?);
+        if let (Step::Generator, (Some(on_fake), Some(on_real))) = (step, given) {
+            // For this call alone: what is added may not be evaluated yet.
+            let mut with_new = AdvState::<T>::new(0);
+            for (pool, known, new) in [
+                (&mut with_new.fake_pool, &state.fake_pool, on_fake),
+                (&mut with_new.real_pool, &state.real_pool, on_real),
+            ] {
+                let known = known.iter().map(|sample| T::constant(&fake.context(), sample.values(), sample.shape()));
+                pool.add(known.collect::<Result<Vec<_>>>()?);
+                let samples = new.shape().first().copied().unwrap_or(0);
+                pool.add((0..samples).map(|n| new.narrow(0, n, 1)).collect::<Result<Vec<_>>>()?);
+            }
+            return Ok(Outcome::Value(self.forward(net, fake, real, step, alpha, &mut with_new)?.loss));
+        }
+        let terms = self.forward(net, fake, real, step, alpha, state)?;
+        let outcome = Outcome::Value(terms.loss);
+        Ok(match terms.predictions {
+            Some(AdvPredictions { fake, real }) => outcome.carrying(vec![(FAKE, fake), (REAL, real)]),
+            None => outcome,
+        })
+    }
+
+    fn remember(&self, state: &mut AdvState<Sample>, carried: &[Carried]) -> Result<()> {
+        match (Carried::find(carried, FAKE), Carried::find(carried, REAL)) {
+            (Some(fake), Some(real)) => state.add_values((&fake.values, &fake.shape), (&real.values, &real.shape)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -231,7 +271,7 @@ fn labelled(kind: AdvLossType) -> (Function, Function) {
 
 /// `scale` · the mean of a function of the critic's output, with one axis.
 fn judged<T: Tensor>(function: &Function, scores: &T, scale: f64) -> Result<T> {
-    scalar(&mean(NAME, function, &[("prediction", scores)], scale)?)
+    scalar(&mean(AdvLoss::NAME, function, &[("prediction", scores)], scale)?)
 }
 
 /// What one step of an [`AdvLoss`] gives.
@@ -266,6 +306,12 @@ pub struct AdvState<V> {
     draws: Draws,
 }
 
+impl<V> Default for AdvState<V> {
+    fn default() -> Self {
+        AdvState::new(0)
+    }
+}
+
 impl<V> AdvState<V> {
     /// Empty pools of 50; the same seed, the same draws.
     pub fn new(seed: u64) -> Self {
@@ -279,7 +325,7 @@ impl<V> AdvState<V> {
     /// A uniform number for each sample of `images`, (N, 1, …).
     fn draw<T: Tensor>(&mut self, images: &T) -> Result<T> {
         let mut shape = images.shape();
-        check_scores(NAME, "real", images)?;
+        check_scores(AdvLoss::NAME, "real", images)?;
         shape[1..].fill(1);
         self.draws.uniform(&images.context(), &shape)
     }
@@ -297,7 +343,7 @@ impl<T: Tensor> AdvState<T> {
             let (shape, values) = (prediction.shape(), values(prediction)?);
             let (expected, got) = (prediction.elements(), values.len());
             if expected != got {
-                return Err(Error::Length { operation: NAME, shape, expected, got });
+                return Err(Error::Length { operation: AdvLoss::NAME, shape, expected, got });
             }
             let samples = values.chunks((expected / shape.first().copied().unwrap_or(1).max(1)).max(1)).enumerate();
             let kept = samples.filter(|(_, sample)| sample.iter().all(|value| value.is_finite()));

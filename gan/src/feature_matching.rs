@@ -2,12 +2,11 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::scores::{SQUARED_DIFFERENCE, mean, scalar};
-
-const NAME: &str = "FeatureMatchingLoss";
 
 /// The distance that a [`FeatureMatchingLoss`] averages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,28 +18,6 @@ pub enum FeatureCriterion {
     L1,
     /// (x − y)².
     Mse,
-}
-
-/// Options of [`FeatureMatchingLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result; the paper takes 10 | 1 |
-/// | `criterion` | `l1` or `mse` | `l1` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct FeatureMatchingOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// The distance that is averaged.
-    pub criterion: FeatureCriterion,
-}
-
-impl Default for FeatureMatchingOptions {
-    fn default() -> Self {
-        FeatureMatchingOptions { loss_weight: 1.0, criterion: FeatureCriterion::L1 }
-    }
 }
 
 /// The distance between the features that a discriminator finds in generated and in real images: feature matching loss.
@@ -57,8 +34,6 @@ impl Default for FeatureMatchingOptions {
 /// Two lists of tensors of any shape (rank at least 1), in pairs equal.
 ///
 /// In [0, ∞) for λ > 0; 0 for equal features. `l1` is not differentiable where features are equal; the gradient is 0 there.
-///
-/// Options: [`FeatureMatchingOptions`].
 ///
 /// # Errors
 /// [`Error::InputCount`] for no features, or lists of different lengths; [`Error::ShapeMismatch`],
@@ -78,48 +53,65 @@ impl Default for FeatureMatchingOptions {
 ///
 /// Source: T.-C. Wang et al., *High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs*
 /// (pix2pixHD), 2018, equations 4 and 5.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "FeatureMatchingOptions", into = "FeatureMatchingOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FeatureMatchingLoss {
-    options: FeatureMatchingOptions,
+    /// λ, multiplies the result; the paper takes 10. Default: 1.
+    pub loss_weight: f64,
+    /// `l1` or `mse`. Default: `l1`.
+    pub criterion: FeatureCriterion,
+}
+
+impl Default for FeatureMatchingLoss {
+    fn default() -> Self {
+        FeatureMatchingLoss { loss_weight: 1.0, criterion: FeatureCriterion::L1 }
+    }
+}
+
+impl Declared for FeatureMatchingLoss {
+    const NAME: &'static str = "FeatureMatchingLoss";
+    const ABOUT: About = About {
+        summary: "A critic's features of generated and of real images, layer by layer.",
+        formula: "λ · Σ over layers, mean criterion(f_fake, f_real)",
+        source: "Wang et al., High-Resolution Image Synthesis with Conditional GANs, 2018",
+    };
+
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
+    }
 }
 
 impl FeatureMatchingLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: FeatureMatchingOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        Ok(FeatureMatchingLoss { options })
-    }
-
     /// The loss of one discriminator's features of generated and of real images, layer by layer.
     ///
     /// # Errors
     /// As the type says.
     pub fn forward<T: Tensor>(&self, fake: &[&T], real: &[&T]) -> Result<T> {
+        self.check()?;
         let (expected, got) = (fake.len(), real.len());
         let Some(&first) = fake.first() else {
-            return Err(Error::InputCount { operation: NAME, expected: 1, got: 0 });
+            return Err(Error::InputCount { operation: Self::NAME, expected: 1, got: 0 });
         };
         if expected != got {
-            return Err(Error::InputCount { operation: NAME, expected, got });
+            return Err(Error::InputCount { operation: Self::NAME, expected, got });
         }
-        let function = match self.options.criterion {
+        let function = match self.criterion {
             FeatureCriterion::L1 => &*ABSOLUTE_DIFFERENCE,
             FeatureCriterion::Mse => &*SQUARED_DIFFERENCE,
         };
         let mut sum: Option<T> = None;
         for (fake, real) in fake.iter().zip(real) {
             let inputs = [("fake", *fake), ("real", &real.detach())];
-            let term = scalar(&mean(NAME, function, &inputs, self.options.loss_weight)?)?;
+            let term = scalar(&mean(Self::NAME, function, &inputs, self.loss_weight)?)?;
             sum = Some(match sum {
                 Some(sum) => sum.add(&term)?,
                 None => term,
             });
         }
-        sum.ok_or(Error::InputCount { operation: NAME, expected: 1, got: 0 })?.cast_like(first)
+        sum.ok_or(Error::InputCount { operation: Self::NAME, expected: 1, got: 0 })?.cast_like(first)
     }
 
     /// The sum over the scales of a multi-scale discriminator, each with its own list of features.
@@ -129,28 +121,55 @@ impl FeatureMatchingLoss {
     pub fn forward_scales<T: Tensor>(&self, fake: &[Vec<&T>], real: &[Vec<&T>]) -> Result<T> {
         let (expected, got) = (fake.len(), real.len());
         if expected != got {
-            return Err(Error::InputCount { operation: NAME, expected, got });
+            return Err(Error::InputCount { operation: Self::NAME, expected, got });
         }
         for (fake, real) in fake.iter().zip(real) {
             let (expected, got) = (fake.len(), real.len());
             if expected != got {
-                return Err(Error::InputCount { operation: NAME, expected, got });
+                return Err(Error::InputCount { operation: Self::NAME, expected, got });
             }
         }
         self.forward(&fake.concat(), &real.concat())
     }
 }
 
-impl TryFrom<FeatureMatchingOptions> for FeatureMatchingLoss {
-    type Error = Error;
-    fn try_from(options: FeatureMatchingOptions) -> Result<Self> {
-        FeatureMatchingLoss::new(options)
+impl Configurable for FeatureMatchingLoss {
+    type State = ();
+
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("fake", Kind::Tensors),
+            Argument::required("real", Kind::Tensors),
+            // BasicSR divides by it.
+            Argument::optional(DISCRIMINATORS, Kind::Number),
+        ]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let (fake, real) = (inputs.get_tensors(Self::NAME, "fake")?, inputs.get_tensors(Self::NAME, "real")?);
+        let value = self.forward(&fake, &real)?;
+        let value = match discriminators_of(inputs)? {
+            1.0 => value,
+            number => value.accumulator()?.scale(1.0 / number)?.cast_like(&value)?,
+        };
+        Ok(Outcome::Value(value))
+    }
+
+    fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(self.loss_weight / discriminators_of(inputs)?))
     }
 }
 
-impl From<FeatureMatchingLoss> for FeatureMatchingOptions {
-    fn from(loss: FeatureMatchingLoss) -> Self {
-        loss.options
+const DISCRIMINATORS: &str = "num_discriminators";
+
+/// The number of discriminators that the features are of, 1 where it is not given.
+fn discriminators_of<T>(inputs: &Inputs<'_, T>) -> Result<f64> {
+    match inputs.get_number_if_any(FeatureMatchingLoss::NAME, DISCRIMINATORS)? {
+        None => Ok(1.0),
+        Some(number) if number >= 1.0 && number.fract() == 0.0 => Ok(number),
+        Some(number) => {
+            Err(Error::option(FeatureMatchingLoss::NAME, DISCRIMINATORS, "a whole number, at least 1", number))
+        }
     }
 }
 

@@ -2,18 +2,15 @@
 
 use std::sync::LazyLock;
 
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{
-    Error, Expr, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Tensor,
-    finite,
+    About, Declared, Differentiable, Error, Expr, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss,
+    Reducer, Result, Tensor, finite,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::scores::{
-    Distance, Hinge, SQUARED_DIFFERENCE, Signed, Softplus, SquaredDistance, check_scores, mean, scalar,
-};
-use crate::{GaussianBlur, GaussianBlurOptions, Role};
-
-const NAME: &str = "GANLoss";
+use crate::scores::{SQUARED_DIFFERENCE, check_scores, mean, scalar};
+use crate::{GaussianBlur, Role};
 
 /// Which function of the score a [`GanLoss`] averages. The table stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,52 +32,6 @@ pub enum GanType {
     WganLogisticNs,
     /// Squared distance from a soft mask.
     Smgan,
-}
-
-/// Options of [`GanLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `gan_type` | `vanilla`, `lsgan`, `l1`, `wgan`, `hinge`, `wgan-logistic-ns` or `smgan` | none, must be given |
-/// | `real_label_val` | the label of real images (`vanilla`, `lsgan`, `l1`, `smgan`) | 1 |
-/// | `fake_label_val` | the label of generated images (the same; the discriminator's `smgan` has the mask instead) | 0 |
-/// | `loss_weight` | λ, multiplies the generator's loss alone | 1 |
-/// | `gaussian_blur` | the filter that softens the mask (`smgan`) | 71×71, σ 10 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct GanOptions {
-    /// Which function of the score.
-    pub gan_type: GanType,
-    /// The label of real images.
-    #[serde(default = "one")]
-    pub real_label_val: f64,
-    /// The label of generated images.
-    #[serde(default)]
-    pub fake_label_val: f64,
-    /// λ, multiplies the generator's loss alone.
-    #[serde(default = "one")]
-    pub loss_weight: f64,
-    /// The filter that softens the mask.
-    #[serde(default)]
-    pub gaussian_blur: GaussianBlurOptions,
-}
-
-impl GanOptions {
-    /// A type, and the defaults of everything else.
-    pub fn new(gan_type: GanType) -> Self {
-        GanOptions {
-            gan_type,
-            real_label_val: 1.0,
-            fake_label_val: 0.0,
-            loss_weight: 1.0,
-            gaussian_blur: GaussianBlurOptions::default(),
-        }
-    }
-}
-
-fn one() -> f64 {
-    1.0
 }
 
 /// The mean of a function of a critic's scores: adversarial loss, GAN loss (`GANLoss` and `GANLossComps`).
@@ -110,19 +61,17 @@ fn one() -> f64 {
 /// Where not differentiable: `l1` at s = t and `hinge` at the kink, gradient 0 there. `vanilla` and `wgan-logistic-ns`
 /// stay finite with exact gradients however confident the scores are.
 ///
-/// Options: [`GanOptions`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] for scores without axes, [`Error::Empty`]; for `smgan` [`Error::MissingInput`] without a mask,
-/// [`Error::ShapeRule`] for scores of another rank than 4, [`Error::ShapeMismatch`] for a mask that is not (N, 1, H, W).
+/// `Error::ShapeRule` for scores without axes, `Error::Empty`; for `smgan` `Error::MissingInput` without a mask,
+/// `Error::ShapeRule` for scores of another rank than 4, `Error::ShapeMismatch` for a mask that is not (N, 1, H, W).
 ///
 /// ```
 /// use image_losses_core::Tensor;
-/// use image_losses_gan::{GanLoss, GanOptions, GanType, Role};
+/// use image_losses_gan::{GanLoss, GanType, Role};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
-/// let hinge = GanLoss::new(GanOptions::new(GanType::Hinge))?;
+/// let hinge = GanLoss::new(GanType::Hinge);
 /// let scores = NdTensor::new(array![0.5f64, 2.0]);
 /// assert_eq!(hinge.forward(&scores, Role::DiscriminatorOnReal, None)?.item()?, 0.25); // mean of 0.5, 0
 /// assert_eq!(hinge.forward(&scores, Role::DiscriminatorOnFake, None)?.item()?, 2.25); // mean of 1.5, 3
@@ -136,28 +85,68 @@ fn one() -> f64 {
 /// `wgan-logistic-ns`: T. Karras et al., *A Style-Based Generator Architecture for GANs*, 2019; `smgan`: Y. Zeng et al.,
 /// *Aggregated Contextual Transformations for High-Resolution Image Inpainting*, 2021.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "GanOptions", into = "GanOptions")]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GanLoss {
-    options: GanOptions,
-    blur: GaussianBlur,
+    /// `vanilla`, `lsgan`, `l1`, `wgan`, `hinge`, `wgan-logistic-ns` or `smgan`. It has no default.
+    pub gan_type: GanType,
+    /// The label of real images (`vanilla`, `lsgan`, `l1`, `smgan`). Default: 1.
+    #[serde(default = "one")]
+    pub real_label_val: f64,
+    /// The label of generated images (the same; the discriminator's `smgan` has the mask instead). Default: 0.
+    #[serde(default)]
+    pub fake_label_val: f64,
+    /// λ, multiplies the generator's loss alone. Default: 1.
+    #[serde(default = "one")]
+    pub loss_weight: f64,
+    /// The filter that softens the mask (`smgan`). Default: 71×71, σ 10.
+    #[serde(default)]
+    pub gaussian_blur: GaussianBlur,
+}
+
+impl Declared for GanLoss {
+    const NAME: &'static str = "GANLoss";
+    const ALIASES: &'static [&'static str] = &["GANLossComps"];
+    const ABOUT: About = About {
+        summary: "What a critic's scores say, in seven functions. λ multiplies the generator's loss alone.",
+        formula: "vanilla            mean BCE(σ(s), t)\n\
+                  lsgan              mean (s − t)²\n\
+                  l1                 mean |s − t|\n\
+                  wgan               mean −s on real, mean s on generated\n\
+                  hinge              discriminator mean max(0, 1 ∓ s), generator mean −s\n\
+                  wgan-logistic-ns   mean softplus(∓s)\n\
+                  smgan              discriminator mean (s − blur(mask))² on generated;\n\
+                  \u{20}                  generator mean [ mean (s − 1)² · mask / mean mask ]",
+        source: "MMagic; Zeng et al., Aggregated Contextual Transformations for High-Resolution Image Inpainting, 2021 \
+                 (smgan)",
+    };
+
+    /// # Errors
+    /// `Error::InvalidOption` for labels or a `loss_weight` that are not finite, and for a `gaussian_blur` that
+    /// [`GaussianBlur`] refuses.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "real_label_val", self.real_label_val)?;
+        finite(Self::NAME, "fake_label_val", self.fake_label_val)?;
+        finite(Self::NAME, "loss_weight", self.loss_weight)?;
+        self.gaussian_blur.check()
+    }
 }
 
 impl GanLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for labels or a `loss_weight` that are not finite, and for a `gaussian_blur` that
-    /// [`GaussianBlur::new`] refuses.
-    pub fn new(options: GanOptions) -> Result<Self> {
-        finite(NAME, "real_label_val", options.real_label_val)?;
-        finite(NAME, "fake_label_val", options.fake_label_val)?;
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        Ok(GanLoss { blur: GaussianBlur::new(options.gaussian_blur)?, options })
+    /// A type, and the defaults of everything else.
+    pub fn new(gan_type: GanType) -> Self {
+        GanLoss {
+            gan_type,
+            real_label_val: 1.0,
+            fake_label_val: 0.0,
+            loss_weight: 1.0,
+            gaussian_blur: GaussianBlur::default(),
+        }
     }
 
     /// Whether it needs a mask (`smgan`).
     pub fn is_masked(&self) -> bool {
-        self.options.gan_type == GanType::Smgan
+        self.gan_type == GanType::Smgan
     }
 
     /// The loss of scores.
@@ -171,10 +160,11 @@ impl GanLoss {
     /// The mean over the scales of a multi-scale discriminator, each with its own scores.
     ///
     /// # Errors
-    /// As the type says, and [`Error::InputCount`] for no scales.
+    /// As the type says, and `Error::InputCount` for no scales.
     pub fn forward_scales<T: Tensor>(&self, scores: &[&T], role: Role, mask: Option<&T>) -> Result<T> {
+        self.check()?;
         let Some((&first, rest)) = scores.split_first() else {
-            return Err(Error::InputCount { operation: NAME, expected: 1, got: 0 });
+            return Err(Error::InputCount { operation: Self::NAME, expected: 1, got: 0 });
         };
         let scale = self.weight(role) / scores.len() as f64;
         let mut sum = self.scaled(first, role, mask, scale)?;
@@ -188,10 +178,10 @@ impl GanLoss {
     /// the same numbers as [`forward`](GanLoss::forward) for scores of rank at least 2.
     ///
     /// ```
-    /// use image_losses_gan::{GanLoss, GanOptions, GanType, Role};
+    /// use image_losses_gan::{GanLoss, GanType, Role};
     /// use ndarray::array;
     ///
-    /// let wgan = GanLoss::new(GanOptions { loss_weight: 0.5, ..GanOptions::new(GanType::Wgan) })?;
+    /// let wgan = GanLoss { loss_weight: 0.5, ..GanLoss::new(GanType::Wgan) };
     /// let scores = array![[3.0f64], [1.0]];
     /// let criterion = wgan.criterion(Role::Generator)?;
     /// let (value, [gradient]) =
@@ -202,44 +192,44 @@ impl GanLoss {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidOption`] for `smgan`, which is no function of the scores alone.
+    /// `Error::InvalidOption` for `smgan`, which is no function of the scores alone.
     pub fn criterion(&self, role: Role) -> Result<GanCriterion> {
-        if self.options.gan_type == GanType::Smgan {
-            return Err(Error::option(NAME, "gan_type", "a function of the scores alone", "smgan"));
+        if self.gan_type == GanType::Smgan {
+            return Err(Error::option(Self::NAME, "gan_type", "a function of the scores alone", "smgan"));
         }
-        Ok(GanCriterion {
-            gan_type: self.options.gan_type,
-            role,
-            label: self.label(role),
-            loss_weight: self.weight(role),
-        })
+        self.check()?;
+        Ok(self.in_role(role))
+    }
+
+    fn in_role(&self, role: Role) -> GanCriterion {
+        GanCriterion { gan_type: self.gan_type, role, label: self.label(role), loss_weight: self.weight(role) }
     }
 
     /// `scale` · mean, in the accumulator's type.
     fn scaled<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>, scale: f64) -> Result<T> {
-        if self.options.gan_type == GanType::Smgan {
+        if self.gan_type == GanType::Smgan {
             return self.soft_mask(scores, role, mask, scale);
         }
-        mean(NAME, &function(self.options.gan_type, role, self.label(role)), &[("input", scores)], scale)
+        mean(Self::NAME, &Function::new(self.in_role(role)), &[("input", scores)], scale)
     }
 
     fn soft_mask<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>, scale: f64) -> Result<T> {
         let Some(mask) = mask else {
             let hint = ": smgan compares the scores with the inpainting mask".into();
-            return Err(Error::MissingInput { operation: NAME, argument: "mask".into(), hint });
+            return Err(Error::MissingInput { operation: Self::NAME, argument: "mask".into(), hint });
         };
-        check_scores(NAME, "input", scores)?;
-        check_scores(NAME, "mask", mask)?;
+        check_scores(Self::NAME, "input", scores)?;
+        check_scores(Self::NAME, "mask", mask)?;
         let (shape, got) = (scores.shape(), mask.shape());
         let [n, _, height, width] = shape[..] else {
             let expected = "rank 4 (N, C, H, W) with smgan".into();
-            return Err(Error::ShapeRule { operation: NAME, argument: "input", expected, got: shape });
+            return Err(Error::ShapeRule { operation: Self::NAME, argument: "input", expected, got: shape });
         };
         let size = match got[..] {
             [batch, 1, h, w] if batch == n => [h, w],
             _ => {
                 let expected = vec![n, 1, height, width];
-                return Err(Error::ShapeMismatch { operation: NAME, argument: "mask", expected, got });
+                return Err(Error::ShapeMismatch { operation: Self::NAME, argument: "mask", expected, got });
             }
         };
         let mut scores = scores.accumulator()?;
@@ -248,17 +238,17 @@ impl GanLoss {
         }
         let mask = mask.accumulator()?;
         if role == Role::DiscriminatorOnFake {
-            let target = self.blur.forward(&mask)?.detach();
+            let target = self.gaussian_blur.forward(&mask)?.detach();
             let scale = scale / scores.elements() as f64;
             return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, None, scale, Extent::Sum);
         }
-        let function = Function::new(SquaredDistance { label: self.label(role) });
+        let function = Function::new(self.in_role(role));
         let total = mask.sum_all()?;
         if !role.is_discriminator() {
             // Under an empty mask no score takes part, whatever it is: the error's derivative would be 0·∞.
             scores = scores.unless_zero(&total.reshape(&[1; 4])?, 0.0)?;
         }
-        let error = mean(NAME, &function, &[("input", &scores)], scale)?;
+        let error = mean(Self::NAME, &function, &[("input", &scores)], scale)?;
         if role == Role::DiscriminatorOnReal {
             return Ok(error);
         }
@@ -267,26 +257,43 @@ impl GanLoss {
     }
 
     fn label(&self, role: Role) -> f64 {
-        if role.target_is_real() { self.options.real_label_val } else { self.options.fake_label_val }
+        if role.target_is_real() { self.real_label_val } else { self.fake_label_val }
     }
 
     /// The weight that is in the value: λ in the generator's roles, 1 in the discriminator's.
     pub fn weight(&self, role: Role) -> f64 {
-        if role.is_discriminator() { 1.0 } else { self.options.loss_weight }
+        if role.is_discriminator() { 1.0 } else { self.loss_weight }
     }
 }
 
-impl TryFrom<GanOptions> for GanLoss {
-    type Error = Error;
-    fn try_from(options: GanOptions) -> Result<Self> {
-        GanLoss::new(options)
+impl Configurable for GanLoss {
+    type State = ();
+
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("input", Kind::Tensors),
+            Argument::required("target_is_real", Kind::Flag),
+            // MMagic's default.
+            Argument::optional("is_disc", Kind::Flag),
+            // The soft labels are made of it.
+            Argument { required: self.is_masked(), ..Argument::optional("mask", Kind::Tensor) },
+        ]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
+        self.forward_scales(&inputs.get_tensors(Self::NAME, "input")?, role_of(inputs)?, mask).map(Outcome::Value)
+    }
+
+    fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(GanLoss::weight(self, role_of(inputs)?)))
     }
 }
 
-impl From<GanLoss> for GanOptions {
-    fn from(loss: GanLoss) -> Self {
-        loss.options
-    }
+/// The role that the switches name.
+fn role_of<T>(inputs: &Inputs<'_, T>) -> Result<Role> {
+    let is_disc = inputs.get_flag_if_any(GanLoss::NAME, "is_disc")?.unwrap_or(false);
+    Ok(Role::from_flags(inputs.get_flag(GanLoss::NAME, "target_is_real")?, is_disc))
 }
 
 /// A [`GanLoss`] in one role, as a pointwise function of the scores and a mean. [`GanLoss::criterion`] makes it.
@@ -298,45 +305,40 @@ pub struct GanCriterion {
     loss_weight: f64,
 }
 
-impl PointwiseLoss<1> for GanCriterion {
-    const NAME: &'static str = NAME;
-    const INPUTS: [Input; 1] = [Input::full("input")];
-    fn function(&self) -> Function {
-        function(self.gan_type, self.role, self.label)
-    }
-    fn reducer(&self) -> Reducer {
-        Reducer { loss_weight: self.loss_weight, reduction: Reduction::Mean, sample_wise: false }
-    }
+impl Declared for GanCriterion {
+    const NAME: &'static str = GanLoss::NAME;
 }
 
-/// The function of one score.
-fn function(gan_type: GanType, role: Role, label: f64) -> Function {
-    // Towards real the score should grow.
-    let sign = if role.target_is_real() { -1.0 } else { 1.0 };
-    match gan_type {
-        GanType::Vanilla if label == 1.0 => Function::new(Softplus { sign: -1.0 }),
-        GanType::Vanilla if label == 0.0 => Function::new(Softplus { sign: 1.0 }),
-        GanType::Vanilla => Function::new(CrossEntropy { label }),
-        GanType::Lsgan | GanType::Smgan => Function::new(SquaredDistance { label }),
-        GanType::L1 => Function::new(Distance { label }),
-        GanType::Wgan => Function::new(Signed { sign }),
-        GanType::Hinge if role.is_discriminator() => Function::new(Hinge { sign: -sign }),
-        GanType::Hinge => Function::new(Signed { sign: -1.0 }),
-        GanType::WganLogisticNs => Function::new(Softplus { sign }),
-    }
-}
-
-/// The cross-entropy of sigmoid(s) with a label.
-#[derive(Clone, Copy, Debug)]
-struct CrossEntropy {
-    label: f64,
-}
-
-impl Pointwise<1> for CrossEntropy {
+impl Pointwise<1> for GanCriterion {
     fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
-        // Two softplus rather than softplus(s) − label·s: at a confident score nothing cancels, in value or derivative.
-        (-s).softplus() * self.label + s.softplus() * (1.0 - self.label)
+        let GanCriterion { gan_type, role, label, .. } = *self;
+        // Towards real the score should grow.
+        let sign = if role.target_is_real() { -1.0 } else { 1.0 };
+        match gan_type {
+            GanType::Vanilla if label == 1.0 => (-s).softplus(),
+            GanType::Vanilla if label == 0.0 => s.softplus(),
+            // Two softplus rather than softplus(s) − label·s: at a confident score nothing cancels, in value or derivative.
+            GanType::Vanilla => (-s).softplus() * label + s.softplus() * (1.0 - label),
+            GanType::Lsgan | GanType::Smgan => (s - label).square(),
+            GanType::L1 => (s - label).abs(),
+            GanType::Hinge if role.is_discriminator() => (s * sign + 1.0).relu(),
+            GanType::Hinge => -s,
+            GanType::Wgan => s * sign,
+            GanType::WganLogisticNs => (s * sign).softplus(),
+        }
     }
+}
+
+impl PointwiseLoss<1> for GanCriterion {
+    const INPUTS: [Input; 1] = [Input::full("input")];
+
+    fn reducer(&self) -> Reducer {
+        Reducer { loss_weight: self.loss_weight, ..Reducer::default() }
+    }
+}
+
+fn one() -> f64 {
+    1.0
 }
 
 /// The error, or 0 where the total is 0.

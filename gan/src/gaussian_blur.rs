@@ -1,34 +1,11 @@
 //! A Gaussian filter.
 
-use image_losses_core::{Error, LinearMap, Result, Tensor, positive};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Error, LinearMap, Result, Tensor, positive};
 use serde::{Deserialize, Serialize};
-
-const NAME: &str = "GaussianBlur";
 
 /// The longest kernel that is accepted.
 const LONGEST: usize = 65_535;
-
-/// Options of [`GaussianBlur`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `kernel_size` | the kernel's extents along height and width, odd | (71, 71) |
-/// | `sigma` | the standard deviations along height and width, in pixels | (10, 10) |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct GaussianBlurOptions {
-    /// The kernel's extents along height and width, odd.
-    pub kernel_size: [usize; 2],
-    /// The standard deviations along height and width, in pixels.
-    pub sigma: [f64; 2],
-}
-
-impl Default for GaussianBlurOptions {
-    fn default() -> Self {
-        GaussianBlurOptions { kernel_size: [71, 71], sigma: [10.0, 10.0] }
-    }
-}
 
 /// Each channel filtered with a Gaussian kernel: Gaussian smoothing, the soft target of the `smgan` loss.
 ///
@@ -40,76 +17,91 @@ impl Default for GaussianBlurOptions {
 ///
 /// Linear in x. Inside an image the kernel's sum is 1, near the border less.
 ///
-/// Options: [`GaussianBlurOptions`].
-///
 /// # Errors
 /// [`Error::ShapeRule`] for another rank than 4.
 ///
 /// ```
 /// use image_losses_core::Tensor;
-/// use image_losses_gan::{GaussianBlur, GaussianBlurOptions};
+/// use image_losses_gan::GaussianBlur;
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
 /// // Weights e^(−1/(2σ²)) : 1 : e^(−1/(2σ²)) along the width; σ² = 1/(2 ln 2) makes them 1 : 2 : 1.
 /// let sigma = (0.5 / 2f64.ln()).sqrt();
-/// let blur = GaussianBlur::new(GaussianBlurOptions { kernel_size: [1, 3], sigma: [1.0, sigma] })?;
+/// let blur = GaussianBlur { kernel_size: [1, 3], sigma: [1.0, sigma] };
 /// let spread = blur.forward(&NdTensor::new(array![[[[0.0f64, 4.0, 0.0]]]]))?.into_array();
 /// assert!((spread - array![[[[1.0, 2.0, 1.0]]]]).iter().all(|error| error.abs() < 1e-12));
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///
 /// Source: MMagic, `mmagic.models.losses.gan_loss.GaussianBlur`, after kornia.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "GaussianBlurOptions", into = "GaussianBlurOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GaussianBlur {
-    options: GaussianBlurOptions,
+    /// The kernel's extents along height and width, odd. Default: (71, 71).
+    pub kernel_size: [usize; 2],
+    /// The standard deviations along height and width, in pixels. Default: (10, 10).
+    pub sigma: [f64; 2],
+}
+
+impl Default for GaussianBlur {
+    fn default() -> Self {
+        GaussianBlur { kernel_size: [71, 71], sigma: [10.0, 10.0] }
+    }
+}
+
+impl Declared for GaussianBlur {
+    const NAME: &'static str = "GaussianBlur";
+    const ABOUT: About = About {
+        summary: "A filter, no loss: it softens the masks of smgan.",
+        formula: "x ∗ g_σ gᵀ_σ,  g_σ(k) ∝ exp(−k²/2σ²), zero padding",
+        source: "MMagic",
+    };
+
+    /// # Errors
+    /// [`Error::InvalidOption`] for an even `kernel_size` or one above 65,535, and for a `sigma` that is not positive.
+    fn check(&self) -> Result<()> {
+        for size in self.kernel_size {
+            if size % 2 == 0 || size > LONGEST {
+                return Err(Error::option(Self::NAME, "kernel_size", format!("odd and at most {LONGEST}"), size));
+            }
+        }
+        for sigma in self.sigma {
+            positive(Self::NAME, "sigma", sigma)?;
+        }
+        Ok(())
+    }
 }
 
 impl GaussianBlur {
-    /// The filter with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for an even `kernel_size` or one above 65,535, and for a `sigma` that is not positive.
-    pub fn new(options: GaussianBlurOptions) -> Result<Self> {
-        for size in options.kernel_size {
-            if size % 2 == 0 || size > LONGEST {
-                return Err(Error::option(NAME, "kernel_size", format!("odd and at most {LONGEST}"), size));
-            }
-        }
-        for sigma in options.sigma {
-            positive(NAME, "sigma", sigma)?;
-        }
-        Ok(GaussianBlur { options })
-    }
-
     /// The filtered image.
     ///
     /// # Errors
     /// [`Error::ShapeRule`] for another rank than 4.
     pub fn forward<T: Tensor>(&self, x: &T) -> Result<T> {
+        self.check()?;
         let shape = x.shape();
         let [_, _, height, width] = shape[..] else {
             let expected = "rank 4 (N, C, H, W)".into();
-            return Err(Error::ShapeRule { operation: NAME, argument: "x", expected, got: shape });
+            return Err(Error::ShapeRule { operation: Self::NAME, argument: "x", expected, got: shape });
         };
-        let GaussianBlurOptions { kernel_size, sigma } = self.options;
+        let GaussianBlur { kernel_size, sigma } = *self;
         let rows = LinearMap::filter(height, &kernel(kernel_size[0], sigma[0]))?;
         let columns = LinearMap::filter(width, &kernel(kernel_size[1], sigma[1]))?;
         x.accumulator()?.linear(2, &rows)?.linear(3, &columns)?.cast_like(x)
     }
 }
 
-impl TryFrom<GaussianBlurOptions> for GaussianBlur {
-    type Error = Error;
-    fn try_from(options: GaussianBlurOptions) -> Result<Self> {
-        GaussianBlur::new(options)
-    }
-}
+impl Configurable for GaussianBlur {
+    type State = ();
 
-impl From<GaussianBlur> for GaussianBlurOptions {
-    fn from(blur: GaussianBlur) -> Self {
-        blur.options
+    fn arguments(&self) -> Vec<Argument> {
+        vec![Argument::required("x", Kind::Tensor)]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        self.forward(inputs.get_tensor(Self::NAME, "x")?).map(Outcome::Value)
     }
 }
 

@@ -1,36 +1,10 @@
 //! The LeCam regulariser.
 
-use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::scores::{SquaredDistance, mean, scalar};
-
-const NAME: &str = "LeCamLoss";
-
-/// Options of [`LeCamLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `decay` | γ, the part of the moving averages that an update keeps | 0.99 |
-/// | `one_sided` | penalise only real scores above α_fake and generated scores below α_real, as the authors' program does | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct LeCamOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// γ, the part of the moving averages that an update keeps.
-    pub decay: f64,
-    /// Penalise only real scores above α_fake and generated scores below α_real.
-    pub one_sided: bool,
-}
-
-impl Default for LeCamOptions {
-    fn default() -> Self {
-        LeCamOptions { loss_weight: 1.0, decay: 0.99, one_sided: false }
-    }
-}
 
 /// The moving averages α of a critic's scores, the state of a [`LeCamLoss`].
 ///
@@ -58,8 +32,6 @@ pub struct LeCamAverages {
 ///
 /// In [0, ∞) for λ > 0. Differentiable everywhere.
 ///
-/// Options: [`LeCamOptions`].
-///
 /// # Errors
 /// [`Error::MissingInput`] before the first update, [`Error::ShapeRule`] for scores without axes, [`Error::Empty`].
 ///
@@ -79,30 +51,51 @@ pub struct LeCamAverages {
 ///
 /// Source: H.-Y. Tseng, L. Jiang, C. Liu, M.-H. Yang, W. Yang, *Regularizing Generative Adversarial Networks under
 /// Limited Data*, 2021, section 3.2.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "LeCamOptions", into = "LeCamOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeCamLoss {
-    options: LeCamOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// γ, the part of the moving averages that an update keeps. Default: 0.99.
+    pub decay: f64,
+    /// Penalise only real scores above α_fake and generated scores below α_real, as the authors' program does. Default:
+    /// `false`.
+    pub one_sided: bool,
+}
+
+impl Default for LeCamLoss {
+    fn default() -> Self {
+        LeCamLoss { loss_weight: 1.0, decay: 0.99, one_sided: false }
+    }
+}
+
+impl Declared for LeCamLoss {
+    const NAME: &'static str = "LeCamLoss";
+    const TERM: Option<&'static str> = Some("loss_lecam");
+    const ABOUT: About = About {
+        summary: "Holds scores near the other kind's moving average.",
+        formula: "λ · [ mean (s_real − α_fake)² + mean (s_fake − α_real)² ]",
+        source: "Tseng et al., Regularizing Generative Adversarial Networks under Limited Data, 2021",
+    };
+
+    /// # Errors
+    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite or a `decay` outside [0, 1].
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)?;
+        if !(0.0..=1.0).contains(&self.decay) {
+            return Err(Error::option(Self::NAME, "decay", "in [0, 1]", self.decay));
+        }
+        Ok(())
+    }
 }
 
 impl LeCamLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite or a `decay` outside [0, 1].
-    pub fn new(options: LeCamOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        if !(0.0..=1.0).contains(&options.decay) {
-            return Err(Error::option(NAME, "decay", "in [0, 1]", options.decay));
-        }
-        Ok(LeCamLoss { options })
-    }
-
     /// Moves the averages towards the means of this step's scores, evaluated. The authors update before they regularise.
     ///
     /// A mean that is not finite is not remembered: its average stays as it was.
     pub fn update(&self, averages: &mut LeCamAverages, mean_real: f64, mean_fake: f64) {
-        let decay = self.options.decay;
+        let decay = self.decay;
         for (average, mean) in [(&mut averages.real, mean_real), (&mut averages.fake, mean_fake)] {
             if mean.is_finite() {
                 *average = Some(average.map_or(mean, |average| decay * average + (1.0 - decay) * mean));
@@ -115,33 +108,62 @@ impl LeCamLoss {
     /// # Errors
     /// As the type says.
     pub fn forward<T: Tensor>(&self, fake: &T, real: &T, averages: &LeCamAverages) -> Result<T> {
+        self.check()?;
         let known = |average: Option<f64>, argument: &str| {
             let hint = ": update the moving averages with the scores' means first".into();
-            average.ok_or_else(|| Error::MissingInput { operation: NAME, argument: argument.into(), hint })
+            average.ok_or_else(|| Error::MissingInput { operation: Self::NAME, argument: argument.into(), hint })
         };
         let alpha_real = known(averages.real, "averages.real")?;
         let alpha_fake = known(averages.fake, "averages.fake")?;
-        let distance = |alpha: f64, sign: f64| match self.options.one_sided {
+        let distance = |alpha: f64, sign: f64| match self.one_sided {
             true => Function::new(SquaredExcess { alpha, sign }),
             false => Function::new(SquaredDistance { label: alpha }),
         };
-        let weight = self.options.loss_weight;
-        let of_real = mean(NAME, &distance(alpha_fake, 1.0), &[("real", real)], weight)?;
-        let of_fake = mean(NAME, &distance(alpha_real, -1.0), &[("fake", fake)], weight)?;
+        let weight = self.loss_weight;
+        let of_real = mean(Self::NAME, &distance(alpha_fake, 1.0), &[("real", real)], weight)?;
+        let of_fake = mean(Self::NAME, &distance(alpha_real, -1.0), &[("fake", fake)], weight)?;
         scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
     }
 }
 
-impl TryFrom<LeCamOptions> for LeCamLoss {
-    type Error = Error;
-    fn try_from(options: LeCamOptions) -> Result<Self> {
-        LeCamLoss::new(options)
-    }
-}
+const MEAN_REAL: &str = "mean_real";
+const MEAN_FAKE: &str = "mean_fake";
 
-impl From<LeCamLoss> for LeCamOptions {
-    fn from(loss: LeCamLoss) -> Self {
-        loss.options
+/// Each call carries the means of its scores for the averages. A call without averages, as the first, has no value and
+/// carries alone.
+impl Configurable for LeCamLoss {
+    type State = LeCamAverages;
+
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("fake", Kind::Tensor),
+            Argument::required("real", Kind::Tensor),
+            Argument::optional(MEAN_REAL, Kind::Number),
+            Argument::optional(MEAN_FAKE, Kind::Number),
+        ]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, state: &mut LeCamAverages) -> Result<Outcome<T>> {
+        let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
+        let averages = LeCamAverages {
+            real: inputs.get_number_if_any(Self::NAME, MEAN_REAL)?.or(state.real),
+            fake: inputs.get_number_if_any(Self::NAME, MEAN_FAKE)?.or(state.fake),
+        };
+        let mean = |scores: &T| scores.detach().accumulator()?.mean_all();
+        let carried = vec![(MEAN_REAL, mean(real)?), (MEAN_FAKE, mean(fake)?)];
+        let values = match averages {
+            LeCamAverages { real: Some(_), fake: Some(_) } => vec![("", self.forward(fake, real, &averages)?)],
+            _ => Vec::new(),
+        };
+        Ok(Outcome::Carrying { values, state: carried })
+    }
+
+    fn remember(&self, state: &mut LeCamAverages, carried: &[Carried]) -> Result<()> {
+        let mean = |name| Carried::find(carried, name)?.values.first().copied();
+        if let (Some(real), Some(fake)) = (mean(MEAN_REAL), mean(MEAN_FAKE)) {
+            self.update(state, real, fake);
+        }
+        Ok(())
     }
 }
 

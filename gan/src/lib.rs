@@ -25,12 +25,23 @@ mod relativistic_pairing;
 mod role;
 mod scores;
 
-pub use adv_loss::{AdvLoss, AdvLossType, AdvOptions, AdvPredictions, AdvState, AdvTerms};
-pub use feature_matching::{FeatureCriterion, FeatureMatchingLoss, FeatureMatchingOptions};
-pub use gan_loss::{GanCriterion, GanLoss, GanOptions, GanType};
-pub use gaussian_blur::{GaussianBlur, GaussianBlurOptions};
+pub use adv_loss::{AdvLoss, AdvLossType, AdvPredictions, AdvState, AdvTerms};
+pub use feature_matching::{FeatureCriterion, FeatureMatchingLoss};
+pub use gan_loss::{GanCriterion, GanLoss, GanType};
+pub use gaussian_blur::GaussianBlur;
 pub use image_pool::{ImagePool, Sample, Stored};
-pub use lecam::{LeCamAverages, LeCamLoss, LeCamOptions};
-pub use relativistic_average_hinge::{RelativisticAverageHingeLoss, RelativisticAverageHingeOptions};
-pub use relativistic_pairing::{RelativisticPairingLoss, RelativisticPairingOptions};
+pub use lecam::{LeCamAverages, LeCamLoss};
+pub use relativistic_average_hinge::RelativisticAverageHingeLoss;
+pub use relativistic_pairing::RelativisticPairingLoss;
 pub use role::{Role, Step};
+
+/// Every loss of the family.
+pub fn every(visitor: &mut impl image_losses_core::Visitor) {
+    visitor.configurable::<GanLoss>();
+    visitor.configurable::<GaussianBlur>();
+    visitor.configurable::<AdvLoss>();
+    visitor.configurable::<LeCamLoss>();
+    visitor.configurable::<FeatureMatchingLoss>();
+    visitor.configurable::<RelativisticPairingLoss>();
+    visitor.configurable::<RelativisticAverageHingeLoss>();
+}

@@ -1,31 +1,12 @@
 //! Real and generated images judged against each other's average.
 
-use image_losses_core::{Error, Function, Result, Tensor, finite};
+use image_losses_core::config::{Argument, Configurable, Inputs, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Function, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::Step;
+use crate::role::{pair_arguments, step_of};
 use crate::scores::{Hinge, check_scores, less, mean, scalar};
-
-const NAME: &str = "RelativisticAverageHingeLoss";
-
-/// Options of [`RelativisticAverageHingeLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the generator's loss alone, as in `GANLoss` | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct RelativisticAverageHingeOptions {
-    /// λ, multiplies the generator's loss alone.
-    pub loss_weight: f64,
-}
-
-impl Default for RelativisticAverageHingeOptions {
-    fn default() -> Self {
-        RelativisticAverageHingeOptions { loss_weight: 1.0 }
-    }
-}
 
 /// The hinge loss of scores less the other side's average: RaHinge, relativistic average hinge GAN.
 ///
@@ -41,10 +22,8 @@ impl Default for RelativisticAverageHingeOptions {
 /// In [0, ∞) for λ > 0; 2 where all scores tie. Not differentiable at the kinks r, f = ±1; the gradient of the hinge is 0
 /// there.
 ///
-/// Options: [`RelativisticAverageHingeOptions`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] for scores without axes, [`Error::Empty`].
+/// `Error::ShapeRule` for scores without axes, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_gan::{RelativisticAverageHingeLoss, Step};
@@ -59,27 +38,42 @@ impl Default for RelativisticAverageHingeOptions {
 ///
 /// Source: A. Jolicoeur-Martineau, *The Relativistic Discriminator: a Key Element Missing from Standard GAN*, 2018,
 /// section 4.3 with the hinge functions of RaHingeGAN.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "RelativisticAverageHingeOptions", into = "RelativisticAverageHingeOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RelativisticAverageHingeLoss {
-    options: RelativisticAverageHingeOptions,
+    /// λ, multiplies the generator's loss alone, as in `GANLoss`. Default: 1.
+    pub loss_weight: f64,
+}
+
+impl Default for RelativisticAverageHingeLoss {
+    fn default() -> Self {
+        RelativisticAverageHingeLoss { loss_weight: 1.0 }
+    }
+}
+
+impl Declared for RelativisticAverageHingeLoss {
+    const NAME: &'static str = "RelativisticAverageHingeLoss";
+    const ABOUT: About = About {
+        summary: "Each image against the other kind's average.",
+        formula: "mean max(0, 1 − (s_real − mean s_fake)) + mean max(0, 1 + (s_fake − mean s_real)),\n\
+                  with roles swapped for the generator",
+        source: "Jolicoeur-Martineau, The Relativistic Discriminator, 2018",
+    };
+
+    /// # Errors
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
+    }
 }
 
 impl RelativisticAverageHingeLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: RelativisticAverageHingeOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        Ok(RelativisticAverageHingeLoss { options })
-    }
-
     /// The weight that is in the value: λ in the generator's step, 1 in the discriminator's.
     pub fn weight(&self, step: Step) -> f64 {
         match step {
             Step::Discriminator => 1.0,
-            Step::Generator => self.options.loss_weight,
+            Step::Generator => self.loss_weight,
         }
     }
 
@@ -88,28 +82,33 @@ impl RelativisticAverageHingeLoss {
     /// # Errors
     /// As the type says.
     pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
-        check_scores(NAME, "fake", fake)?;
-        check_scores(NAME, "real", real)?;
+        self.check()?;
+        check_scores(Self::NAME, "fake", fake)?;
+        check_scores(Self::NAME, "real", real)?;
         let sign = if step == Step::Discriminator { 1.0 } else { -1.0 };
         let weight = self.weight(step);
         let (wide_fake, wide_real) = (fake.accumulator()?, real.accumulator()?);
         let r = less(&wide_real, &wide_fake.mean_all()?)?;
         let f = less(&wide_fake, &wide_real.mean_all()?)?;
-        let of_real = mean(NAME, &Function::new(Hinge { sign }), &[("real", &r)], weight)?;
-        let of_fake = mean(NAME, &Function::new(Hinge { sign: -sign }), &[("fake", &f)], weight)?;
+        let of_real = mean(Self::NAME, &Function::new(Hinge { sign }), &[("real", &r)], weight)?;
+        let of_fake = mean(Self::NAME, &Function::new(Hinge { sign: -sign }), &[("fake", &f)], weight)?;
         scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
     }
 }
 
-impl TryFrom<RelativisticAverageHingeOptions> for RelativisticAverageHingeLoss {
-    type Error = Error;
-    fn try_from(options: RelativisticAverageHingeOptions) -> Result<Self> {
-        RelativisticAverageHingeLoss::new(options)
-    }
-}
+impl Configurable for RelativisticAverageHingeLoss {
+    type State = ();
 
-impl From<RelativisticAverageHingeLoss> for RelativisticAverageHingeOptions {
-    fn from(loss: RelativisticAverageHingeLoss) -> Self {
-        loss.options
+    fn arguments(&self) -> Vec<Argument> {
+        pair_arguments()
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
+        self.forward(fake, real, step_of(Self::NAME, inputs)?).map(Outcome::Value)
+    }
+
+    fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(RelativisticAverageHingeLoss::weight(self, step_of(Self::NAME, inputs)?)))
     }
 }

@@ -1,31 +1,12 @@
 //! Real and generated images judged in pairs.
 
-use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::config::{Argument, Configurable, Inputs, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::Step;
+use crate::role::{pair_arguments, step_of};
 use crate::scores::mean;
-
-const NAME: &str = "RelativisticPairingLoss";
-
-/// Options of [`RelativisticPairingLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the generator's loss alone, as in `GANLoss` | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct RelativisticPairingOptions {
-    /// λ, multiplies the generator's loss alone.
-    pub loss_weight: f64,
-}
-
-impl Default for RelativisticPairingOptions {
-    fn default() -> Self {
-        RelativisticPairingOptions { loss_weight: 1.0 }
-    }
-}
 
 /// Softplus of the negated difference of paired scores: the relativistic pairing loss (RpGAN), R3GAN's objective.
 ///
@@ -40,10 +21,8 @@ impl Default for RelativisticPairingOptions {
 ///
 /// In [0, ∞) for λ > 0; ln 2 where critic scores tie; 0 in the limit of a confident critic. Smooth everywhere.
 ///
-/// Options: [`RelativisticPairingOptions`].
-///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] for scores without axes, [`Error::Empty`].
+/// `Error::ShapeMismatch`, `Error::ShapeRule` for scores without axes, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_gan::{RelativisticPairingLoss, Step};
@@ -59,27 +38,41 @@ impl Default for RelativisticPairingOptions {
 /// Source: N. Huang, A. Gokaslan, V. Kuleshov, J. Tompkin, *The GAN is dead; long live the GAN! A Modern GAN Baseline*,
 /// 2024, equations 2 and 3; A. Jolicoeur-Martineau, *The Relativistic Discriminator: a Key Element Missing from Standard
 /// GAN*, 2018.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "RelativisticPairingOptions", into = "RelativisticPairingOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RelativisticPairingLoss {
-    options: RelativisticPairingOptions,
+    /// λ, multiplies the generator's loss alone, as in `GANLoss`. Default: 1.
+    pub loss_weight: f64,
+}
+
+impl Default for RelativisticPairingLoss {
+    fn default() -> Self {
+        RelativisticPairingLoss { loss_weight: 1.0 }
+    }
+}
+
+impl Declared for RelativisticPairingLoss {
+    const NAME: &'static str = "RelativisticPairingLoss";
+    const ABOUT: About = About {
+        summary: "Each generated image against its real partner.",
+        formula: "discriminator softplus(s_fake − s_real), generator λ · softplus(s_real − s_fake), means",
+        source: "Huang et al., The GAN is dead; long live the GAN!, 2024",
+    };
+
+    /// # Errors
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
+    }
 }
 
 impl RelativisticPairingLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: RelativisticPairingOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        Ok(RelativisticPairingLoss { options })
-    }
-
     /// The weight that is in the value: λ in the generator's step, 1 in the discriminator's.
     pub fn weight(&self, step: Step) -> f64 {
         match step {
             Step::Discriminator => 1.0,
-            Step::Generator => self.options.loss_weight,
+            Step::Generator => self.loss_weight,
         }
     }
 
@@ -88,22 +81,27 @@ impl RelativisticPairingLoss {
     /// # Errors
     /// As the type says.
     pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
+        self.check()?;
         let sign = if step == Step::Discriminator { -1.0 } else { 1.0 };
         let function = Function::new(SoftplusOfDifference { sign });
-        mean(NAME, &function, &[("real", real), ("fake", fake)], self.weight(step))?.cast_like(fake)
+        mean(Self::NAME, &function, &[("real", real), ("fake", fake)], self.weight(step))?.cast_like(fake)
     }
 }
 
-impl TryFrom<RelativisticPairingOptions> for RelativisticPairingLoss {
-    type Error = Error;
-    fn try_from(options: RelativisticPairingOptions) -> Result<Self> {
-        RelativisticPairingLoss::new(options)
-    }
-}
+impl Configurable for RelativisticPairingLoss {
+    type State = ();
 
-impl From<RelativisticPairingLoss> for RelativisticPairingOptions {
-    fn from(loss: RelativisticPairingLoss) -> Self {
-        loss.options
+    fn arguments(&self) -> Vec<Argument> {
+        pair_arguments()
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
+        self.forward(fake, real, step_of(Self::NAME, inputs)?).map(Outcome::Value)
+    }
+
+    fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(RelativisticPairingLoss::weight(self, step_of(Self::NAME, inputs)?)))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Whose loss is computed, and on which images.
 
+use image_losses_core::config::{Argument, Inputs, Kind};
+use image_losses_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// What scores are judged for: whose loss it is, and whether the scores should come out real or fake.
@@ -58,4 +60,22 @@ pub enum Step {
     Discriminator,
     /// The generator learns.
     Generator,
+}
+
+/// The step that the word `model` names.
+pub(crate) fn step_of<T>(operation: &'static str, inputs: &Inputs<'_, T>) -> Result<Step> {
+    match inputs.get_text(operation, "model")? {
+        "discriminator" => Ok(Step::Discriminator),
+        "generator" => Ok(Step::Generator),
+        other => Err(Error::option(operation, "model", "`generator` or `discriminator`", other)),
+    }
+}
+
+/// The arguments of a loss of a pair of scores.
+pub(crate) fn pair_arguments() -> Vec<Argument> {
+    vec![
+        Argument::required("fake", Kind::Tensor),
+        Argument::required("real", Kind::Tensor),
+        Argument::required("model", Kind::Text),
+    ]
 }

@@ -5,7 +5,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use image_losses_core::{Conv2d, Error, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Unary};
+use image_losses_core::{
+    Conv2d, Declared, Error, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Unary,
+};
 use image_losses_kernels::conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 use image_losses_kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, Target, Term};
 use image_losses_kernels::map::Map;
@@ -581,12 +583,12 @@ impl Pointwise<2> for Squared {
     }
 }
 
-impl PointwiseLoss<2> for Squared {
+impl Declared for Squared {
     const NAME: &'static str = "Squared";
+}
+
+impl PointwiseLoss<2> for Squared {
     const INPUTS: [Input; 2] = [Input::full("x"), Input::full("y")];
-    fn function(&self) -> Function {
-        Function::new(self.clone())
-    }
     fn reducer(&self) -> Reducer {
         Reducer::default()
     }

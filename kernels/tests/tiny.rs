@@ -1,6 +1,6 @@
 //! The kernels on inputs of a few elements, against definitions: what an interpreter finishes (scripts/miri.sh).
 
-use image_losses_core::{Conv2d, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
+use image_losses_core::{Conv2d, Declared, Expr, Pointwise, PointwiseLoss, Reducer};
 use image_losses_kernels::Array;
 use image_losses_kernels::conv::{conv2d, conv2d_input_gradient};
 use image_losses_kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, Target, Term};
@@ -113,12 +113,11 @@ impl Pointwise<2> for Cauchy {
     }
 }
 
-impl PointwiseLoss<2> for Cauchy {
+impl Declared for Cauchy {
     const NAME: &'static str = "CauchyLoss";
-    const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-    fn function(&self) -> Function {
-        Function::new(self.clone())
-    }
+}
+
+impl PointwiseLoss<2> for Cauchy {
     fn reducer(&self) -> Reducer {
         Reducer::default()
     }

@@ -1,26 +1,7 @@
 //! The penalty on the size of a critic's scores.
 
-use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
+use image_losses_core::{About, Declared, Expr, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
-
-/// Options of [`DiscShiftLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 0.1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct DiscShiftOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-}
-
-impl Default for DiscShiftOptions {
-    fn default() -> Self {
-        DiscShiftOptions { loss_weight: 0.1 }
-    }
-}
 
 /// The discriminator shift loss, or drift penalty: keeps a critic's scores near zero.
 ///
@@ -34,82 +15,62 @@ impl Default for DiscShiftOptions {
 ///
 /// In [0, ∞) for λ > 0; 0 for scores of zero. Differentiable everywhere.
 ///
-/// Options: [`DiscShiftOptions`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_core::Loss;
 /// use image_losses_ndarray::NdTensor;
-/// use image_losses_penalties::{DiscShiftLoss, DiscShiftOptions};
+/// use image_losses_penalties::DiscShiftLoss;
 /// use ndarray::array;
 ///
 /// let scores = NdTensor::new(array![[1.0f64], [-3.0]]);
-/// let loss = DiscShiftLoss::new(DiscShiftOptions { loss_weight: 0.5 })?.forward([&scores], None)?;
+/// let loss = DiscShiftLoss { loss_weight: 0.5 }.forward([&scores], None)?;
 /// assert_eq!(loss.item()?, 2.5); // ½ · mean of 1, 9
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///
 /// Source: Karras, Aila, Laine, Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and Variation",
 /// 2018, appendix A.1; MMagic, `mmagic.models.losses.DiscShiftLoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "DiscShiftOptions", into = "DiscShiftOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiscShiftLoss {
-    options: DiscShiftOptions,
+    /// λ, multiplies the result. Default: 0.1.
+    pub loss_weight: f64,
 }
 
-impl DiscShiftLoss {
-    /// The loss with the given options.
-    ///
+impl Default for DiscShiftLoss {
+    fn default() -> Self {
+        DiscShiftLoss { loss_weight: 0.1 }
+    }
+}
+
+impl Declared for DiscShiftLoss {
+    const NAME: &'static str = "DiscShiftLoss";
+    const TERM: Option<&'static str> = Some("loss_disc_shift");
+    const ABOUT: About = About {
+        summary: "Keeps scores from drifting away from zero.",
+        formula: "λ · mean s²,  λ = 0.1",
+        source: "Karras et al., Progressive Growing of GANs, 2018",
+    };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: DiscShiftOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(DiscShiftLoss { options })
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
-impl TryFrom<DiscShiftOptions> for DiscShiftLoss {
-    type Error = Error;
-    fn try_from(options: DiscShiftOptions) -> Result<Self> {
-        DiscShiftLoss::new(options)
-    }
-}
-
-impl From<DiscShiftLoss> for DiscShiftOptions {
-    fn from(loss: DiscShiftLoss) -> Self {
-        loss.options
+impl Pointwise<1> for DiscShiftLoss {
+    fn value<'e>(&self, [scores]: [Expr<'e>; 1]) -> Expr<'e> {
+        scores.square()
     }
 }
 
 impl PointwiseLoss<1> for DiscShiftLoss {
-    const NAME: &'static str = "DiscShiftLoss";
-    const INPUTS: [Input; 1] = [Input::full("pred")];
-    fn function(&self) -> Function {
-        Function::new(Squared)
-    }
     fn reducer(&self) -> Reducer {
-        Reducer { loss_weight: self.options.loss_weight, ..Reducer::default() }
-    }
-}
-
-/// Options of [`DiscShiftLossComps`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the map | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct DiscShiftCompsOptions {
-    /// λ, multiplies the map.
-    pub loss_weight: f64,
-}
-
-impl Default for DiscShiftCompsOptions {
-    fn default() -> Self {
-        DiscShiftCompsOptions { loss_weight: 1.0 }
+        Reducer { loss_weight: self.loss_weight, ..Reducer::default() }
     }
 }
 
@@ -122,10 +83,8 @@ impl Default for DiscShiftCompsOptions {
 ///
 /// In [0, ∞) for λ > 0; 0 for scores of zero. Differentiable everywhere.
 ///
-/// Options: [`DiscShiftCompsOptions`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_core::{Loss, Tensor};
@@ -140,53 +99,43 @@ impl Default for DiscShiftCompsOptions {
 /// ```
 ///
 /// Source: as [`DiscShiftLoss`]; MMagic, `mmagic.models.losses.DiscShiftLossComps`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "DiscShiftCompsOptions", into = "DiscShiftCompsOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiscShiftLossComps {
-    options: DiscShiftCompsOptions,
+    /// λ, multiplies the map. Default: 1.
+    pub loss_weight: f64,
 }
 
-impl DiscShiftLossComps {
-    /// The component with the given options.
-    ///
+impl Default for DiscShiftLossComps {
+    fn default() -> Self {
+        DiscShiftLossComps { loss_weight: 1.0 }
+    }
+}
+
+impl Declared for DiscShiftLossComps {
+    const NAME: &'static str = "DiscShiftLossComps";
+    const TERM: Option<&'static str> = Some("loss_disc_shift");
+    const ABOUT: About =
+        About {
+            summary: "The same as a map, averaged where losses are summed.", formula: "λ · s²", source: "MMagic"
+        };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: DiscShiftCompsOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(DiscShiftLossComps { options })
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
-impl TryFrom<DiscShiftCompsOptions> for DiscShiftLossComps {
-    type Error = Error;
-    fn try_from(options: DiscShiftCompsOptions) -> Result<Self> {
-        DiscShiftLossComps::new(options)
-    }
-}
-
-impl From<DiscShiftLossComps> for DiscShiftCompsOptions {
-    fn from(loss: DiscShiftLossComps) -> Self {
-        loss.options
+impl Pointwise<1> for DiscShiftLossComps {
+    fn value<'e>(&self, [scores]: [Expr<'e>; 1]) -> Expr<'e> {
+        scores.square()
     }
 }
 
 impl PointwiseLoss<1> for DiscShiftLossComps {
-    const NAME: &'static str = "DiscShiftLossComps";
-    const INPUTS: [Input; 1] = [Input::full("pred")];
-    fn function(&self) -> Function {
-        Function::new(Squared)
-    }
     fn reducer(&self) -> Reducer {
-        Reducer { loss_weight: self.options.loss_weight, reduction: Reduction::None, sample_wise: false }
-    }
-}
-
-/// s².
-#[derive(Clone, Copy, Debug)]
-struct Squared;
-
-impl Pointwise<1> for Squared {
-    fn value<'e>(&self, [scores]: [Expr<'e>; 1]) -> Expr<'e> {
-        scores.square()
+        Reducer { loss_weight: self.loss_weight, reduction: Reduction::None, sample_wise: false }
     }
 }

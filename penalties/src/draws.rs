@@ -24,6 +24,13 @@ pub struct Draws {
     generator: ChaCha8Rng,
 }
 
+/// The draws of the seed 0.
+impl Default for Draws {
+    fn default() -> Self {
+        Draws::new(0)
+    }
+}
+
 impl Draws {
     /// The draws of a seed.
     pub fn new(seed: u64) -> Self {

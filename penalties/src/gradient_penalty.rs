@@ -1,12 +1,11 @@
 //! The gradient penalty of WGAN-GP and DRAGAN.
 
-use image_losses_core::{Differentiable, Error, Result, Tensor, Unary, finite, positive};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::{About, Declared, Differentiable, Error, Result, Tensor, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::inner::{check_data, check_mask, inner_gradient, masked_mean};
-use crate::{Draws, Processes};
-
-const NAME: &str = "GradientPenaltyLoss";
+use crate::Draws;
+use crate::inner::{LOSS_SCALER, PROCESSES, check_data, check_mask, inner_gradient, masked_mean};
 
 /// Over what the norm of a gradient (N, C, …) is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,44 +43,6 @@ pub enum Interpolation {
     Dragan,
 }
 
-/// Options of [`GradientPenaltyLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `norm_mode` | `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample | `pixel` |
-/// | `interpolation` | `real_fake` (WGAN-GP) or `dragan` | `real_fake` |
-/// | `alpha` | the same α for every sample, in [0, 1], instead of a draw | none |
-/// | `loss_scale` | the critic's scores are multiplied by it before the inner gradient, the gradient divided by it after | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct GradientPenaltyOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// Over what the norm is taken.
-    pub norm_mode: NormMode,
-    /// Where the critic's slope is looked at.
-    pub interpolation: Interpolation,
-    /// The same α for every sample instead of a draw.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
-    /// Loss scaling of the inner gradient, for mixed precision.
-    pub loss_scale: f64,
-}
-
-impl Default for GradientPenaltyOptions {
-    fn default() -> Self {
-        GradientPenaltyOptions {
-            loss_weight: 1.0,
-            norm_mode: NormMode::Pixel,
-            interpolation: Interpolation::RealFake,
-            alpha: None,
-            loss_scale: 1.0,
-        }
-    }
-}
-
 /// The random values of one gradient penalty: drawn by [`GradientPenaltyLoss::draw`], or your own.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GradientPenaltySample<T> {
@@ -107,8 +68,6 @@ pub struct GradientPenaltySample<T> {
 /// In [0, ∞) for λ > 0; 0 where every norm is 1. The norm is not differentiable where a gradient is zero; there its
 /// derivative is 0. An all-zero mask gives 0.
 ///
-/// Options: [`GradientPenaltyOptions`].
-///
 /// # Errors
 /// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`];
 /// [`Error::MissingInput`] for absent fake samples or noise; [`Error::NotConnected`] for a critic that ignores its
@@ -133,40 +92,64 @@ pub struct GradientPenaltySample<T> {
 /// Source: Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville, "Improved Training of Wasserstein GANs", 2017, equation 3;
 /// Kodali, Abernethy, Hays, Kira, "On Convergence and Stability of GANs", 2017, section 2.3 (the perturbation is their
 /// published code's). MMagic, `mmagic.models.losses.GradientPenaltyLoss` and `GradientPenaltyLossComps`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "GradientPenaltyOptions", into = "GradientPenaltyOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GradientPenaltyLoss {
-    options: GradientPenaltyOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample. Default: `pixel`.
+    pub norm_mode: NormMode,
+    /// `real_fake` (WGAN-GP) or `dragan`. Default: `real_fake`.
+    pub interpolation: Interpolation,
+    /// The same α for every sample, in [0, 1], instead of a draw. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// The critic's scores are multiplied by it before the inner gradient, the gradient divided by it after. Default:
+    /// 1.
+    pub loss_scale: f64,
 }
 
-impl GradientPenaltyLoss {
-    /// The loss with the given options.
-    ///
+impl Default for GradientPenaltyLoss {
+    fn default() -> Self {
+        GradientPenaltyLoss {
+            loss_weight: 1.0,
+            norm_mode: NormMode::Pixel,
+            interpolation: Interpolation::RealFake,
+            alpha: None,
+            loss_scale: 1.0,
+        }
+    }
+}
+
+impl Declared for GradientPenaltyLoss {
+    const NAME: &'static str = "GradientPenaltyLoss";
+    const TERM: Option<&'static str> = Some("loss_gp");
+    const ABOUT: About = About {
+        summary: "Holds a critic's slope at one.",
+        formula: "λ · mean (‖∂ΣD(x̂)/∂x̂‖ − 1)²,  x̂ = α·real + (1 − α)·fake",
+        source: "Gulrajani et al., Improved Training of Wasserstein GANs, 2017",
+    };
+
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, an `alpha` outside [0, 1], a `loss_scale` that
     /// is not finite and above 0.
-    pub fn new(options: GradientPenaltyOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        positive(NAME, "loss_scale", options.loss_scale)?;
-        if let Some(alpha) = options.alpha
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)?;
+        positive(Self::NAME, "loss_scale", self.loss_scale)?;
+        if let Some(alpha) = self.alpha
             && !(0.0..=1.0).contains(&alpha)
         {
-            return Err(Error::option(NAME, "alpha", "in [0, 1]", alpha));
+            return Err(Error::option(Self::NAME, "alpha", "in [0, 1]", alpha));
         }
-        Ok(GradientPenaltyLoss { options })
+        Ok(())
     }
+}
 
+impl GradientPenaltyLoss {
     /// Whether it needs generated data (`real_fake`).
     pub fn needs_fake(&self) -> bool {
-        self.options.interpolation == Interpolation::RealFake
-    }
-
-    /// The same loss with another loss scale, as a scaler adjusts it while training.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
-    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        GradientPenaltyLoss::new(GradientPenaltyOptions { loss_scale, ..self.options })
+        self.interpolation == Interpolation::RealFake
     }
 
     /// The random values for a batch of real samples. A fixed `alpha` draws nothing.
@@ -174,14 +157,14 @@ impl GradientPenaltyLoss {
     /// # Errors
     /// As for the loss, and the engine's own.
     pub fn draw<T: Tensor>(&self, real: &T, draws: &mut Draws) -> Result<GradientPenaltySample<T>> {
-        let shape = check_data(NAME, "real_data", real)?;
+        let shape = check_data(Self::NAME, "real_data", real)?;
         let context = real.context();
         let per_sample = per_sample(&shape);
-        let alpha = match self.options.alpha {
+        let alpha = match self.alpha {
             Some(alpha) => T::full(&context, alpha, &per_sample)?,
             None => draws.uniform(&context, &per_sample)?,
         };
-        let noise = match self.options.interpolation {
+        let noise = match self.interpolation {
             Interpolation::RealFake => None,
             Interpolation::Dragan => Some(draws.uniform(&context, &shape)?),
         };
@@ -217,12 +200,13 @@ impl GradientPenaltyLoss {
         sample: &GradientPenaltySample<T>,
         processes: Option<&Processes<'_, T>>,
     ) -> Result<T> {
+        self.check()?;
         let missing = |argument: &str, hint: &str| Error::MissingInput {
-            operation: NAME,
+            operation: Self::NAME,
             argument: argument.into(),
             hint: hint.into(),
         };
-        let other = match (self.options.interpolation, fake) {
+        let other = match (self.interpolation, fake) {
             (Interpolation::RealFake, Some(fake)) => fake.clone(),
             (Interpolation::RealFake, None) => return Err(missing("fake_data", ": `real_fake` interpolates with it")),
             (Interpolation::Dragan, _) => {
@@ -230,20 +214,7 @@ impl GradientPenaltyLoss {
                 perturbed(real, noise)?
             }
         };
-        penalty(&self.options, critic, [real, &other, &sample.alpha], mask, processes)
-    }
-}
-
-impl TryFrom<GradientPenaltyOptions> for GradientPenaltyLoss {
-    type Error = Error;
-    fn try_from(options: GradientPenaltyOptions) -> Result<Self> {
-        GradientPenaltyLoss::new(options)
-    }
-}
-
-impl From<GradientPenaltyLoss> for GradientPenaltyOptions {
-    fn from(loss: GradientPenaltyLoss) -> Self {
-        loss.options
+        penalty(self, critic, [real, &other, &sample.alpha], mask, processes)
     }
 }
 
@@ -259,31 +230,31 @@ pub fn gradient_penalty<T: Differentiable>(
     mask: Option<&T>,
     norm_mode: NormMode,
 ) -> Result<T> {
-    let options = GradientPenaltyOptions { norm_mode, ..GradientPenaltyOptions::default() };
+    let options = GradientPenaltyLoss { norm_mode, ..GradientPenaltyLoss::default() };
     penalty(&options, critic, [real, fake, alpha], mask, None)
 }
 
 /// The penalty between two batches at a given α.
 fn penalty<T: Differentiable>(
-    options: &GradientPenaltyOptions,
+    options: &GradientPenaltyLoss,
     critic: impl Fn(&T) -> Result<T>,
     [real, fake, alpha]: [&T; 3],
     mask: Option<&T>,
     processes: Option<&Processes<'_, T>>,
 ) -> Result<T> {
-    let shape = check_data(NAME, "real_data", real)?;
+    let shape = check_data(GradientPenaltyLoss::NAME, "real_data", real)?;
     let same = |argument: &'static str, got: &T, expected: Vec<usize>| {
         let got = got.shape();
         if got == expected {
             return Ok(());
         }
-        Err(Error::ShapeMismatch { operation: NAME, argument, expected, got })
+        Err(Error::ShapeMismatch { operation: GradientPenaltyLoss::NAME, argument, expected, got })
     };
     same("fake_data", fake, shape.clone())?;
     same("alpha", alpha, per_sample(&shape))?;
-    check_mask(NAME, &shape, mask)?;
+    check_mask(GradientPenaltyLoss::NAME, &shape, mask)?;
     let interpolates = alpha.mul(real)?.add(&alpha.affine(-1.0, 1.0)?.mul(fake)?)?;
-    let gradient = inner_gradient(NAME, critic, &interpolates, mask, options.loss_scale)?;
+    let gradient = inner_gradient(GradientPenaltyLoss::NAME, critic, &interpolates, mask, options.loss_scale)?;
     let norms = gradient.norm(&options.norm_mode.axes(shape.len()), true)?;
     let distances = norms.shift(-1.0)?.unary(Unary::Square)?;
     masked_mean(&distances, mask, processes)?.scale(options.loss_weight)?.cast_like(real)
@@ -298,14 +269,100 @@ fn per_sample(shape: &[usize]) -> Vec<usize> {
 
 /// DRAGAN's neighbours of the real samples: real + ½·σ·u.
 fn perturbed<T: Tensor>(real: &T, noise: &T) -> Result<T> {
-    let shape = check_data(NAME, "real_data", real)?;
+    let shape = check_data(GradientPenaltyLoss::NAME, "real_data", real)?;
     if noise.shape() != shape {
         let got = noise.shape();
-        return Err(Error::ShapeMismatch { operation: NAME, argument: "noise", expected: shape, got });
+        return Err(Error::ShapeMismatch {
+            operation: GradientPenaltyLoss::NAME,
+            argument: "noise",
+            expected: shape,
+            got,
+        });
     }
     let axes: Vec<usize> = (0..shape.len()).collect();
     let wide = real.accumulator()?;
     let centred = wide.sub(&wide.mean(&axes, true)?)?;
     let deviation = centred.unary(Unary::Square)?.mean(&axes, true)?.unary(Unary::Sqrt)?;
     wide.add(&deviation.mul(&noise.accumulator()?)?.scale(0.5)?)?.cast_like(real)
+}
+
+impl Configurable for GradientPenaltyLoss {
+    type State = Draws;
+
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("discriminator", Kind::Network),
+            Argument::required("real_data", Kind::Tensor),
+            Argument { required: self.needs_fake(), ..Argument::optional("fake_data", Kind::Tensor) },
+            Argument::optional("mask", Kind::Tensor),
+            Argument::optional("alpha", Kind::Tensor),
+            Argument::optional(LOSS_SCALER, Kind::Number),
+            PROCESSES,
+        ]
+    }
+
+    fn start(&self, seed: u64) -> Draws {
+        Draws::new(seed)
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, draws: &mut Draws) -> Result<Outcome<T>> {
+        let mut loss = *self;
+        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
+            loss.loss_scale = scale;
+        }
+        let discriminator = inputs.get_network(Self::NAME, "discriminator")?;
+        let real = inputs.get_tensor(Self::NAME, "real_data")?;
+        let fake = inputs.get_tensor_if_any(Self::NAME, "fake_data")?;
+        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
+        let mut sample = loss.draw(real, draws)?;
+        if let Some(alpha) = inputs.get_tensor_if_any(Self::NAME, "alpha")? {
+            sample.alpha = alpha.clone();
+        }
+        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
+        loss.forward_across(discriminator, real, fake, mask, &sample, processes).map(Outcome::Value)
+    }
+}
+
+/// [`GradientPenaltyLoss`] as MMagic's component of that name: it takes another `norm_mode` than the default only where a
+/// `data_info` picks its arguments.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct GradientPenaltyLossComps(pub GradientPenaltyLoss);
+
+impl Declared for GradientPenaltyLossComps {
+    const NAME: &'static str = "GradientPenaltyLossComps";
+    const TERM: Option<&'static str> = GradientPenaltyLoss::TERM;
+    const ABOUT: About = About {
+        summary: "GradientPenaltyLoss as a component that picks its inputs by `data_info`.",
+        formula: "as GradientPenaltyLoss",
+        source: "MMagic",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.0.check()
+    }
+}
+
+impl Configurable for GradientPenaltyLossComps {
+    type State = Draws;
+
+    fn arguments(&self) -> Vec<Argument> {
+        self.0.arguments()
+    }
+
+    fn start(&self, seed: u64) -> Draws {
+        self.0.start(seed)
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, draws: &mut Draws) -> Result<Outcome<T>> {
+        // MMagic's component passes `norm_mode` on only where `data_info` picks its arguments; called directly it computes
+        // the pixel norm whatever is configured.
+        if !inputs.picked() && self.0.norm_mode != NormMode::Pixel {
+            let expected =
+                "`pixel` where no `data_info` picks the arguments (MMagic's component passes it on only then)";
+            return Err(Error::option(Self::NAME, "norm_mode", expected, "HWC"));
+        }
+        self.0.evaluate(inputs, draws)
+    }
 }

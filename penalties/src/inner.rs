@@ -1,8 +1,7 @@
 //! What the penalties on a network's gradient share.
 
+use image_losses_core::config::{Argument, Kind, Processes};
 use image_losses_core::{Differentiable, Error, Result, Shape, Tensor, total_weight, weighted_mean};
-
-use crate::Processes;
 
 /// Refuses data without batch, channels or elements; returns its shape.
 pub(crate) fn check_data<T: Tensor>(operation: &'static str, argument: &'static str, data: &T) -> Result<Shape> {
@@ -85,3 +84,15 @@ pub(crate) fn masked_mean<T: Tensor>(map: &T, mask: Option<&T>, processes: Optio
         }
     }
 }
+
+/// The scale that a gradient scaler has at the moment.
+pub(crate) const LOSS_SCALER: &str = "loss_scaler";
+
+/// The scaler's scale as an argument. With `use_apex_amp` the training step's is taken where it offers one.
+pub(crate) const fn loss_scaler(use_apex_amp: bool) -> Argument {
+    let argument = Argument::optional(LOSS_SCALER, Kind::Number);
+    if use_apex_amp { argument.or_output(LOSS_SCALER) } else { argument }
+}
+
+/// The processes that train together; every loss that knows of them takes them from the outputs.
+pub(crate) const PROCESSES: Argument = Argument::optional("processes", Kind::Processes).or_output("processes");

@@ -16,9 +16,9 @@
 //! handed back. Over several processes, a [`Communicator`] makes the means those of the whole batch.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod communicator;
 mod disc_shift;
 mod draws;
+mod global_mean;
 mod gradient_penalty;
 mod inner;
 mod interval;
@@ -30,15 +30,27 @@ mod r2;
 
 #[cfg(feature = "mpi")]
 pub use ::mpi;
-pub use communicator::{Communicator, Processes, SingleProcess, global_masked_mean};
-pub use disc_shift::{DiscShiftCompsOptions, DiscShiftLoss, DiscShiftLossComps, DiscShiftOptions};
+pub use disc_shift::{DiscShiftLoss, DiscShiftLossComps};
 pub use draws::Draws;
+pub use global_mean::global_masked_mean;
 pub use gradient_penalty::{
-    GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, Interpolation, NormMode, gradient_penalty,
+    GradientPenaltyLoss, GradientPenaltyLossComps, GradientPenaltySample, Interpolation, NormMode, gradient_penalty,
 };
+pub use image_losses_core::config::{Communicator, Processes, SingleProcess};
 pub use inner::AMP_LOSS_SCALE;
 #[cfg(feature = "mpi")]
 pub use mpi_communicator::MpiCommunicator;
-pub use path_length::{GeneratorPathRegularizer, Noise, PathLength, PathLengthOptions, PathLengthState};
-pub use r1::{R1GradientPenalty, R1Options};
+pub use path_length::{GeneratorPathRegularizer, Noise, PathLength, PathLengthMemory, PathLengthState};
+pub use r1::R1GradientPenalty;
 pub use r2::R2GradientPenalty;
+
+/// Every loss of the family.
+pub fn every(visitor: &mut impl image_losses_core::Visitor) {
+    visitor.loss::<DiscShiftLoss, 1>();
+    visitor.loss::<DiscShiftLossComps, 1>();
+    visitor.configurable::<GradientPenaltyLoss>();
+    visitor.configurable::<GradientPenaltyLossComps>();
+    visitor.configurable::<R1GradientPenalty>();
+    visitor.configurable::<R2GradientPenalty>();
+    visitor.configurable::<GeneratorPathRegularizer>();
+}

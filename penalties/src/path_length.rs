@@ -1,67 +1,12 @@
 //! The path-length regulariser of StyleGAN2.
 
-use image_losses_core::{Differentiable, Error, Result, Unary, finite, positive};
+use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::{About, Declared, Differentiable, Error, Result, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::inner::{effective_loss_scale, scaled_gradient};
+use crate::Draws;
+use crate::inner::{LOSS_SCALER, PROCESSES, effective_loss_scale, loss_scaler, scaled_gradient};
 use crate::interval::{check_interval, due, weight};
-use crate::{Draws, Processes};
-
-const NAME: &str = "GeneratorPathRegularizerComps";
-
-/// Options of [`GeneratorPathRegularizer`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `pl_batch_shrink` | the batch is this many times smaller than the training's | 1 |
-/// | `pl_batch_size` | the batch size, instead | none |
-/// | `decay` | how far the mean path length moves towards the batch's, in [0, 1] | 0.01 |
-/// | `sync_mean_buffer` | the mean path length, and the penalty, are those of all processes' batches together | `false` |
-/// | `interval` | the regulariser acts when the iteration is a multiple of it | 1 |
-/// | `multiply_by_interval` | λ is multiplied by the interval: its mean over the iterations stays | `false` |
-/// | `loss_scale` | the image is multiplied by it before the inner gradient, the gradient divided by it after | 1 |
-/// | `use_apex_amp` | MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE) | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct PathLengthOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// The batch is this many times smaller than the training's.
-    pub pl_batch_shrink: usize,
-    /// The batch size, instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pl_batch_size: Option<usize>,
-    /// How far the mean path length moves towards the batch's.
-    pub decay: f64,
-    /// Mean path length and penalty are those of all processes' batches together.
-    pub sync_mean_buffer: bool,
-    /// The regulariser acts when the iteration is a multiple of it.
-    pub interval: u64,
-    /// λ is multiplied by the interval.
-    pub multiply_by_interval: bool,
-    /// Loss scaling of the inner gradient, for mixed precision.
-    pub loss_scale: f64,
-    /// Loss scaling by MMagic's name: a `loss_scale` of 1 means 1024.
-    pub use_apex_amp: bool,
-}
-
-impl Default for PathLengthOptions {
-    fn default() -> Self {
-        PathLengthOptions {
-            loss_weight: 1.0,
-            pl_batch_shrink: 1,
-            pl_batch_size: None,
-            decay: 0.01,
-            sync_mean_buffer: false,
-            interval: 1,
-            multiply_by_interval: false,
-            loss_scale: 1.0,
-            use_apex_amp: false,
-        }
-    }
-}
 
 /// What the regulariser remembers between steps: save and load it with the training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -121,8 +66,6 @@ pub struct PathLength<T> {
 /// In [0, ∞) for λ > 0; 0 where every path has the length a'. ℓ is not differentiable where g = 0; there its derivative
 /// is 0.
 ///
-/// Options: [`PathLengthOptions`].
-///
 /// # Errors
 /// [`Error::ShapeRule`] for latents without three axes or an image without four, [`Error::ShapeMismatch`] for an image
 /// of another batch size or noise of another shape, [`Error::Empty`]; [`Error::NotConnected`] for a generator that
@@ -150,57 +93,93 @@ pub struct PathLength<T> {
 ///
 /// Source: Karras, Laine, Aittala, Hellsten, Lehtinen, Aila, "Analyzing and Improving the Image Quality of StyleGAN",
 /// 2020, equation 4; MMagic, `mmagic.models.losses.GeneratorPathRegularizerComps`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "PathLengthOptions", into = "PathLengthOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GeneratorPathRegularizer {
-    options: PathLengthOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// The batch is this many times smaller than the training's. Default: 1.
+    pub pl_batch_shrink: usize,
+    /// The batch size, instead. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pl_batch_size: Option<usize>,
+    /// How far the mean path length moves towards the batch's, in [0, 1]. Default: 0.01.
+    pub decay: f64,
+    /// The mean path length, and the penalty, are those of all processes' batches together. Default: `false`.
+    pub sync_mean_buffer: bool,
+    /// The regulariser acts when the iteration is a multiple of it. Default: 1.
+    pub interval: u64,
+    /// λ is multiplied by the interval: its mean over the iterations stays. Default: `false`.
+    pub multiply_by_interval: bool,
+    /// The image is multiplied by it before the inner gradient, the gradient divided by it after. Default: 1.
+    pub loss_scale: f64,
+    /// MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE). Default:
+    /// `false`.
+    pub use_apex_amp: bool,
 }
 
-impl GeneratorPathRegularizer {
-    /// The regulariser with the given options.
-    ///
+impl Default for GeneratorPathRegularizer {
+    fn default() -> Self {
+        GeneratorPathRegularizer {
+            loss_weight: 1.0,
+            pl_batch_shrink: 1,
+            pl_batch_size: None,
+            decay: 0.01,
+            sync_mean_buffer: false,
+            interval: 1,
+            multiply_by_interval: false,
+            loss_scale: 1.0,
+            use_apex_amp: false,
+        }
+    }
+}
+
+impl Declared for GeneratorPathRegularizer {
+    const NAME: &'static str = "GeneratorPathRegularizerComps";
+    const TERM: Option<&'static str> = Some("loss_path_regular");
+    const ABOUT: About = About {
+        summary: "A step in the latent space shall move the image by the same length everywhere.",
+        formula: "λ · mean (ℓ − a̅)²,  ℓ = √(mean_L Σ_D (∂Σ(image·noise)/∂w)²),  a̅ ← a̅ + decay·(mean ℓ − a̅)",
+        source: "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, 2020",
+    };
+
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, a `pl_batch_shrink`, `pl_batch_size` or
     /// `interval` of 0, a `decay` outside [0, 1], a `loss_scale` that is not finite and above 0.
-    pub fn new(options: PathLengthOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        positive(NAME, "loss_scale", options.loss_scale)?;
-        check_interval(NAME, options.interval)?;
-        if options.pl_batch_shrink == 0 {
-            return Err(Error::option(NAME, "pl_batch_shrink", "at least 1", 0));
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)?;
+        positive(Self::NAME, "loss_scale", self.loss_scale)?;
+        check_interval(Self::NAME, self.interval)?;
+        if self.pl_batch_shrink == 0 {
+            return Err(Error::option(Self::NAME, "pl_batch_shrink", "at least 1", 0));
         }
-        if options.pl_batch_size == Some(0) {
-            return Err(Error::option(NAME, "pl_batch_size", "at least 1", 0));
+        if self.pl_batch_size == Some(0) {
+            return Err(Error::option(Self::NAME, "pl_batch_size", "at least 1", 0));
         }
-        if !(0.0..=1.0).contains(&options.decay) {
-            return Err(Error::option(NAME, "decay", "in [0, 1]", options.decay));
+        if !(0.0..=1.0).contains(&self.decay) {
+            return Err(Error::option(Self::NAME, "decay", "in [0, 1]", self.decay));
         }
-        Ok(GeneratorPathRegularizer { options })
+        Ok(())
     }
+}
 
-    /// The same regulariser with another loss scale, as a scaler adjusts it while training.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
-    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        GeneratorPathRegularizer::new(PathLengthOptions { loss_scale, use_apex_amp: false, ..self.options })
-    }
-
+impl GeneratorPathRegularizer {
     /// The weight that is in the penalty: λ, times the interval with `multiply_by_interval`.
     pub fn weight(&self) -> f64 {
-        let PathLengthOptions { loss_weight, interval, multiply_by_interval, .. } = self.options;
+        let GeneratorPathRegularizer { loss_weight, interval, multiply_by_interval, .. } = *self;
         weight(loss_weight, interval, multiply_by_interval)
     }
 
     /// Whether the regulariser acts in this iteration.
     pub fn is_due(&self, iteration: u64) -> bool {
-        due(self.options.interval, iteration)
+        due(self.interval, iteration)
     }
 
     /// The number of latents to generate for it, where the training's batch has `num_batches` samples: `pl_batch_size`,
     /// or max(1, `num_batches` / `pl_batch_shrink`), rounded down.
     pub fn batch_size(&self, num_batches: usize) -> usize {
-        self.options.pl_batch_size.unwrap_or((num_batches / self.options.pl_batch_shrink).max(1))
+        self.pl_batch_size.unwrap_or((num_batches / self.pl_batch_shrink).max(1))
     }
 
     /// The penalty of `generator` at `latents`, whatever the interval.
@@ -231,10 +210,11 @@ impl GeneratorPathRegularizer {
         state: &PathLengthState,
         processes: Option<&Processes<'_, T>>,
     ) -> Result<PathLength<T>> {
+        self.check()?;
         let lengths = self.lengths(generator, latents, noise)?;
         let old = state.mean_path_length;
-        let decay = self.options.decay;
-        let (penalty, mean) = match processes.filter(|_| self.options.sync_mean_buffer) {
+        let decay = self.decay;
+        let (penalty, mean) = match processes.filter(|_| self.sync_mean_buffer) {
             None => {
                 let mean = lengths.mean(&[0], true)?.affine(decay, (1.0 - decay) * old)?;
                 let penalty = lengths.sub(&mean)?.unary(Unary::Square)?.mean_all()?;
@@ -283,10 +263,10 @@ impl GeneratorPathRegularizer {
         let shape = latents.shape();
         let &[n, layers, _] = &shape[..] else {
             let expected = "rank 3 (N, layers, features)".into();
-            return Err(Error::ShapeRule { operation: NAME, argument: "latents", expected, got: shape });
+            return Err(Error::ShapeRule { operation: Self::NAME, argument: "latents", expected, got: shape });
         };
         if shape.contains(&0) {
-            return Err(Error::Empty { operation: NAME, argument: "latents", got: shape });
+            return Err(Error::Empty { operation: Self::NAME, argument: "latents", got: shape });
         }
         // Differentiated at a leaf added to the latents, which may have a history of their own (a mapping network) and
         // keep it.
@@ -295,21 +275,21 @@ impl GeneratorPathRegularizer {
         let extents = image.shape();
         let &[batch, _, h, w] = &extents[..] else {
             let expected = "rank 4 (N, C, H, W)".into();
-            return Err(Error::ShapeRule { operation: NAME, argument: "fake_img", expected, got: extents });
+            return Err(Error::ShapeRule { operation: Self::NAME, argument: "fake_img", expected, got: extents });
         };
         if batch != n {
             let expected = [&[n], &extents[1..]].concat();
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "fake_img", expected, got: extents });
+            return Err(Error::ShapeMismatch { operation: Self::NAME, argument: "fake_img", expected, got: extents });
         }
         if extents.contains(&0) {
-            return Err(Error::Empty { operation: NAME, argument: "fake_img", got: extents });
+            return Err(Error::Empty { operation: Self::NAME, argument: "fake_img", got: extents });
         }
         let drawn;
         let noise = match noise {
             Noise::Given(noise) if noise.shape() == extents => noise,
             Noise::Given(noise) => {
                 let got = noise.shape();
-                return Err(Error::ShapeMismatch { operation: NAME, argument: "noise", expected: extents, got });
+                return Err(Error::ShapeMismatch { operation: Self::NAME, argument: "noise", expected: extents, got });
             }
             Noise::Drawn(draws) => {
                 drawn = draws.normal(&image.context(), &extents)?;
@@ -317,22 +297,99 @@ impl GeneratorPathRegularizer {
             }
         };
         let projected = image.mul(&noise.scale(1.0 / ((h * w) as f64).sqrt())?)?;
-        let loss_scale = effective_loss_scale(self.options.loss_scale, self.options.use_apex_amp);
+        let loss_scale = effective_loss_scale(self.loss_scale, self.use_apex_amp);
         let gradient = scaled_gradient(&projected, &origin, loss_scale)?;
-        let gradient = gradient.ok_or_else(|| Error::NotConnected { operation: NAME, argument: "latents".into() })?;
+        let gradient =
+            gradient.ok_or_else(|| Error::NotConnected { operation: Self::NAME, argument: "latents".into() })?;
         gradient.norm(&[1, 2], false)?.scale(1.0 / (layers as f64).sqrt())
     }
 }
 
-impl TryFrom<PathLengthOptions> for GeneratorPathRegularizer {
-    type Error = Error;
-    fn try_from(options: PathLengthOptions) -> Result<Self> {
-        GeneratorPathRegularizer::new(options)
-    }
+/// What the regulariser remembers where it is called by named arguments: its state, and the source of its noise.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PathLengthMemory {
+    /// The moving average of the mean path length; 0 before the first step.
+    pub mean_path_length: f64,
+    /// The source of the noise.
+    pub draws: Draws,
 }
 
-impl From<GeneratorPathRegularizer> for PathLengthOptions {
-    fn from(loss: GeneratorPathRegularizer) -> Self {
-        loss.options
+const MEAN: &str = "mean_path_length";
+
+/// MMagic's generators draw their latents themselves; here the training step offers them, a batch as large as its own, of
+/// which the first are taken.
+impl Configurable for GeneratorPathRegularizer {
+    type State = PathLengthMemory;
+    const TERMS: &'static [(&'static str, &'static str)] =
+        &[("penalty", "loss_path_regular"), (MEAN, MEAN), ("path_lengths", "path_lengths")];
+
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("generator", Kind::Network),
+            Argument::required("latents", Kind::Tensor).or_output("latents"),
+            Argument::optional("num_batches", Kind::Number),
+            Argument::optional("noise", Kind::Tensor),
+            Argument::optional(MEAN, Kind::Number),
+            loss_scaler(self.use_apex_amp),
+            PROCESSES,
+        ]
+    }
+
+    fn start(&self, seed: u64) -> PathLengthMemory {
+        PathLengthMemory { mean_path_length: 0.0, draws: Draws::new(seed) }
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, memory: &mut PathLengthMemory) -> Result<Outcome<T>> {
+        let mut loss = *self;
+        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
+            (loss.loss_scale, loss.use_apex_amp) = (scale, false);
+        }
+        let generator = inputs.get_network(Self::NAME, "generator")?;
+        let latents = inputs.get_tensor(Self::NAME, "latents")?;
+        let shape = latents.shape();
+        let offered = shape.first().copied().unwrap_or(0);
+        let batch = match inputs.get_number_if_any(Self::NAME, "num_batches")? {
+            None => offered,
+            Some(number) if number >= 1.0 && number.fract() == 0.0 => number as usize,
+            Some(number) => return Err(Error::option(Self::NAME, "num_batches", "a whole number, at least 1", number)),
+        };
+        let wanted = loss.batch_size(batch);
+        let latents = match offered.cmp(&wanted) {
+            std::cmp::Ordering::Equal => latents.clone(),
+            std::cmp::Ordering::Greater => latents.narrow(0, 0, wanted)?,
+            std::cmp::Ordering::Less => {
+                let expected = format!("at least {wanted} samples");
+                return Err(Error::ShapeRule { operation: Self::NAME, argument: "latents", expected, got: shape });
+            }
+        };
+        let noise = match inputs.get_tensor_if_any(Self::NAME, "noise")? {
+            Some(noise) => Noise::Given(noise),
+            None => Noise::Drawn(&mut memory.draws),
+        };
+        let given = inputs.get_number_if_any(Self::NAME, MEAN)?;
+        let state = PathLengthState { mean_path_length: given.unwrap_or(memory.mean_path_length) };
+        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
+        let lengths = loss.forward_across(generator, &latents, noise, &state, processes)?;
+        let mean = lengths.mean_path_length;
+        let values = vec![("penalty", lengths.penalty), (MEAN, mean.clone()), ("path_lengths", lengths.path_lengths)];
+        Ok(Outcome::Carrying { values, state: vec![(MEAN, mean)] })
+    }
+
+    fn weight<T>(&self, value: &str, _: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(if value == "penalty" { GeneratorPathRegularizer::weight(self) } else { 1.0 }))
+    }
+
+    fn interval(&self) -> u64 {
+        self.interval
+    }
+
+    fn remember(&self, memory: &mut PathLengthMemory, carried: &[Carried]) -> Result<()> {
+        if let Some(&mean) = Carried::find(carried, MEAN).and_then(|carried| carried.values.first()) {
+            let mut state = PathLengthState { mean_path_length: memory.mean_path_length };
+            state.update(mean);
+            memory.mean_path_length = state.mean_path_length;
+        }
+        Ok(())
     }
 }

@@ -1,89 +1,14 @@
 //! The zero-centred penalty on the gradient at real data.
 
-use image_losses_core::{Differentiable, Error, Result, Unary, finite, positive};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::{About, Declared, Differentiable, Result, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::inner::{check_data, check_mask, effective_loss_scale, inner_gradient, masked_mean};
+use crate::NormMode;
+use crate::inner::{
+    LOSS_SCALER, PROCESSES, check_data, check_mask, effective_loss_scale, inner_gradient, loss_scaler, masked_mean,
+};
 use crate::interval::{check_interval, due, weight};
-use crate::{NormMode, Processes};
-
-/// Options of [`R1GradientPenalty`] and [`R2GradientPenalty`](crate::R2GradientPenalty).
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `norm_mode` | `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample | `pixel` |
-/// | `interval` | the penalty acts when the iteration is a multiple of it | 1 |
-/// | `multiply_by_interval` | λ is multiplied by the interval: its mean over the iterations stays | `false` |
-/// | `loss_scale` | the critic's scores are multiplied by it before the inner gradient, the gradient divided by it after | 1 |
-/// | `use_apex_amp` | MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE) | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct R1Options {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// Over what the norm is taken.
-    pub norm_mode: NormMode,
-    /// The penalty acts when the iteration is a multiple of it.
-    pub interval: u64,
-    /// λ is multiplied by the interval.
-    pub multiply_by_interval: bool,
-    /// Loss scaling of the inner gradient, for mixed precision.
-    pub loss_scale: f64,
-    /// Loss scaling by MMagic's name: a `loss_scale` of 1 means 1024.
-    pub use_apex_amp: bool,
-}
-
-impl Default for R1Options {
-    fn default() -> Self {
-        R1Options {
-            loss_weight: 1.0,
-            norm_mode: NormMode::Pixel,
-            interval: 1,
-            multiply_by_interval: false,
-            loss_scale: 1.0,
-            use_apex_amp: false,
-        }
-    }
-}
-
-impl R1Options {
-    /// Refuses values outside their range.
-    pub(crate) fn check(self, owner: &'static str) -> Result<Self> {
-        finite(owner, "loss_weight", self.loss_weight)?;
-        check_interval(owner, self.interval)?;
-        positive(owner, "loss_scale", self.loss_scale)?;
-        Ok(self)
-    }
-
-    /// λ, times the interval if so chosen.
-    pub(crate) fn weight(&self) -> f64 {
-        weight(self.loss_weight, self.interval, self.multiply_by_interval)
-    }
-
-    /// Whether the penalty acts.
-    pub(crate) fn due(&self, iteration: u64) -> bool {
-        due(self.interval, iteration)
-    }
-
-    /// The penalty at `data`.
-    pub(crate) fn penalty<T: Differentiable>(
-        &self,
-        (operation, argument): (&'static str, &'static str),
-        critic: impl Fn(&T) -> Result<T>,
-        data: &T,
-        mask: Option<&T>,
-        processes: Option<&Processes<'_, T>>,
-    ) -> Result<T> {
-        let shape = check_data(operation, argument, data)?;
-        check_mask(operation, &shape, mask)?;
-        let loss_scale = effective_loss_scale(self.loss_scale, self.use_apex_amp);
-        let gradient = inner_gradient(operation, critic, data, mask, loss_scale)?;
-        let squares = gradient.unary(Unary::Square)?.sum(&self.norm_mode.axes(shape.len()), true)?;
-        masked_mean(&squares, mask, processes)?.scale(self.weight())?.cast_like(data)
-    }
-}
 
 /// The R1 penalty: the squared gradient of a critic at real data, centred on zero.
 ///
@@ -99,10 +24,8 @@ impl R1Options {
 ///
 /// In [0, ∞) for λ > 0; 0 for a flat critic. Differentiable wherever the critic is, twice. An all-zero mask gives 0.
 ///
-/// Options: [`R1Options`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`]; [`Error::NotConnected`] for a critic
+/// `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`; `Error::NotConnected` for a critic
 /// that ignores its input.
 ///
 /// ```
@@ -123,40 +46,90 @@ impl R1Options {
 ///
 /// Source: Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, equation 9;
 /// MMagic, `mmagic.models.losses.R1GradientPenaltyComps`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "R1Options", into = "R1Options")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct R1GradientPenalty {
-    options: R1Options,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample. Default: `pixel`.
+    pub norm_mode: NormMode,
+    /// The penalty acts when the iteration is a multiple of it. Default: 1.
+    pub interval: u64,
+    /// λ is multiplied by the interval: its mean over the iterations stays. Default: `false`.
+    pub multiply_by_interval: bool,
+    /// The critic's scores are multiplied by it before the inner gradient, the gradient divided by it after. Default:
+    /// 1.
+    pub loss_scale: f64,
+    /// MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE). Default:
+    /// `false`.
+    pub use_apex_amp: bool,
+}
+
+impl Default for R1GradientPenalty {
+    fn default() -> Self {
+        R1GradientPenalty {
+            loss_weight: 1.0,
+            norm_mode: NormMode::Pixel,
+            interval: 1,
+            multiply_by_interval: false,
+            loss_scale: 1.0,
+            use_apex_amp: false,
+        }
+    }
+}
+
+impl Declared for R1GradientPenalty {
+    const NAME: &'static str = "R1GradientPenaltyComps";
+    const TERM: Option<&'static str> = Some("loss_r1_gp");
+    const ABOUT: About = About {
+        summary: "Holds a critic flat at real images.",
+        formula: "λ · mean ‖∂ΣD(x)/∂x‖²  at real x",
+        source: "Mescheder et al., Which Training Methods for GANs do actually Converge?, 2018",
+    };
+
+    /// # Errors
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite, an `interval` of 0, a `loss_scale` that is not
+    /// finite and above 0.
+    fn check(&self) -> Result<()> {
+        self.check_as(Self::NAME)
+    }
 }
 
 impl R1GradientPenalty {
-    const NAME: &'static str = "R1GradientPenaltyComps";
-
-    /// The penalty with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, an `interval` of 0, a `loss_scale` that is not
-    /// finite and above 0.
-    pub fn new(options: R1Options) -> Result<Self> {
-        Ok(R1GradientPenalty { options: options.check(Self::NAME)? })
+    /// Refuses values outside their range.
+    pub(crate) fn check_as(&self, owner: &'static str) -> Result<()> {
+        finite(owner, "loss_weight", self.loss_weight)?;
+        check_interval(owner, self.interval)?;
+        positive(owner, "loss_scale", self.loss_scale)
     }
 
-    /// The same penalty with another loss scale, as a scaler adjusts it while training.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
-    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        R1GradientPenalty::new(R1Options { loss_scale, use_apex_amp: false, ..self.options })
+    /// The penalty at `data`, as the loss of this name and argument.
+    pub(crate) fn penalty<T: Differentiable>(
+        &self,
+        (operation, argument): (&'static str, &'static str),
+        critic: impl Fn(&T) -> Result<T>,
+        data: &T,
+        mask: Option<&T>,
+        processes: Option<&Processes<'_, T>>,
+    ) -> Result<T> {
+        self.check_as(operation)?;
+        let shape = check_data(operation, argument, data)?;
+        check_mask(operation, &shape, mask)?;
+        let loss_scale = effective_loss_scale(self.loss_scale, self.use_apex_amp);
+        let gradient = inner_gradient(operation, critic, data, mask, loss_scale)?;
+        let squares = gradient.unary(Unary::Square)?.sum(&self.norm_mode.axes(shape.len()), true)?;
+        masked_mean(&squares, mask, processes)?.scale(self.weight())?.cast_like(data)
     }
 
     /// The weight that is in the value: λ, times the interval with `multiply_by_interval`.
     pub fn weight(&self) -> f64 {
-        self.options.weight()
+        weight(self.loss_weight, self.interval, self.multiply_by_interval)
     }
 
     /// Whether the penalty acts in this iteration.
     pub fn is_due(&self, iteration: u64) -> bool {
-        self.options.due(iteration)
+        due(self.interval, iteration)
     }
 
     /// The penalty of `critic` at real data, whatever the interval.
@@ -184,7 +157,7 @@ impl R1GradientPenalty {
         mask: Option<&T>,
         processes: Option<&Processes<'_, T>>,
     ) -> Result<T> {
-        self.options.penalty((Self::NAME, "real_data"), critic, real, mask, processes)
+        self.penalty((Self::NAME, "real_data"), critic, real, mask, processes)
     }
 
     /// The penalty in a training step: `None` where the interval skips it, and the critic is not run.
@@ -202,15 +175,36 @@ impl R1GradientPenalty {
     }
 }
 
-impl TryFrom<R1Options> for R1GradientPenalty {
-    type Error = Error;
-    fn try_from(options: R1Options) -> Result<Self> {
-        R1GradientPenalty::new(options)
-    }
-}
+impl Configurable for R1GradientPenalty {
+    type State = ();
 
-impl From<R1GradientPenalty> for R1Options {
-    fn from(loss: R1GradientPenalty) -> Self {
-        loss.options
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("discriminator", Kind::Network),
+            Argument::required("real_data", Kind::Tensor),
+            Argument::optional("mask", Kind::Tensor),
+            loss_scaler(self.use_apex_amp),
+            PROCESSES,
+        ]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let mut loss = *self;
+        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
+            (loss.loss_scale, loss.use_apex_amp) = (scale, false);
+        }
+        let discriminator = inputs.get_network(Self::NAME, "discriminator")?;
+        let data = inputs.get_tensor(Self::NAME, "real_data")?;
+        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
+        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
+        loss.forward_across(discriminator, data, mask, processes).map(Outcome::Value)
+    }
+
+    fn weight<T>(&self, _: &str, _: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(R1GradientPenalty::weight(self)))
+    }
+
+    fn interval(&self) -> u64 {
+        self.interval
     }
 }

@@ -1,13 +1,15 @@
 //! The zero-centred penalty on the gradient at fake data.
 
-use image_losses_core::{Differentiable, Error, Result};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::{About, Declared, Differentiable, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{Processes, R1Options};
+use crate::inner::{LOSS_SCALER, PROCESSES, loss_scaler};
+use crate::{NormMode, R1GradientPenalty};
 
 /// The R2 penalty: the squared gradient of a critic at fake data, centred on zero.
 ///
-/// As [`R1GradientPenalty`](crate::R1GradientPenalty), in everything, at the generator's samples: g = ∂ΣD(x)/∂x at the
+/// As [`R1GradientPenalty`], in everything, at the generator's samples: g = ∂ΣD(x)/∂x at the
 /// fake data x, detached; `pixel`: L = λ · mean_{n,h,w} ‖g_{n,·,h,w}‖² / mean(m), `HWC`: L = λ · mean_n ‖g_n‖² / mean(m).
 ///
 /// # Shapes
@@ -15,10 +17,8 @@ use crate::{Processes, R1Options};
 ///
 /// In [0, ∞) for λ > 0; 0 for a flat critic. Differentiable wherever the critic is, twice. An all-zero mask gives 0.
 ///
-/// Options: [`R1Options`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`]; [`Error::NotConnected`] for a critic
+/// `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`; `Error::NotConnected` for a critic
 /// that ignores its input.
 ///
 /// ```
@@ -37,39 +37,73 @@ use crate::{Processes, R1Options};
 /// Source: Mescheder, Geiger, Nowozin, "Which Training Methods for GANs do actually Converge?", 2018, equation 10;
 /// used beside R1 by Huang, Gokaslan, Kuleshov, Tompkin, "The GAN is dead; long live the GAN! A Modern GAN Baseline",
 /// 2024.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "R1Options", into = "R1Options")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct R2GradientPenalty {
-    options: R1Options,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `pixel`: a norm per pixel, over the channels; `HWC`: a norm per sample. Default: `pixel`.
+    pub norm_mode: NormMode,
+    /// The penalty acts when the iteration is a multiple of it. Default: 1.
+    pub interval: u64,
+    /// λ is multiplied by the interval: its mean over the iterations stays. Default: `false`.
+    pub multiply_by_interval: bool,
+    /// The critic's scores are multiplied by it before the inner gradient, the gradient divided by it after. Default:
+    /// 1.
+    pub loss_scale: f64,
+    /// MMagic's name for loss scaling: a `loss_scale` of 1 means [`AMP_LOSS_SCALE`](crate::AMP_LOSS_SCALE). Default:
+    /// `false`.
+    pub use_apex_amp: bool,
+}
+
+impl Default for R2GradientPenalty {
+    fn default() -> Self {
+        R1GradientPenalty::default().into()
+    }
+}
+
+/// The same options.
+impl From<R1GradientPenalty> for R2GradientPenalty {
+    fn from(options: R1GradientPenalty) -> Self {
+        let R1GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp } =
+            options;
+        R2GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp }
+    }
+}
+
+impl Declared for R2GradientPenalty {
+    const NAME: &'static str = "R2GradientPenaltyComps";
+    const TERM: Option<&'static str> = Some("loss_r2_gp");
+    const ABOUT: About = About {
+        summary: "Holds a critic flat at generated images.",
+        formula: "λ · mean ‖∂ΣD(x)/∂x‖²  at generated x",
+        source: "Mescheder et al., Which Training Methods for GANs do actually Converge?, 2018",
+    };
+
+    /// # Errors
+    /// As [`R1GradientPenalty`].
+    fn check(&self) -> Result<()> {
+        self.as_r1().check_as(Self::NAME)
+    }
 }
 
 impl R2GradientPenalty {
-    const NAME: &'static str = "R2GradientPenaltyComps";
-
-    /// The penalty with the given options.
-    ///
-    /// # Errors
-    /// As [`R1GradientPenalty::new`](crate::R1GradientPenalty::new).
-    pub fn new(options: R1Options) -> Result<Self> {
-        Ok(R2GradientPenalty { options: options.check(Self::NAME)? })
-    }
-
-    /// The same penalty with another loss scale, as a scaler adjusts it while training.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a scale that is not finite and above 0.
-    pub fn with_loss_scale(self, loss_scale: f64) -> Result<Self> {
-        R2GradientPenalty::new(R1Options { loss_scale, use_apex_amp: false, ..self.options })
+    /// The same options for real data: the formula is one.
+    fn as_r1(&self) -> R1GradientPenalty {
+        let R2GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp } =
+            *self;
+        R1GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp }
     }
 
     /// The weight that is in the value: λ, times the interval with `multiply_by_interval`.
     pub fn weight(&self) -> f64 {
-        self.options.weight()
+        self.as_r1().weight()
     }
 
     /// Whether the penalty acts in this iteration.
     pub fn is_due(&self, iteration: u64) -> bool {
-        self.options.due(iteration)
+        self.as_r1().is_due(iteration)
     }
 
     /// The penalty of `critic` at fake data, whatever the interval.
@@ -97,7 +131,7 @@ impl R2GradientPenalty {
         mask: Option<&T>,
         processes: Option<&Processes<'_, T>>,
     ) -> Result<T> {
-        self.options.penalty((Self::NAME, "fake_data"), critic, fake, mask, processes)
+        self.as_r1().penalty((Self::NAME, "fake_data"), critic, fake, mask, processes)
     }
 
     /// The penalty in a training step: `None` where the interval skips it, and the critic is not run.
@@ -115,15 +149,36 @@ impl R2GradientPenalty {
     }
 }
 
-impl TryFrom<R1Options> for R2GradientPenalty {
-    type Error = Error;
-    fn try_from(options: R1Options) -> Result<Self> {
-        R2GradientPenalty::new(options)
-    }
-}
+impl Configurable for R2GradientPenalty {
+    type State = ();
 
-impl From<R2GradientPenalty> for R1Options {
-    fn from(loss: R2GradientPenalty) -> Self {
-        loss.options
+    fn arguments(&self) -> Vec<Argument> {
+        vec![
+            Argument::required("discriminator", Kind::Network),
+            Argument::required("fake_data", Kind::Tensor),
+            Argument::optional("mask", Kind::Tensor),
+            loss_scaler(self.use_apex_amp),
+            PROCESSES,
+        ]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let mut loss = *self;
+        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
+            (loss.loss_scale, loss.use_apex_amp) = (scale, false);
+        }
+        let discriminator = inputs.get_network(Self::NAME, "discriminator")?;
+        let data = inputs.get_tensor(Self::NAME, "fake_data")?;
+        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
+        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
+        loss.forward_across(discriminator, data, mask, processes).map(Outcome::Value)
+    }
+
+    fn weight<T>(&self, _: &str, _: &Inputs<'_, T>) -> Result<Option<f64>> {
+        Ok(Some(R2GradientPenalty::weight(self)))
+    }
+
+    fn interval(&self) -> u64 {
+        self.interval
     }
 }

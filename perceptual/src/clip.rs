@@ -4,13 +4,17 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use image_losses_core::NetworkId;
+use image_losses_core::config::{Argument, Inputs, Kind, Outcome};
 use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
 use image_losses_core::kernels::Array;
-use image_losses_core::{Error, LinearMap, Result, Shape, Tensor, finite};
+use image_losses_core::{About, Declared, Differentiable, Error, LinearMap, Result, Shape, Tensor, finite};
 use image_losses_kernels::once::get_or_try_make;
 use image_losses_kernels::vision_transformer::VisionTransformer;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::checkpoint::Checkpoint;
+use crate::frozen::{Call, Frozen, Kept, Sources};
 use crate::lazy::Lazy;
 use crate::networks::{
     BoundAffine, BoundClip, ChannelAffine, Clip, ClipActivation, ClipShape, HEAD, Tokens, check_image,
@@ -18,7 +22,6 @@ use crate::networks::{
 use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights};
 
-const NAME: &str = "CLIPLoss";
 /// OpenAI's models whose image tower is a ResNet.
 const RESNETS: [&str; 5] = ["RN50", "RN101", "RN50x4", "RN50x16", "RN50x64"];
 
@@ -109,14 +112,14 @@ impl ClipOptions {
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite, the name of a model whose image tower is a ResNet, a
     /// `head_width` of 0, or sizes that leave no window.
     pub fn validate(&self) -> Result<()> {
-        finite(NAME, "loss_weight", self.loss_weight)?;
+        finite(ClipLoss::NAME, "loss_weight", self.loss_weight)?;
         let clip_type = self.clip_model.clip_type.as_str();
         if RESNETS.contains(&clip_type) {
             let expected = format!("a model with a vision transformer ({})", ClipShape::PUBLISHED.join(", "));
-            return Err(Error::option(NAME, "clip_type", expected, clip_type));
+            return Err(Error::option(ClipLoss::NAME, "clip_type", expected, clip_type));
         }
         if self.clip_model.head_width == 0 {
-            return Err(Error::option(NAME, "head_width", "at least 1", 0));
+            return Err(Error::option(ClipLoss::NAME, "head_width", "at least 1", 0));
         }
         self.window().map(drop)
     }
@@ -128,7 +131,7 @@ impl ClipOptions {
             Some(window) if window > 0 => Ok(window),
             _ => {
                 let expected = "at most scale_factor·in_size, none of them 0";
-                Err(Error::option(NAME, "pool_size", expected, pool_size))
+                Err(Error::option(ClipLoss::NAME, "pool_size", expected, pool_size))
             }
         }
     }
@@ -190,7 +193,7 @@ impl ClipLoss {
         options.validate()?;
         let clip_type = &options.clip_model.clip_type;
         let request = Request {
-            owner: NAME,
+            owner: ClipLoss::NAME,
             option: "clip_type",
             configured: Some(clip_type),
             prefix: options.clip_model.prefix.as_deref(),
@@ -258,25 +261,35 @@ struct Cosines(Arc<VisionTransformer>);
 
 impl FrozenFunction for Cosines {
     fn name(&self) -> &'static str {
-        NAME
+        ClipLoss::NAME
     }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
         let [images, text] = *inputs else {
-            return Err(Error::InputCount { operation: NAME, expected: 2, got: inputs.len() });
+            return Err(Error::InputCount { operation: ClipLoss::NAME, expected: 2, got: inputs.len() });
         };
         let size = self.0.resolution();
-        check_image(NAME, "image", images, 3)?;
+        check_image(ClipLoss::NAME, "image", images, 3)?;
         if images[2..] != [size, size] {
             let expected = format!("{size}×{size} pixels for the vision transformer");
-            return Err(Error::ShapeRule { operation: NAME, argument: "image", expected, got: images.to_vec() });
+            return Err(Error::ShapeRule {
+                operation: ClipLoss::NAME,
+                argument: "image",
+                expected,
+                got: images.to_vec(),
+            });
         }
         let &[texts, length] = text else {
             let expected = "rank 2 (M, D)".into();
-            return Err(Error::ShapeRule { operation: NAME, argument: "text", expected, got: text.to_vec() });
+            return Err(Error::ShapeRule { operation: ClipLoss::NAME, argument: "text", expected, got: text.to_vec() });
         };
         let expected = vec![texts, self.0.embedding_len()];
         if length != expected[1] {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "text", expected, got: text.to_vec() });
+            return Err(Error::ShapeMismatch {
+                operation: ClipLoss::NAME,
+                argument: "text",
+                expected,
+                got: text.to_vec(),
+            });
         }
         Ok(vec![images[0], texts])
     }
@@ -346,15 +359,15 @@ impl<T: Tensor> BoundClipLoss<T> {
     /// # Errors
     /// Those of [`ClipLoss`], and [`Error::OtherNetwork`] for another loss's embeddings.
     pub fn forward_with(&self, image: &T, text: &TargetFeatures<T>) -> Result<T> {
-        self.loss.id.check(NAME, text.network)?;
-        let text = text.only(NAME)?;
+        self.loss.id.check(ClipLoss::NAME, text.network)?;
+        let text = text.only(ClipLoss::NAME)?;
         let shape = image.shape();
-        check_image(NAME, "image", &shape, 3)?;
+        check_image(ClipLoss::NAME, "image", &shape, 3)?;
         let resolution = self.loss.shape().image_resolution;
         let maps = [self.resample(shape[2])?, self.resample(shape[3])?];
         if maps.iter().any(|map| map.outputs() != resolution) {
             return Err(Error::ShapeRule {
-                operation: NAME,
+                operation: ClipLoss::NAME,
                 argument: "image",
                 expected: format!(
                     "a height and a width that become {resolution}, enlarged {} times and averaged over windows of {}",
@@ -401,4 +414,81 @@ impl<T: Tensor> BoundClipLoss<T> {
         };
         LinearMap::from_rows(extent, (0..extent.saturating_mul(scale) / window).map(row))
     }
+}
+
+impl Declared for ClipLoss {
+    const NAME: &'static str = "CLIPLoss";
+    const ALIASES: &'static [&'static str] = &["CLIPLossComps"];
+    const TERM: Option<&'static str> = Some("loss_clip");
+    const ABOUT: About = About {
+        summary: "How badly an image fits a text.",
+        formula: "λ · (1 − exp(logit_scale)·cos(e(x), e(text))/100)",
+        source: "Patashnik et al., StyleCLIP, 2021",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.options().validate()
+    }
+}
+
+impl Frozen for ClipLoss {
+    type Options = ClipOptions;
+    type Bound<T: Tensor> = (BoundClipLoss<T>, usize);
+
+    fn arguments() -> Vec<Argument> {
+        vec![Argument::required("image", Kind::Tensor), Argument::required("text", Kind::Tokens)]
+    }
+
+    fn build(options: ClipOptions, sources: Sources<'_>) -> Result<Self> {
+        options.validate()?;
+        // Where nothing is read, a name that means nothing is found here.
+        let name = options.clip_model.clip_type.as_str();
+        let is_known = ClipShape::PUBLISHED.contains(&name)
+            || name == "seeded"
+            || name.starts_with("seeded:")
+            || Weights::locate(name, sources.directory).is_some();
+        if sources.seeded.is_some() && !is_known {
+            let expected = format!("a published model ({}) or a file", ClipShape::PUBLISHED.join(", "));
+            return Err(Error::option(Self::NAME, "clip_type", expected, name));
+        }
+        match (sources.seeded, sources.architecture) {
+            (Some(seed), Some(architecture)) => {
+                let shape = shape_of(architecture)?;
+                ClipLoss::new(options, &Checkpoint::seeded(&shape.architecture(), seed)?.into())
+            }
+            _ => ClipLoss::new(options, sources.weights),
+        }
+    }
+
+    fn configuration(&self) -> &ClipOptions {
+        self.options()
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
+
+    fn on<T: Tensor>(&self, context: &T::Context) -> Result<Self::Bound<T>> {
+        Ok((self.bind(context)?, self.shape().context_length))
+    }
+
+    fn kept<T: Differentiable<Context: Send> + Send + 'static>(bound: Self::Bound<T>) -> Box<dyn Kept<T>> {
+        Box::new(Call::<Self, T>(bound))
+    }
+
+    fn call<T: Differentiable>((bound, length): &Self::Bound<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
+        let image = inputs.get_tensor(Self::NAME, "image")?;
+        let text = match inputs.get_text(Self::NAME, "text") {
+            Ok(text) => Tokens::tokenize(&[text], *length)?,
+            Err(_) => Tokens::from_ids(inputs.get_tokens(Self::NAME, "text")?.to_vec())?,
+        };
+        bound.forward(image, &text).map(Outcome::Value)
+    }
+}
+
+/// The shapes in a mapping, which may say more.
+fn shape_of(architecture: &Value) -> Result<ClipShape> {
+    // ClipShape passes over fields that it does not have.
+    serde_json::from_value(architecture.clone())
+        .map_err(|error| Error::Config { path: "architecture".to_owned(), message: error.to_string() })
 }

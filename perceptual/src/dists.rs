@@ -3,9 +3,13 @@
 use std::sync::LazyLock;
 
 use image_losses_core::NetworkId;
-use image_losses_core::{Error, Expr, Function, Pointwise, Result, Tensor, Unary, finite};
+use image_losses_core::config::{Argument, Inputs, Outcome};
+use image_losses_core::{
+    About, Declared, Differentiable, Error, Expr, Function, Pointwise, Result, Tensor, Unary, finite,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::frozen::{Call, Frozen, Kept, Sources, pair_arguments};
 use crate::networks::{
     Architecture, BoundAffine, BoundSequential, Parameter, Parameters, Vgg, VggType, check_image,
     imagenet_normalisation,
@@ -15,7 +19,6 @@ use crate::weights::{Request, Weights, named};
 /// The names under which the backbone and the weights of its layers are published.
 const PUBLISHED_BACKBONE: &str = "torchvision://vgg16";
 const PUBLISHED_WEIGHTS: &str = "dists/weights.pt";
-const NAME: &str = "DISTS";
 /// The compared layers of VGG-16, after the last ReLU of each block.
 const TAPS: [usize; 5] = [3, 8, 15, 22, 29];
 /// The channels of the image and of those layers.
@@ -66,7 +69,7 @@ impl DistsOptions {
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
     pub fn validate(&self) -> Result<()> {
-        finite(NAME, "loss_weight", self.loss_weight).map(drop)
+        finite(Dists::NAME, "loss_weight", self.loss_weight)
     }
 }
 
@@ -130,7 +133,7 @@ impl Dists {
     pub fn new(options: DistsOptions, backbone: &Weights, weights: &Weights) -> Result<Self> {
         options.validate()?;
         let request = Request {
-            owner: NAME,
+            owner: Dists::NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
@@ -139,7 +142,7 @@ impl Dists {
         let checkpoint = backbone.open(&request, || Ok(VggType::Vgg16.architecture()))?;
         let network = Vgg::load(VggType::Vgg16, TAPS[4] + 1, &checkpoint)?.with_l2_pooling();
         let request = Request {
-            owner: NAME,
+            owner: Dists::NAME,
             option: "dists_weights",
             configured: options.dists_weights.as_deref(),
             prefix: None,
@@ -147,7 +150,7 @@ impl Dists {
         };
         let needed = Self::weights_architecture();
         let checkpoint = weights.open(&request, || Ok(needed.clone()))?;
-        let mut parameters = Parameters::load(&checkpoint, NAME, &needed, &[], &["stage", "mean", "std"])?;
+        let mut parameters = Parameters::load(&checkpoint, Dists::NAME, &needed, &[], &["stage", "mean", "std"])?;
         let [alpha, beta] = [parameters.take("alpha")?, parameters.take("beta")?];
         Ok(Dists { options, network, id: NetworkId::unique(), alpha, beta })
     }
@@ -228,7 +231,7 @@ impl<T: Tensor> BoundDists<T> {
     pub fn forward(&self, prediction: &T, target: &T) -> Result<T> {
         let (expected, got) = (prediction.shape(), target.shape());
         if expected != got {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "target", expected, got });
+            return Err(Error::ShapeMismatch { operation: Dists::NAME, argument: "target", expected, got });
         }
         self.forward_with(prediction, &self.features(target)?)
     }
@@ -238,7 +241,7 @@ impl<T: Tensor> BoundDists<T> {
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`].
     pub fn features(&self, image: &T) -> Result<DistsFeatures<T>> {
-        check_image(NAME, "image", &image.shape(), 3)?;
+        check_image(Dists::NAME, "image", &image.shape(), 3)?;
         let statistics = |features: &T| {
             let features = features.accumulator()?;
             let mean = features.mean(&[2, 3], true)?;
@@ -256,12 +259,17 @@ impl<T: Tensor> BoundDists<T> {
     /// # Errors
     /// Those of [`Dists`], and [`Error::OtherNetwork`] for another loss's features.
     pub fn forward_with(&self, prediction: &T, target: &DistsFeatures<T>) -> Result<T> {
-        self.id.check(NAME, target.network)?;
+        self.id.check(Dists::NAME, target.network)?;
         let ours = self.features(prediction)?;
         let layer = |((ours, theirs), [alpha, beta]): ((&Statistics<T>, &Statistics<T>), &[T; 2])| {
             let (expected, got) = (ours.centred.shape(), theirs.centred.shape());
             if expected != got {
-                return Err(Error::ShapeMismatch { operation: NAME, argument: "target features", expected, got });
+                return Err(Error::ShapeMismatch {
+                    operation: Dists::NAME,
+                    argument: "target features",
+                    expected,
+                    got,
+                });
             }
             // The covariance of centred features: mean(xy) − mean(x)·mean(y) without its cancellation.
             let covariance = ours.centred.mul(&theirs.centred)?.mean(&[2, 3], true)?;
@@ -271,7 +279,8 @@ impl<T: Tensor> BoundDists<T> {
             weighted.sum(&[1], true)
         };
         let layers = ours.layers.iter().zip(&target.layers).zip(&self.weights).map(layer);
-        let sum = crate::criterion::sum(layers)?.ok_or(Error::InputCount { operation: NAME, expected: 1, got: 0 })?;
+        let sum =
+            crate::criterion::sum(layers)?.ok_or(Error::InputCount { operation: Dists::NAME, expected: 1, got: 0 })?;
         sum.affine(-self.loss_weight, self.loss_weight)?.cast_like(prediction)
     }
 }
@@ -297,5 +306,53 @@ static STRUCTURE: LazyLock<Function> = LazyLock::new(|| Function::new(Structure)
 impl Pointwise<3> for Structure {
     fn value<'e>(&self, [covariance, a, b]: [Expr<'e>; 3]) -> Expr<'e> {
         (covariance * 2.0 + STABILISER) / (a + b + STABILISER)
+    }
+}
+
+impl Declared for Dists {
+    const NAME: &'static str = "DISTS";
+    const ABOUT: About = About {
+        summary: "Structure and texture over VGG features: forgiving towards texture that is only elsewhere. The \
+                  ranking has α = β everywhere.",
+        formula: "λ · (1 − Σₖ (αₖ·luminanceₖ + βₖ·structureₖ))",
+        source: "Ding et al., Image Quality Assessment: Unifying Structure and Texture Similarity, 2020",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.options().validate()
+    }
+}
+
+impl Frozen for Dists {
+    type Options = DistsOptions;
+    type Bound<T: Tensor> = BoundDists<T>;
+
+    fn arguments() -> Vec<Argument> {
+        pair_arguments("target")
+    }
+
+    fn build(options: DistsOptions, sources: Sources<'_>) -> Result<Self> {
+        Dists::new(options, sources.weights, sources.weights)
+    }
+
+    fn configuration(&self) -> &DistsOptions {
+        self.options()
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
+
+    fn on<T: Tensor>(&self, context: &T::Context) -> Result<BoundDists<T>> {
+        self.bind(context)
+    }
+
+    fn kept<T: Differentiable<Context: Send> + Send + 'static>(bound: Self::Bound<T>) -> Box<dyn Kept<T>> {
+        Box::new(Call::<Self, T>(bound))
+    }
+
+    fn call<T: Differentiable>(bound: &BoundDists<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
+        let (pred, target) = (inputs.get_tensor(Self::NAME, "pred")?, inputs.get_tensor(Self::NAME, "target")?);
+        bound.forward(pred, target).map(Outcome::Value)
     }
 }

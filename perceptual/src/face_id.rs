@@ -4,19 +4,20 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use image_losses_core::NetworkId;
+use image_losses_core::config::{Argument, Inputs, Outcome};
 use image_losses_core::frozen_function::{FrozenFunction, applies_to, apply};
 use image_losses_core::kernels::Array;
-use image_losses_core::{Error, Result, Shape, Tensor, finite};
+use image_losses_core::{About, Declared, Differentiable, Error, Result, Shape, Tensor, finite};
 use image_losses_kernels::once::get_or_try_make;
 use image_losses_kernels::residual::{ResidualNetwork, Target};
 use serde::{Deserialize, Serialize};
 
+use crate::frozen::{Call, Frozen, Kept, Sources, pair_arguments};
 use crate::lazy::Lazy;
 use crate::networks::{BoundIrNet, IrDepth, IrMode, IrNet, check_image};
 use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights, named};
 
-const NAME: &str = "FaceIdLoss";
 /// Height and width of an image as it is cropped.
 const ALIGNED: usize = 256;
 /// The first row and column of the crop, and its height and width.
@@ -102,7 +103,7 @@ impl FaceIdOptions {
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
     pub fn validate(&self) -> Result<()> {
-        finite(NAME, "loss_weight", self.loss_weight).map(drop)
+        finite(FaceIdLoss::NAME, "loss_weight", self.loss_weight)
     }
 }
 
@@ -158,7 +159,7 @@ impl FaceIdLoss {
         let FaceNetOptions { num_layers, mode, .. } = options.facenet;
         let published = options.published();
         let request = Request {
-            owner: NAME,
+            owner: FaceIdLoss::NAME,
             option: "ir_se50_weights",
             configured: options.facenet.ir_se50_weights.as_deref(),
             prefix: options.facenet.prefix.as_deref(),
@@ -215,11 +216,11 @@ struct Embeddings(Arc<ResidualNetwork>);
 
 /// The number of faces, refusing what is none.
 fn faces(network: &ResidualNetwork, shape: &[usize]) -> Result<usize> {
-    check_image(NAME, "face", shape, 3)?;
+    check_image(FaceIdLoss::NAME, "face", shape, 3)?;
     let size = network.size();
     if shape[2..] != [size, size] {
         let expected = format!("{size}×{size} pixels");
-        return Err(Error::ShapeRule { operation: NAME, argument: "face", expected, got: shape.to_vec() });
+        return Err(Error::ShapeRule { operation: FaceIdLoss::NAME, argument: "face", expected, got: shape.to_vec() });
     }
     Ok(shape[0])
 }
@@ -235,16 +236,21 @@ impl Products {
 
 impl FrozenFunction for Products {
     fn name(&self) -> &'static str {
-        NAME
+        FaceIdLoss::NAME
     }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
         let [images, target] = *inputs else {
-            return Err(Error::InputCount { operation: NAME, expected: 2, got: inputs.len() });
+            return Err(Error::InputCount { operation: FaceIdLoss::NAME, expected: 2, got: inputs.len() });
         };
         let count = faces(&self.network, images)?;
         let expected = if self.is_embedded { vec![count, self.network.embedding_len()] } else { images.to_vec() };
         if target != expected {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got: target.to_vec() });
+            return Err(Error::ShapeMismatch {
+                operation: FaceIdLoss::NAME,
+                argument: "gt",
+                expected,
+                got: target.to_vec(),
+            });
         }
         Ok(vec![count])
     }
@@ -259,11 +265,11 @@ impl FrozenFunction for Products {
 
 impl FrozenFunction for Embeddings {
     fn name(&self) -> &'static str {
-        NAME
+        FaceIdLoss::NAME
     }
     fn output_shape(&self, inputs: &[&[usize]]) -> Result<Shape> {
         let [images] = *inputs else {
-            return Err(Error::InputCount { operation: NAME, expected: 1, got: inputs.len() });
+            return Err(Error::InputCount { operation: FaceIdLoss::NAME, expected: 1, got: inputs.len() });
         };
         Ok(vec![faces(&self.0, images)?, self.0.embedding_len()])
     }
@@ -310,7 +316,7 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
     pub fn forward(&self, pred: &T, gt: &T) -> Result<T> {
         let (expected, got) = (pred.shape(), gt.shape());
         if expected != got {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got });
+            return Err(Error::ShapeMismatch { operation: FaceIdLoss::NAME, argument: "gt", expected, got });
         }
         let (face, target) = (align(pred, "pred")?, align(&gt.detach(), "gt")?);
         match self.fused(&face, &target, false) {
@@ -338,8 +344,8 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
     /// # Errors
     /// Those of [`FaceIdLoss`], and [`Error::OtherNetwork`] for another loss's embeddings.
     pub fn forward_with(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
-        self.loss.id.check(NAME, target.network)?;
-        let (face, target) = (align(pred, "pred")?, target.only(NAME)?);
+        self.loss.id.check(FaceIdLoss::NAME, target.network)?;
+        let (face, target) = (align(pred, "pred")?, target.only(FaceIdLoss::NAME)?);
         match self.fused(&face, &target.detach(), true) {
             Some(products) => self.of_products(&products?.sum_all()?, pred),
             None => self.compose(&face, target, pred),
@@ -367,7 +373,12 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
         let embedding = self.network()?.embed(face)?;
         let (expected, got) = (embedding.shape(), target.shape());
         if expected != got {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "target features", expected, got });
+            return Err(Error::ShapeMismatch {
+                operation: FaceIdLoss::NAME,
+                argument: "target features",
+                expected,
+                got,
+            });
         }
         self.of_products(&embedding.accumulator()?.mul(&target.accumulator()?)?.sum_all()?, pred)
     }
@@ -382,12 +393,12 @@ impl<T: Tensor> BoundFaceIdLoss<T> {
 /// The faces of images, cropped and averaged to the network's size.
 fn align<T: Tensor>(image: &T, argument: &'static str) -> Result<T> {
     let shape = image.shape();
-    check_image(NAME, argument, &shape, 3)?;
+    check_image(FaceIdLoss::NAME, argument, &shape, 3)?;
     let ([row, column], extent) = CROP;
     let image = if shape[2] == ALIGNED { image.clone() } else { image.adaptive_avg_pool2d([ALIGNED; 2])? };
     if image.shape()[3] < column + extent {
         return Err(Error::ShapeRule {
-            operation: NAME,
+            operation: FaceIdLoss::NAME,
             argument,
             expected: format!("at least {} columns where it has {ALIGNED} rows", column + extent),
             got: shape,
@@ -395,4 +406,53 @@ fn align<T: Tensor>(image: &T, argument: &'static str) -> Result<T> {
     }
     let face = image.narrow(2, row, extent)?.narrow(3, column, extent)?;
     face.adaptive_avg_pool2d([FACE; 2])
+}
+
+impl Declared for FaceIdLoss {
+    const NAME: &'static str = "FaceIdLoss";
+    const ALIASES: &'static [&'static str] = &["FaceIdLossComps"];
+    const TERM: Option<&'static str> = Some("loss_id");
+    const ABOUT: About = About {
+        summary: "The same person? Over ArcFace's embedding e of length 1.",
+        formula: "λ · meanₙ (1 − e(x)·e(y))",
+        source: "Deng et al., ArcFace, 2019",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.options().validate()
+    }
+}
+
+impl Frozen for FaceIdLoss {
+    type Options = FaceIdOptions;
+    type Bound<T: Tensor> = BoundFaceIdLoss<T>;
+
+    fn arguments() -> Vec<Argument> {
+        pair_arguments("gt")
+    }
+
+    fn build(options: FaceIdOptions, sources: Sources<'_>) -> Result<Self> {
+        FaceIdLoss::new(options, sources.weights)
+    }
+
+    fn configuration(&self) -> &FaceIdOptions {
+        self.options()
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
+
+    fn on<T: Tensor>(&self, context: &T::Context) -> Result<BoundFaceIdLoss<T>> {
+        self.bind(context)
+    }
+
+    fn kept<T: Differentiable<Context: Send> + Send + 'static>(bound: Self::Bound<T>) -> Box<dyn Kept<T>> {
+        Box::new(Call::<Self, T>(bound))
+    }
+
+    fn call<T: Differentiable>(bound: &BoundFaceIdLoss<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
+        let (pred, target) = (inputs.get_tensor(Self::NAME, "pred")?, inputs.get_tensor(Self::NAME, "gt")?);
+        bound.forward(pred, target).map(Outcome::Value)
+    }
 }

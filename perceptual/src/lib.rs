@@ -32,6 +32,7 @@ mod clip;
 mod dists;
 #[cfg(feature = "face-id")]
 mod face_id;
+mod frozen;
 #[cfg(any(feature = "vgg", feature = "light-cnn"))]
 mod fused;
 #[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip"))]
@@ -53,6 +54,7 @@ pub use criterion::Criterion;
 pub use dists::{BoundDists, Dists, DistsFeatures, DistsOptions};
 #[cfg(feature = "face-id")]
 pub use face_id::{BoundFaceIdLoss, FaceIdLoss, FaceIdOptions, FaceNetKind, FaceNetOptions};
+pub use frozen::{Call, Frozen, FrozenVisitor, Kept, Sources};
 #[cfg(any(feature = "vgg", feature = "light-cnn"))]
 #[doc(inline)]
 pub use image_losses_kernels::frozen::{Features, Target};
@@ -64,5 +66,22 @@ pub use lpips::{BoundLpips, Lpips, LpipsNet, LpipsOptions, LpipsVersion};
 pub use perceptual::{BoundPerceptualLoss, PerceptualGradient, PerceptualLoss, PerceptualOptions, PerceptualTerms};
 #[cfg(any(feature = "vgg", feature = "light-cnn", feature = "face-id", feature = "clip"))]
 pub use target::TargetFeatures;
-pub use transferal::{TransferalForm, TransferalPerceptualLoss, TransferalPerceptualOptions};
+pub use transferal::{TransferalForm, TransferalPerceptualLoss};
 pub use weights::{WEIGHTS_VARIABLE, Weights};
+
+/// Every loss of the family.
+pub fn every(visitor: &mut impl FrozenVisitor) {
+    visitor.configurable::<TransferalPerceptualLoss>();
+    #[cfg(feature = "vgg")]
+    visitor.frozen::<PerceptualLoss>();
+    #[cfg(feature = "light-cnn")]
+    visitor.frozen::<LightCnnFeatureLoss>();
+    #[cfg(feature = "face-id")]
+    visitor.frozen::<FaceIdLoss>();
+    #[cfg(feature = "clip")]
+    visitor.frozen::<ClipLoss>();
+    #[cfg(feature = "lpips")]
+    visitor.frozen::<Lpips>();
+    #[cfg(feature = "lpips")]
+    visitor.frozen::<Dists>();
+}

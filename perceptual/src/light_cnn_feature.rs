@@ -4,14 +4,16 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use image_losses_core::NetworkId;
+use image_losses_core::config::{Argument, Inputs, Outcome};
 use image_losses_core::frozen_function::applies_to;
 use image_losses_core::kernels::Array;
-use image_losses_core::{Error, Result, Tensor, finite};
+use image_losses_core::{About, Declared, Differentiable, Error, Result, Tensor, finite};
 use image_losses_kernels::frozen::{Features, FrozenNetwork, Target, Term};
 use image_losses_kernels::once::get_or_try_make;
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::Criterion;
+use crate::frozen::{Call, Frozen, Kept, Sources, pair_arguments};
 use crate::fused::{Compare, Flatten, four};
 use crate::lazy::Lazy;
 use crate::networks::{BoundSequential, LightCnn};
@@ -20,8 +22,6 @@ use crate::weights::{Request, Weights, named};
 
 /// The name under which the network is published.
 const PUBLISHED: &str = "light_cnn_feature";
-const NAME: &str = "LightCNNFeatureLoss";
-
 /// The channels of the features.
 const CHANNELS: usize = 128;
 
@@ -66,7 +66,7 @@ impl LightCnnFeatureOptions {
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
     pub fn validate(&self) -> Result<()> {
-        finite(NAME, "loss_weight", self.loss_weight).map(drop)
+        finite(LightCnnFeatureLoss::NAME, "loss_weight", self.loss_weight)
     }
 }
 
@@ -118,7 +118,7 @@ impl LightCnnFeatureLoss {
     pub fn new(options: LightCnnFeatureOptions, weights: &Weights) -> Result<Self> {
         options.validate()?;
         let request = Request {
-            owner: NAME,
+            owner: LightCnnFeatureLoss::NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
@@ -151,7 +151,7 @@ impl LightCnnFeatureLoss {
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`], [`Error::Length`].
     pub fn target_features(&self, gt: Array<'_, f32>) -> Result<Features> {
-        self.fused()?.features(gt.data, four(NAME, gt.shape)?)
+        self.fused()?.features(gt.data, four(LightCnnFeatureLoss::NAME, gt.shape)?)
     }
 
     /// The loss and its gradient by the prediction, without an engine: one run of the fused network there and back, in
@@ -161,7 +161,7 @@ impl LightCnnFeatureLoss {
     /// Those of the type's description, [`Error::Length`] for a target of another size and [`Error::OtherNetwork`] for
     /// another loss's features.
     pub fn value_and_gradient(&self, pred: Array<'_, f32>, target: Target<'_>) -> Result<(f32, Vec<f32>)> {
-        let shape = four(NAME, pred.shape)?;
+        let shape = four(LightCnnFeatureLoss::NAME, pred.shape)?;
         let found = self.fused()?.compare(pred.data, target, shape, &[self.term()?], true)?;
         Ok((found.values.iter().sum::<f64>() as f32, found.gradient.unwrap_or_default()))
     }
@@ -221,7 +221,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     pub fn forward(&self, pred: &T, gt: &T) -> Result<T> {
         let (expected, got) = (pred.shape(), gt.shape());
         if expected != got {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got });
+            return Err(Error::ShapeMismatch { operation: LightCnnFeatureLoss::NAME, argument: "gt", expected, got });
         }
         if let Some(network) = self.fused(pred)?
             && let Some(value) = self.compare(network, false)?.apply(pred, &gt.detach())
@@ -238,7 +238,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     /// [`Error::ShapeRule`], [`Error::Empty`].
     pub fn features(&self, gt: &T) -> Result<TargetFeatures<T>> {
         if let Some(network) = self.fused(gt)?
-            && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
+            && let Some(flat) = (Flatten { name: LightCnnFeatureLoss::NAME, network }).apply(gt)
         {
             let features = flat?.reshape(&output_shape(&gt.shape()))?;
             return Ok(TargetFeatures::new(self.loss.id, gt.shape(), vec![features]));
@@ -252,17 +252,17 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
     /// Those of [`LightCnnFeatureLoss`], [`Error::OtherNetwork`] for another loss's features, and
     /// [`Error::ShapeMismatch`] for features of images of another size.
     pub fn forward_with(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
-        self.loss.id.check(NAME, target.network)?;
+        self.loss.id.check(LightCnnFeatureLoss::NAME, target.network)?;
         let (expected, got) = (pred.shape(), &target.shape);
         if expected != *got {
             return Err(Error::ShapeMismatch {
-                operation: NAME,
+                operation: LightCnnFeatureLoss::NAME,
                 argument: "target features",
                 expected,
                 got: got.clone(),
             });
         }
-        let features = target.only(NAME)?;
+        let features = target.only(LightCnnFeatureLoss::NAME)?;
         if let Some(network) = self.fused(pred)?
             && let Some(value) =
                 self.compare(network, true)?.apply(pred, &features.detach().reshape(&[features.elements()])?)
@@ -279,11 +279,16 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
 
     fn compare_composed(&self, pred: &T, target: &TargetFeatures<T>) -> Result<T> {
         let LightCnnFeatureOptions { loss_weight, criterion, .. } = self.loss.options;
-        criterion.compare(NAME, &self.network()?.forward(pred)?, target.only(NAME)?, loss_weight)
+        criterion.compare(
+            LightCnnFeatureLoss::NAME,
+            &self.network()?.forward(pred)?,
+            target.only(LightCnnFeatureLoss::NAME)?,
+            loss_weight,
+        )
     }
 
     fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Result<Compare> {
-        Ok(Compare { name: NAME, network, groups: vec![vec![self.loss.term()?]], is_flat })
+        Ok(Compare { name: LightCnnFeatureLoss::NAME, network, groups: vec![vec![self.loss.term()?]], is_flat })
     }
 
     /// The fused network, if it is to be used and takes the image.
@@ -294,7 +299,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         }
         let network = self.loss.fused()?;
         // What does not fit the network is refused by its composed form, in its words.
-        let fits = four(NAME, &image.shape()).and_then(|shape| network.check_shape(shape));
+        let fits = four(LightCnnFeatureLoss::NAME, &image.shape()).and_then(|shape| network.check_shape(shape));
         Ok(fits.is_ok().then_some(network))
     }
 
@@ -309,4 +314,51 @@ fn output_shape(images: &[usize]) -> Vec<usize> {
     // Four poolings, each rounding up.
     let halved = images.iter().skip(2).map(|extent| extent.div_ceil(16));
     images.iter().take(1).copied().chain([CHANNELS]).chain(halved).collect()
+}
+
+impl Declared for LightCnnFeatureLoss {
+    const NAME: &'static str = "LightCNNFeatureLoss";
+    const ABOUT: About = About {
+        summary: "Faces, over LightCNN-9 features.",
+        formula: "λ · criterion(f(x), f(y))",
+        source: "MMagic (DIC-GAN)",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.options().validate()
+    }
+}
+
+impl Frozen for LightCnnFeatureLoss {
+    type Options = LightCnnFeatureOptions;
+    type Bound<T: Tensor> = BoundLightCnnFeatureLoss<T>;
+
+    fn arguments() -> Vec<Argument> {
+        pair_arguments("gt")
+    }
+
+    fn build(options: LightCnnFeatureOptions, sources: Sources<'_>) -> Result<Self> {
+        LightCnnFeatureLoss::new(options, sources.weights)
+    }
+
+    fn configuration(&self) -> &LightCnnFeatureOptions {
+        self.options()
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
+
+    fn on<T: Tensor>(&self, context: &T::Context) -> Result<BoundLightCnnFeatureLoss<T>> {
+        self.bind(context)
+    }
+
+    fn kept<T: Differentiable<Context: Send> + Send + 'static>(bound: Self::Bound<T>) -> Box<dyn Kept<T>> {
+        Box::new(Call::<Self, T>(bound))
+    }
+
+    fn call<T: Differentiable>(bound: &BoundLightCnnFeatureLoss<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
+        let (pred, target) = (inputs.get_tensor(Self::NAME, "pred")?, inputs.get_tensor(Self::NAME, "gt")?);
+        bound.forward(pred, target).map(Outcome::Value)
+    }
 }

@@ -3,17 +3,19 @@
 use std::sync::LazyLock;
 
 use image_losses_core::NetworkId;
-use image_losses_core::{Error, Expr, Function, Interpolation, Pointwise, Result, Tensor, Unary, finite};
+use image_losses_core::config::{Argument, Inputs, Outcome};
+use image_losses_core::{
+    About, Declared, Differentiable, Error, Expr, Function, Interpolation, Pointwise, Result, Tensor, Unary, finite,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::frozen::{Call, Frozen, Kept, Sources, pair_arguments};
 use crate::networks::{
     AlexNet, Architecture, BoundAffine, BoundSequential, ChannelAffine, Parameter, Parameters, SqueezeNet, Vgg,
     VggType, check_image,
 };
 use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights, named};
-
-const NAME: &str = "LPIPS";
 
 /// The network of [`Lpips`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -159,7 +161,7 @@ impl LpipsOptions {
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
     pub fn validate(&self) -> Result<()> {
-        finite(NAME, "loss_weight", self.loss_weight).map(drop)
+        finite(Lpips::NAME, "loss_weight", self.loss_weight)
     }
 }
 
@@ -227,7 +229,7 @@ impl Lpips {
         options.validate()?;
         let net = options.net;
         let request = Request {
-            owner: NAME,
+            owner: Lpips::NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
@@ -245,7 +247,7 @@ impl Lpips {
         let linear = if options.lpips {
             let published = options.published_linear();
             let request = Request {
-                owner: NAME,
+                owner: Lpips::NAME,
                 option: "linear_weights",
                 configured: options.linear_weights.as_deref(),
                 prefix: None,
@@ -255,7 +257,7 @@ impl Lpips {
             let checkpoint = linear.open(&request, || Ok(needed.clone()))?;
             // A checkpoint of the whole module holds the first and a copy of each layer beside.
             let mut parameters =
-                Parameters::load(&checkpoint, NAME, &needed, &[], &["lins.", "net.", "scaling_layer."])?;
+                Parameters::load(&checkpoint, Lpips::NAME, &needed, &[], &["lins.", "net.", "scaling_layer."])?;
             needed.iter().map(|(name, _)| parameters.take(name)).collect::<Result<_>>()?
         } else {
             Vec::new()
@@ -320,7 +322,7 @@ impl<T: Tensor> BoundLpips<T> {
     pub fn forward(&self, prediction: &T, target: &T) -> Result<T> {
         let (expected, got) = (prediction.shape(), target.shape());
         if expected != got {
-            return Err(Error::ShapeMismatch { operation: NAME, argument: "target", expected, got });
+            return Err(Error::ShapeMismatch { operation: Lpips::NAME, argument: "target", expected, got });
         }
         self.forward_with(prediction, &self.features(target)?)
     }
@@ -335,7 +337,7 @@ impl<T: Tensor> BoundLpips<T> {
     }
 
     fn run(&self, image: &T) -> Result<Vec<T>> {
-        check_image(NAME, "image", &image.shape(), 3)?;
+        check_image(Lpips::NAME, "image", &image.shape(), 3)?;
         let mut image = image.clone();
         if self.options.normalize {
             image = image.affine(2.0, -1.0)?;
@@ -357,14 +359,19 @@ impl<T: Tensor> BoundLpips<T> {
     /// # Errors
     /// Those of [`Lpips`], and [`Error::OtherNetwork`] for another loss's features.
     pub fn forward_with(&self, prediction: &T, target: &TargetFeatures<T>) -> Result<T> {
-        self.id.check(NAME, target.network)?;
+        self.id.check(Lpips::NAME, target.network)?;
         let features = self.run(prediction)?;
         let shape = prediction.shape();
         let size = [shape[2], shape[3]];
         let layer = |(layer, (ours, theirs)): (usize, (&T, &T))| {
             let (expected, got) = (ours.shape(), theirs.shape());
             if expected != got {
-                return Err(Error::ShapeMismatch { operation: NAME, argument: "target features", expected, got });
+                return Err(Error::ShapeMismatch {
+                    operation: Lpips::NAME,
+                    argument: "target features",
+                    expected,
+                    got,
+                });
             }
             let mut map = ours.sub(theirs)?.unary(Unary::Square)?;
             if let Some(weight) = self.linear.get(layer) {
@@ -378,7 +385,8 @@ impl<T: Tensor> BoundLpips<T> {
             }
         };
         let layers = features.iter().zip(&target.features).enumerate().map(layer);
-        let sum = crate::criterion::sum(layers)?.ok_or(Error::InputCount { operation: NAME, expected: 1, got: 0 })?;
+        let sum =
+            crate::criterion::sum(layers)?.ok_or(Error::InputCount { operation: Lpips::NAME, expected: 1, got: 0 })?;
         sum.scale(self.options.loss_weight)?.cast_like(prediction)
     }
 }
@@ -410,5 +418,52 @@ mod tests {
             assert!((inverse / expected - 1.0).abs() < 1e-12, "{inverse}");
         }
         Ok(())
+    }
+}
+
+impl Declared for Lpips {
+    const NAME: &'static str = "LPIPS";
+    const ABOUT: About = About {
+        summary: "Weighted distances of normalised features, fitted to people's judgements.",
+        formula: "λ · Σₖ mean_hw Σ_c wₖ·(f̂ₖ(x) − f̂ₖ(y))²",
+        source: "Zhang et al., The Unreasonable Effectiveness of Deep Features as a Perceptual Metric, 2018",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.options().validate()
+    }
+}
+
+impl Frozen for Lpips {
+    type Options = LpipsOptions;
+    type Bound<T: Tensor> = BoundLpips<T>;
+
+    fn arguments() -> Vec<Argument> {
+        pair_arguments("target")
+    }
+
+    fn build(options: LpipsOptions, sources: Sources<'_>) -> Result<Self> {
+        Lpips::new(options, sources.weights, sources.weights)
+    }
+
+    fn configuration(&self) -> &LpipsOptions {
+        self.options()
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
+
+    fn on<T: Tensor>(&self, context: &T::Context) -> Result<BoundLpips<T>> {
+        self.bind(context)
+    }
+
+    fn kept<T: Differentiable<Context: Send> + Send + 'static>(bound: Self::Bound<T>) -> Box<dyn Kept<T>> {
+        Box::new(Call::<Self, T>(bound))
+    }
+
+    fn call<T: Differentiable>(bound: &BoundLpips<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
+        let (pred, target) = (inputs.get_tensor(Self::NAME, "pred")?, inputs.get_tensor(Self::NAME, "target")?);
+        bound.forward(pred, target).map(Outcome::Value)
     }
 }

@@ -5,21 +5,21 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use image_losses_core::NetworkId;
+use image_losses_core::config::{Argument, Inputs, Kind, Outcome};
 use image_losses_core::frozen_function::applies_to;
 use image_losses_core::kernels::Array;
-use image_losses_core::{Error, Result, Tensor, finite, not_negative};
+use image_losses_core::{About, Declared, Differentiable, Error, Result, Tensor, finite, not_negative};
 use image_losses_kernels::frozen::{Features, FrozenNetwork, Target, Term};
 use image_losses_kernels::once::get_or_try_make;
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
+use crate::frozen::{Call, Frozen, Kept, Sources};
 use crate::fused::{Compare, Flatten, four};
 use crate::lazy::Lazy;
 use crate::networks::{BoundAffine, BoundSequential, Vgg, VggType, check_image, imagenet_normalisation};
 use crate::target::TargetFeatures;
 use crate::weights::{Request, Weights, named};
-
-const NAME: &str = "PerceptualLoss";
 
 /// Options of [`PerceptualLoss`].
 ///
@@ -108,19 +108,25 @@ impl PerceptualOptions {
     }
 
     fn layers(&self) -> Result<Layers> {
-        not_negative(NAME, "perceptual_weight", self.perceptual_weight)?;
-        not_negative(NAME, "style_weight", self.style_weight)?;
+        not_negative(PerceptualLoss::NAME, "perceptual_weight", self.perceptual_weight)?;
+        not_negative(PerceptualLoss::NAME, "style_weight", self.style_weight)?;
         let indices = |option: &'static str, weights: &BTreeMap<String, f64>| {
             if weights.is_empty() {
-                return Err(Error::option(NAME, option, "at least one layer with its weight", "none"));
+                return Err(Error::option(PerceptualLoss::NAME, option, "at least one layer with its weight", "none"));
             }
             let mut layers = Vec::new();
             for (layer, weight) in weights {
-                let (index, weight) = (self.vgg_type.layer(layer)?, finite(NAME, option, *weight)?);
+                let index = self.vgg_type.layer(layer)?;
+                finite(PerceptualLoss::NAME, option, *weight)?;
                 if layers.iter().any(|(known, _)| *known == index) {
-                    return Err(Error::option(NAME, option, "each layer once, by index or by name", layer));
+                    return Err(Error::option(
+                        PerceptualLoss::NAME,
+                        option,
+                        "each layer once, by index or by name",
+                        layer,
+                    ));
                 }
-                layers.push((index, weight));
+                layers.push((index, *weight));
             }
             Ok(layers)
         };
@@ -132,7 +138,12 @@ impl PerceptualOptions {
         if let Some(named) = self.pretrained.as_deref().and_then(|file| file.strip_prefix("torchvision://"))
             && named != self.vgg_type.name()
         {
-            return Err(Error::option(NAME, "pretrained", format!("torchvision://{}", self.vgg_type.name()), named));
+            return Err(Error::option(
+                PerceptualLoss::NAME,
+                "pretrained",
+                format!("torchvision://{}", self.vgg_type.name()),
+                named,
+            ));
         }
         let when = |weight: f64, layers: Vec<(usize, f64)>| if weight > 0.0 { layers } else { Vec::new() };
         Ok(Layers { perceptual: when(self.perceptual_weight, perceptual), style: when(self.style_weight, style) })
@@ -207,7 +218,7 @@ impl PerceptualLoss {
         let needed = layers.perceptual.iter().chain(&layers.style).map(|(index, _)| index + 1).max().unwrap_or(0);
         let published = options.published();
         let request = Request {
-            owner: NAME,
+            owner: PerceptualLoss::NAME,
             option: "pretrained",
             configured: options.pretrained.as_deref(),
             prefix: options.prefix.as_deref(),
@@ -241,7 +252,7 @@ impl PerceptualLoss {
     /// # Errors
     /// [`Error::ShapeRule`], [`Error::Empty`], [`Error::Length`].
     pub fn target_features(&self, gt: Array<'_, f32>) -> Result<Features> {
-        let shape = four(NAME, gt.shape)?;
+        let shape = four(PerceptualLoss::NAME, gt.shape)?;
         self.fused()?.features(gt.data, shape)
     }
 
@@ -274,7 +285,7 @@ impl PerceptualLoss {
     /// features of images of another size, for the style term alone too; [`Error::OtherNetwork`] for another loss's
     /// features; [`Error::Unsupported`] for the criterion `fro`.
     pub fn value_and_gradient(&self, x: Array<'_, f32>, target: Target<'_>) -> Result<PerceptualGradient> {
-        let shape = four(NAME, x.shape)?;
+        let shape = four(PerceptualLoss::NAME, x.shape)?;
         let groups = self.groups()?;
         if groups.is_empty() {
             return Ok(PerceptualGradient { perceptual: None, style: None, gradient: vec![0.0; x.data.len()] });
@@ -413,7 +424,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// [`Error::ShapeRule`], [`Error::Empty`].
     pub fn features(&self, gt: &T) -> Result<TargetFeatures<T>> {
         if let Some(network) = self.fused(gt, "gt")?
-            && let Some(flat) = (Flatten { name: NAME, network }).apply(gt)
+            && let Some(flat) = (Flatten { name: PerceptualLoss::NAME, network }).apply(gt)
         {
             return Ok(TargetFeatures::flat(self.loss.id, gt.shape(), flat?));
         }
@@ -426,12 +437,12 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
     /// Those of [`PerceptualLoss`], [`Error::OtherNetwork`] for another loss's features, and [`Error::InputCount`] for
     /// features of the fused network where this one is composed.
     pub fn forward_with(&self, x: &T, target: &TargetFeatures<T>) -> Result<PerceptualTerms<T>> {
-        self.loss.id.check(NAME, target.network)?;
+        self.loss.id.check(PerceptualLoss::NAME, target.network)?;
         self.check_target(x, &target.shape)?;
         if let [flat] = &target.features[..]
             && target.is_flat
         {
-            let other_form = Error::InputCount { operation: NAME, expected: self.layers(), got: 1 };
+            let other_form = Error::InputCount { operation: PerceptualLoss::NAME, expected: self.layers(), got: 1 };
             let Some(network) = self.fused(x, "x")? else { return Err(other_form) };
             if x.shape() != target.shape {
                 return self.compare_composed(x, &self.grams_of_flat(&flat.detach(), &target.shape)?);
@@ -449,18 +460,18 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
 
     /// The fused network, if it is to be used and takes the image; an image that none can take is refused.
     fn fused(&self, image: &T, argument: &'static str) -> Result<Option<Arc<FrozenNetwork>>> {
-        check_image(NAME, argument, &image.shape(), 3)?;
+        check_image(PerceptualLoss::NAME, argument, &image.shape(), 3)?;
         let has_criterion = self.loss.options.criterion.frozen().is_some();
         if self.is_composed || !has_criterion || self.layers() == 0 || !applies_to(image) {
             return Ok(None);
         }
         let network = self.loss.fused()?;
         // What is too small for the network is refused by its composed form, in its words.
-        Ok(network.check_shape(four(NAME, &image.shape())?).is_ok().then_some(network))
+        Ok(network.check_shape(four(PerceptualLoss::NAME, &image.shape())?).is_ok().then_some(network))
     }
 
     fn compare(&self, network: Arc<FrozenNetwork>, is_flat: bool) -> Result<Compare> {
-        Ok(Compare { name: NAME, network, groups: self.loss.groups()?, is_flat })
+        Ok(Compare { name: PerceptualLoss::NAME, network, groups: self.loss.groups()?, is_flat })
     }
 
     /// The groups' sums as terms.
@@ -490,7 +501,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
         let mut grams = BTreeMap::new();
         let mut from = 0;
         for tap in taps {
-            let extents = network.output_shape(tap, four(NAME, shape)?);
+            let extents = network.output_shape(tap, four(PerceptualLoss::NAME, shape)?);
             let len = extents.iter().product();
             grams.insert(tap, gram(&flat.narrow(0, from, len)?.reshape(&extents)?)?);
             from += len;
@@ -504,14 +515,14 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
         let expected = self.layers();
         let got = target.features.len() + target.grams.len();
         if target.features.len() != layers.perceptual.len() || got != expected {
-            return Err(Error::InputCount { operation: NAME, expected, got });
+            return Err(Error::InputCount { operation: PerceptualLoss::NAME, expected, got });
         }
         let (features, grams) = self.run(x, "x")?;
         let term = |layers: &[(usize, f64)], weight: f64, ours: &[T], theirs: &[T]| {
             let pairs = layers.iter().zip(ours.iter().zip(theirs));
-            criterion::sum(
-                pairs.map(|((_, layer), (ours, theirs))| options.criterion.compare(NAME, ours, theirs, weight * layer)),
-            )
+            criterion::sum(pairs.map(|((_, layer), (ours, theirs))| {
+                options.criterion.compare(PerceptualLoss::NAME, ours, theirs, weight * layer)
+            }))
         };
         Ok(PerceptualTerms {
             perceptual: term(&layers.perceptual, options.perceptual_weight, &features, &target.features)?,
@@ -530,12 +541,12 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
         if same {
             return Ok(());
         }
-        Err(Error::ShapeMismatch { operation: NAME, argument: "gt", expected, got: target.to_vec() })
+        Err(Error::ShapeMismatch { operation: PerceptualLoss::NAME, argument: "gt", expected, got: target.to_vec() })
     }
 
     /// One run: the perceptual layers' features and the style layers' Gram matrices.
     fn run(&self, image: &T, argument: &'static str) -> Result<(Vec<T>, Vec<T>)> {
-        check_image(NAME, argument, &image.shape(), 3)?;
+        check_image(PerceptualLoss::NAME, argument, &image.shape(), 3)?;
         let PerceptualLoss { options, layers, network, .. } = &self.loss;
         let (network, normalisation) = get_or_try_make(&self.network, || {
             let normalisation = match options.use_input_norm {
@@ -566,4 +577,60 @@ fn gram<T: Tensor>(features: &T) -> Result<T> {
     // Scaled before the product, each factor by the root: the sum stays in half precision's range.
     let scaled = features.scale(1.0 / ((channels * pixels) as f64).sqrt())?.reshape(&[shape[0], channels, pixels])?;
     scaled.matmul(&scaled, false, true)
+}
+
+impl Declared for PerceptualLoss {
+    const NAME: &'static str = "PerceptualLoss";
+    const ABOUT: About = About {
+        summary: "Content and style over VGG features.",
+        formula: "perceptual   w_p · Σₖ wₖ · criterion(fₖ(x), fₖ(y))\n\
+                  style        w_s · Σₖ wₖ · criterion(G(fₖ(x)), G(fₖ(y))),  G(f) = f fᵀ/(c·h·w)",
+        source: "Johnson et al., Perceptual Losses for Real-Time Style Transfer and Super-Resolution, 2016",
+    };
+
+    fn check(&self) -> Result<()> {
+        self.options().validate()
+    }
+}
+
+impl Frozen for PerceptualLoss {
+    type Options = PerceptualOptions;
+    type Bound<T: Tensor> = BoundPerceptualLoss<T>;
+    const TERMS: &'static [(&'static str, &'static str)] =
+        &[("perceptual", "loss_perceptual"), ("style", "loss_style")];
+
+    fn arguments() -> Vec<Argument> {
+        vec![Argument::required("x", Kind::Tensor), Argument::required("gt", Kind::Tensor)]
+    }
+
+    fn build(options: PerceptualOptions, sources: Sources<'_>) -> Result<Self> {
+        PerceptualLoss::new(options, sources.weights)
+    }
+
+    fn configuration(&self) -> &PerceptualOptions {
+        self.options()
+    }
+
+    fn checkpoints(&self) -> Vec<String> {
+        self.options().checkpoints()
+    }
+
+    fn on<T: Tensor>(&self, context: &T::Context) -> Result<BoundPerceptualLoss<T>> {
+        self.bind(context)
+    }
+
+    fn kept<T: Differentiable<Context: Send> + Send + 'static>(bound: Self::Bound<T>) -> Box<dyn Kept<T>> {
+        Box::new(Call::<Self, T>(bound))
+    }
+
+    fn call<T: Differentiable>(bound: &BoundPerceptualLoss<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
+        let terms = bound.forward(inputs.get_tensor(Self::NAME, "x")?, inputs.get_tensor(Self::NAME, "gt")?)?;
+        let named = [("perceptual", terms.perceptual), ("style", terms.style)];
+        Ok(Outcome::Values(named.into_iter().filter_map(|(name, term)| Some((name, term?))).collect()))
+    }
+
+    fn weight(&self, value: &str) -> Option<f64> {
+        let PerceptualOptions { perceptual_weight, style_weight, .. } = *self.options();
+        Some(if value == "style" { style_weight } else { perceptual_weight })
+    }
 }

@@ -1,6 +1,7 @@
 //! The transferal perceptual loss of texture transfer.
 
-use image_losses_core::{Error, Interpolation, Result, Tensor, Unary, finite};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
+use image_losses_core::{About, Declared, Differentiable, Error, Interpolation, Result, Tensor, Unary, finite};
 use serde::{Deserialize, Serialize};
 
 use crate::criterion::{self, Criterion};
@@ -15,39 +16,6 @@ pub enum TransferalForm {
     Mmagic,
     /// The paper's: a sigmoid at every level; the levels' mean.
     Paper,
-}
-
-/// Options of [`TransferalPerceptualLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `use_attention` | multiply features by the attention first | `true` |
-/// | `criterion` | `l1`, `mse` or `fro` between features | `mse` |
-/// | `form` | `mmagic` or `paper` | `mmagic` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct TransferalPerceptualOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// Multiply features by the attention first.
-    pub use_attention: bool,
-    /// How features are compared.
-    pub criterion: Criterion,
-    /// Which form.
-    pub form: TransferalForm,
-}
-
-impl Default for TransferalPerceptualOptions {
-    fn default() -> Self {
-        TransferalPerceptualOptions {
-            loss_weight: 1.0,
-            use_attention: true,
-            criterion: Criterion::Mse,
-            form: TransferalForm::Mmagic,
-        }
-    }
 }
 
 /// The distance of feature maps to the textures transferred into them, weighted by soft attention: transferal
@@ -65,8 +33,6 @@ impl Default for TransferalPerceptualOptions {
 /// In [0, ∞) for λ > 0; 0 for maps equal to their textures. Not differentiable there with `l1`. Maps, textures and
 /// attention carry gradients.
 ///
-/// Options: [`TransferalPerceptualOptions`].
-///
 /// # Errors
 /// [`Error::InputCount`] for other numbers of maps and textures or none, [`Error::MissingInput`] for attention that is
 /// used and not given, [`Error::ShapeMismatch`], [`Error::ShapeRule`].
@@ -74,7 +40,7 @@ impl Default for TransferalPerceptualOptions {
 /// ```
 /// use image_losses_core::Tensor;
 /// use image_losses_ndarray::NdTensor;
-/// use image_losses_perceptual::{TransferalPerceptualLoss, TransferalPerceptualOptions};
+/// use image_losses_perceptual::TransferalPerceptualLoss;
 /// use ndarray::Array4;
 ///
 /// let full = |size, value| NdTensor::new(Array4::from_elem((1, 2, size, size), value));
@@ -88,37 +54,61 @@ impl Default for TransferalPerceptualOptions {
 ///
 /// Source: F. Yang, H. Yang, J. Fu, H. Lu, B. Guo, "Learning Texture Transformer Network for Image Super-Resolution",
 /// 2020, equation 10; MMagic, `mmagic.models.losses.TransferalPerceptualLoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "TransferalPerceptualOptions", into = "TransferalPerceptualOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TransferalPerceptualLoss {
-    options: TransferalPerceptualOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// Multiply features by the attention first. Default: `true`.
+    pub use_attention: bool,
+    /// `l1`, `mse` or `fro` between features. Default: `mse`.
+    pub criterion: Criterion,
+    /// `mmagic` or `paper`. Default: `mmagic`.
+    pub form: TransferalForm,
 }
 
-const NAME: &str = "TransferalPerceptualLoss";
+impl Default for TransferalPerceptualLoss {
+    fn default() -> Self {
+        TransferalPerceptualLoss {
+            loss_weight: 1.0,
+            use_attention: true,
+            criterion: Criterion::Mse,
+            form: TransferalForm::Mmagic,
+        }
+    }
+}
 
-impl TransferalPerceptualLoss {
-    /// The loss with the given options.
-    ///
+impl Declared for TransferalPerceptualLoss {
+    const NAME: &'static str = "TransferalPerceptualLoss";
+    const ABOUT: About = About {
+        summary: "Texture that is moved from a reference, weighed by how well it fits.",
+        formula: "λ · Σᵢ criterion(mᵢ·sᵢ, tᵢ·sᵢ)",
+        source: "Yang et al., Learning Texture Transformer Network for Image Super-Resolution, 2020",
+    };
+
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: TransferalPerceptualOptions) -> Result<Self> {
-        finite(NAME, "loss_weight", options.loss_weight)?;
-        Ok(TransferalPerceptualLoss { options })
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
+}
 
+impl TransferalPerceptualLoss {
     /// The loss of feature maps and textures, a pair for each level, from small to large.
     ///
     /// # Errors
     /// Those of the type's description.
     pub fn forward<T: Tensor>(&self, maps: &[&T], soft_attention: Option<&T>, textures: &[&T]) -> Result<T> {
-        let TransferalPerceptualOptions { loss_weight, use_attention, criterion, form } = self.options;
+        let TransferalPerceptualLoss { loss_weight, use_attention, criterion, form } = *self;
+        self.check()?;
         if maps.len() != textures.len() {
-            return Err(Error::InputCount { operation: NAME, expected: maps.len(), got: textures.len() });
+            return Err(Error::InputCount { operation: Self::NAME, expected: maps.len(), got: textures.len() });
         }
         let attention = match (use_attention, soft_attention) {
             (true, None) => {
                 return Err(Error::MissingInput {
-                    operation: NAME,
+                    operation: Self::NAME,
                     argument: "soft_attention".into(),
                     hint: ": `use_attention` is set".into(),
                 });
@@ -131,22 +121,27 @@ impl TransferalPerceptualLoss {
             TransferalForm::Paper => loss_weight / maps.len().max(1) as f64,
         };
         let level = |(level, (map, texture)): (usize, (&&T, &&T))| {
-            let Some(attention) = attention else { return criterion.compare(NAME, *map, *texture, weight) };
+            let Some(attention) = attention else { return criterion.compare(Self::NAME, *map, *texture, weight) };
             let soft = self.soft(attention, level)?;
             let expected = map.shape();
             if texture.shape() != expected {
                 let got = texture.shape();
-                return Err(Error::ShapeMismatch { operation: NAME, argument: "textures", expected, got });
+                return Err(Error::ShapeMismatch { operation: Self::NAME, argument: "textures", expected, got });
             }
             let mut expected = soft.shape();
             expected[1] = map.shape().get(1).copied().unwrap_or(1);
             if map.shape() != expected {
-                return Err(Error::ShapeMismatch { operation: NAME, argument: "maps", expected, got: map.shape() });
+                return Err(Error::ShapeMismatch {
+                    operation: Self::NAME,
+                    argument: "maps",
+                    expected,
+                    got: map.shape(),
+                });
             }
-            criterion.compare(NAME, &map.mul(&soft)?, &texture.mul(&soft)?, weight)
+            criterion.compare(Self::NAME, &map.mul(&soft)?, &texture.mul(&soft)?, weight)
         };
         let sum = criterion::sum(maps.iter().zip(textures).enumerate().map(level))?;
-        sum.ok_or(Error::InputCount { operation: NAME, expected: 1, got: 0 })
+        sum.ok_or(Error::InputCount { operation: Self::NAME, expected: 1, got: 0 })
     }
 
     /// The attention of a level.
@@ -154,9 +149,9 @@ impl TransferalPerceptualLoss {
         let shape = attention.shape();
         let [_, 1, height, width] = shape[..] else {
             let expected = "rank 4 with 1 channel (N, 1, H, W)".into();
-            return Err(Error::ShapeRule { operation: NAME, argument: "soft_attention", expected, got: shape });
+            return Err(Error::ShapeRule { operation: Self::NAME, argument: "soft_attention", expected, got: shape });
         };
-        let gate = if level == 0 || self.options.form == TransferalForm::Paper {
+        let gate = if level == 0 || self.form == TransferalForm::Paper {
             attention.unary(Unary::Sigmoid)?
         } else {
             attention.clone()
@@ -168,15 +163,21 @@ impl TransferalPerceptualLoss {
     }
 }
 
-impl TryFrom<TransferalPerceptualOptions> for TransferalPerceptualLoss {
-    type Error = Error;
-    fn try_from(options: TransferalPerceptualOptions) -> Result<Self> {
-        TransferalPerceptualLoss::new(options)
-    }
-}
+impl Configurable for TransferalPerceptualLoss {
+    type State = ();
 
-impl From<TransferalPerceptualLoss> for TransferalPerceptualOptions {
-    fn from(loss: TransferalPerceptualLoss) -> Self {
-        loss.options
+    fn arguments(&self) -> Vec<Argument> {
+        let required = self.use_attention;
+        vec![
+            Argument::required("maps", Kind::Tensors),
+            Argument { required, ..Argument::optional("soft_attention", Kind::Tensor) },
+            Argument::required("textures", Kind::Tensors),
+        ]
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let (maps, textures) = (inputs.get_tensors(Self::NAME, "maps")?, inputs.get_tensors(Self::NAME, "textures")?);
+        let attention = inputs.get_tensor_if_any(Self::NAME, "soft_attention")?;
+        self.forward(&maps, attention, &textures).map(Outcome::Value)
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::LazyLock;
 
 use image_losses_core::{
-    Along, Error, Filter, Function, Input, Loss, Reducer, Reduction, Result, Stencil, Tensor, Unary, finite,
+    About, Along, Declared, Filter, Function, Loss, Reducer, Reduction, Result, Stencil, Tensor, Unary, finite,
+    same_images,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::check::{self, Rank};
 use crate::masked_tv::Magnitude;
 use crate::total_variation::sum;
 
@@ -19,28 +19,6 @@ const SOBEL: [Filter; 2] = [
     Filter { height: Along::Taps(SMOOTHING), width: Along::Taps(DIFFERENCE) },
     Filter { height: Along::Taps(DIFFERENCE), width: Along::Taps(SMOOTHING) },
 ];
-
-/// Options of [`GradientLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `reduction` | `none`, `mean` or `sum` | `mean` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct GradientOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// What becomes of the map.
-    pub reduction: Reduction,
-}
-
-impl Default for GradientOptions {
-    fn default() -> Self {
-        GradientOptions { loss_weight: 1.0, reduction: Reduction::Mean }
-    }
-}
 
 /// The absolute differences of two images' Sobel responses, reduced: gradient loss, edge loss.
 ///
@@ -54,10 +32,8 @@ impl Default for GradientOptions {
 /// In [0, ∞) for λ > 0; 0 for a perfect prediction. Not differentiable where a response is the same in both images; it
 /// contributes 0 to the gradient there.
 ///
-/// Options: [`GradientOptions`].
-///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank other than 4), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeMismatch`, `Error::ShapeRule` (rank other than 4), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_core::{Loss, Tensor};
@@ -74,47 +50,46 @@ impl Default for GradientOptions {
 /// ```
 ///
 /// Source: MMagic, `mmagic.models.losses.GradientLoss`; the filter is I. Sobel and G. Feldman's, 1968.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "GradientOptions", into = "GradientOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GradientLoss {
-    options: GradientOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `none`, `mean` or `sum`. Default: `mean`.
+    pub reduction: Reduction,
 }
 
-impl GradientLoss {
-    /// Its name, as a configuration writes it.
-    pub const NAME: &'static str = "GradientLoss";
-    /// Its inputs.
-    pub const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+impl Default for GradientLoss {
+    fn default() -> Self {
+        GradientLoss { loss_weight: 1.0, reduction: Reduction::Mean }
+    }
+}
 
-    /// The loss with the given options.
-    ///
+impl Declared for GradientLoss {
+    const NAME: &'static str = "GradientLoss";
+    const ABOUT: About = About {
+        summary: "Edges: L1 between Sobel responses.",
+        formula: "λ · [ reduce |Sₓ∗x − Sₓ∗y| + reduce |S_y∗x − S_y∗y| ]",
+        source: "MMagic",
+    };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: GradientOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(GradientLoss { options })
-    }
-}
-
-impl TryFrom<GradientOptions> for GradientLoss {
-    type Error = Error;
-    fn try_from(options: GradientOptions) -> Result<Self> {
-        GradientLoss::new(options)
-    }
-}
-
-impl From<GradientLoss> for GradientOptions {
-    fn from(loss: GradientLoss) -> Self {
-        loss.options
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
 static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Magnitude, SOBEL));
 
 impl Loss<2> for GradientLoss {
+    const WEIGHT: Option<&'static str> = Some("weight");
+
     fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], weight: Option<&T>) -> Result<T> {
-        check::pair(Self::NAME, [pred, target], Rank::Image)?;
-        let GradientOptions { loss_weight, reduction } = self.options;
+        self.check()?;
+        same_images(Self::NAME, ["pred", "target"], [pred, target])?;
+        let GradientLoss { loss_weight, reduction } = *self;
         if reduction == Reduction::None {
             return self.map(pred, target, weight);
         }
@@ -134,11 +109,11 @@ impl Loss<2> for GradientLoss {
 impl GradientLoss {
     /// The map, before it is reduced.
     fn map<T: Tensor>(&self, pred: &T, target: &T, weight: Option<&T>) -> Result<T> {
-        let reducer = Reducer { loss_weight: self.options.loss_weight, reduction: Reduction::None, sample_wise: false };
+        let reducer = Reducer { loss_weight: self.loss_weight, reduction: Reduction::None, sample_wise: false };
         let error = pred.accumulator()?.sub(&target.accumulator()?)?;
         let term = |filter: &Filter| {
             let absolute = Function::unary(Unary::Abs);
-            reducer.reduce(Self::NAME, &absolute, &Self::INPUTS[..1], &[&filter.apply(&error)?], weight)
+            reducer.reduce(Self::NAME, &absolute, &Self::TAKES[..1], &[&filter.apply(&error)?], weight)
         };
         term(&SOBEL[0])?.add(&term(&SOBEL[1])?)?.cast_like(pred)
     }

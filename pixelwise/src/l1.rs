@@ -1,32 +1,7 @@
 //! The mean absolute error.
 
-use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
+use image_losses_core::{About, Declared, Expr, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
 use serde::{Deserialize, Serialize};
-
-/// Options of [`L1Loss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `reduction` | `none`, `mean` or `sum` | `mean` |
-/// | `sample_wise` | average each sample by its own weights first | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct L1Options {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// What becomes of the map.
-    pub reduction: Reduction,
-    /// Average each sample by its own weights first.
-    pub sample_wise: bool,
-}
-
-impl Default for L1Options {
-    fn default() -> Self {
-        L1Options { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
-    }
-}
 
 /// The absolute error |x − y|, reduced: mean absolute error, MAE, L1 loss.
 ///
@@ -37,10 +12,8 @@ impl Default for L1Options {
 ///
 /// In [0, ∞) for λ > 0; 0 for a perfect prediction. Not differentiable where x = y; the gradient there is 0.
 ///
-/// Options: [`L1Options`].
-///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeMismatch`, `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_core::{Loss, Tensor};
@@ -56,54 +29,48 @@ impl Default for L1Options {
 /// ```
 ///
 /// Source: MMagic, `mmagic.models.losses.L1Loss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "L1Options", into = "L1Options")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct L1Loss {
-    options: L1Options,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `none`, `mean` or `sum`. Default: `mean`.
+    pub reduction: Reduction,
+    /// Average each sample by its own weights first. Default: `false`.
+    pub sample_wise: bool,
 }
 
-impl L1Loss {
-    /// The loss with the given options.
-    ///
+impl Default for L1Loss {
+    fn default() -> Self {
+        L1Loss { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
+    }
+}
+
+impl Declared for L1Loss {
+    const NAME: &'static str = "L1Loss";
+    const ABOUT: About = About {
+        summary: "The mean absolute error: every error pulls alike, so a few large ones do not rule.",
+        formula: "λ · reduce |x − y|",
+        source: "MMagic",
+    };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: L1Options) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(L1Loss { options })
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
-impl TryFrom<L1Options> for L1Loss {
-    type Error = Error;
-    fn try_from(options: L1Options) -> Result<Self> {
-        L1Loss::new(options)
-    }
-}
-
-impl From<L1Loss> for L1Options {
-    fn from(loss: L1Loss) -> Self {
-        loss.options
+impl Pointwise<2> for L1Loss {
+    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
+        (x - y).abs()
     }
 }
 
 impl PointwiseLoss<2> for L1Loss {
-    const NAME: &'static str = "L1Loss";
-    const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-    fn function(&self) -> Function {
-        Function::new(Absolute)
-    }
     fn reducer(&self) -> Reducer {
-        let L1Options { loss_weight, reduction, sample_wise } = self.options;
+        let L1Loss { loss_weight, reduction, sample_wise } = *self;
         Reducer { loss_weight, reduction, sample_wise }
-    }
-}
-
-/// |x − y|.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Absolute;
-
-impl Pointwise<2> for Absolute {
-    fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
-        (x - y).abs()
     }
 }

@@ -16,7 +16,6 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod charbonnier;
-mod check;
 mod gradient;
 mod huber;
 mod l1;
@@ -25,11 +24,23 @@ mod mse;
 mod psnr;
 mod total_variation;
 
-pub use charbonnier::{CharbonnierLoss, CharbonnierOptions};
-pub use gradient::{GradientLoss, GradientOptions};
-pub use huber::{HuberLoss, HuberOptions};
-pub use l1::{L1Loss, L1Options};
-pub use masked_tv::{MaskedTvLoss, MaskedTvOptions};
-pub use mse::{MseLoss, MseOptions};
-pub use psnr::{PsnrLoss, PsnrOptions};
-pub use total_variation::{TvLoss, TvOptions, tv_loss};
+pub use charbonnier::CharbonnierLoss;
+pub use gradient::GradientLoss;
+pub use huber::HuberLoss;
+pub use l1::L1Loss;
+pub use masked_tv::MaskedTvLoss;
+pub use mse::MseLoss;
+pub use psnr::PsnrLoss;
+pub use total_variation::{TvLoss, tv_loss};
+
+/// Every loss of the family.
+pub fn every(visitor: &mut impl image_losses_core::Visitor) {
+    visitor.loss::<L1Loss, 2>();
+    visitor.loss::<MseLoss, 2>();
+    visitor.loss::<CharbonnierLoss, 2>();
+    visitor.loss::<HuberLoss, 2>();
+    visitor.loss::<PsnrLoss, 2>();
+    visitor.loss::<TvLoss, 1>();
+    visitor.loss::<MaskedTvLoss, 1>();
+    visitor.loss::<GradientLoss, 2>();
+}

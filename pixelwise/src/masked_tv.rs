@@ -2,30 +2,10 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Error, Expr, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
+use image_losses_core::{About, Declared, Expr, Loss, Pointwise, Result, Stencil, Tensor, finite, same_images};
 use serde::{Deserialize, Serialize};
 
-use crate::check::{self, Rank};
 use crate::total_variation::{NEIGHBOURS, sum};
-
-/// Options of [`MaskedTvLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct MaskedTvOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-}
-
-impl Default for MaskedTvOptions {
-    fn default() -> Self {
-        MaskedTvOptions { loss_weight: 1.0 }
-    }
-}
 
 /// The absolute differences of neighbouring pixels, averaged inside a mask: masked total variation, anisotropic TV.
 /// Configured as `MaskedTVLoss`.
@@ -41,10 +21,8 @@ impl Default for MaskedTvOptions {
 /// In [0, ∞) for λ > 0 and a mask that is not negative; 0 for a constant image and for an empty mask. Not
 /// differentiable where neighbours are equal; they contribute 0 to the gradient there.
 ///
-/// Options: [`MaskedTvOptions`].
-///
 /// # Errors
-/// [`Error::ShapeRule`] (rank other than 4), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeRule` (rank other than 4), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_core::Loss;
@@ -62,50 +40,45 @@ impl Default for MaskedTvOptions {
 /// ```
 ///
 /// Source: MMagic, `mmagic.models.losses.MaskedTVLoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "MaskedTvOptions", into = "MaskedTvOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MaskedTvLoss {
-    options: MaskedTvOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
 }
 
-impl MaskedTvLoss {
-    /// Its name, as a configuration writes it.
-    pub const NAME: &'static str = "MaskedTVLoss";
-    /// Its inputs.
-    pub const INPUTS: [Input; 1] = [Input::full("pred")];
-    /// What MMagic calls the weight.
-    pub const WEIGHT: &'static str = "mask";
+impl Default for MaskedTvLoss {
+    fn default() -> Self {
+        MaskedTvLoss { loss_weight: 1.0 }
+    }
+}
 
-    /// The loss with the given options.
-    ///
+impl Declared for MaskedTvLoss {
+    const NAME: &'static str = "MaskedTVLoss";
+    const ABOUT: About = About {
+        summary: "Total variation with absolute differences, where a mask allows. Of the prediction alone.",
+        formula: "λ · [ mean_m |xᵢ₊₁,ⱼ − xᵢ,ⱼ| + mean_m |xᵢ,ⱼ₊₁ − xᵢ,ⱼ| ]",
+        source: "MMagic",
+    };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: MaskedTvOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(MaskedTvLoss { options })
-    }
-}
-
-impl TryFrom<MaskedTvOptions> for MaskedTvLoss {
-    type Error = Error;
-    fn try_from(options: MaskedTvOptions) -> Result<Self> {
-        MaskedTvLoss::new(options)
-    }
-}
-
-impl From<MaskedTvLoss> for MaskedTvOptions {
-    fn from(loss: MaskedTvLoss) -> Self {
-        loss.options
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
 static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Magnitude, NEIGHBOURS));
 
 impl Loss<1> for MaskedTvLoss {
+    const WEIGHT: Option<&'static str> = Some("mask");
+
     fn forward<T: Tensor>(&self, [pred]: [&T; 1], mask: Option<&T>) -> Result<T> {
-        check::input(Self::NAME, "pred", pred, Rank::Image)?;
+        self.check()?;
+        same_images(Self::NAME, ["pred"], [pred])?;
         let mask = mask.map(Tensor::accumulator).transpose()?;
-        let scale = self.options.loss_weight;
+        let scale = self.loss_weight;
         sum(&STENCIL.means(Self::NAME, &pred.accumulator()?, None, mask.as_ref(), scale)?)?.cast_like(pred)
     }
 }

@@ -2,33 +2,10 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Error, Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite};
+use image_losses_core::{
+    About, Declared, Expr, Function, Pointwise, PointwiseLoss, Reducer, Reduction, Result, finite,
+};
 use serde::{Deserialize, Serialize};
-
-/// Options of [`MseLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `reduction` | `none`, `mean` or `sum` | `mean` |
-/// | `sample_wise` | average each sample by its own weights first | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct MseOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// What becomes of the map.
-    pub reduction: Reduction,
-    /// Average each sample by its own weights first.
-    pub sample_wise: bool,
-}
-
-impl Default for MseOptions {
-    fn default() -> Self {
-        MseOptions { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
-    }
-}
 
 /// The squared error (x − y)², reduced: mean squared error, MSE, L2 loss. Configured as `MSELoss`.
 ///
@@ -40,10 +17,8 @@ impl Default for MseOptions {
 ///
 /// In [0, ∞) for λ > 0; 0 for a perfect prediction. Differentiable everywhere.
 ///
-/// Options: [`MseOptions`].
-///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2), [`Error::WeightShape`], [`Error::Empty`].
+/// `Error::ShapeMismatch`, `Error::ShapeRule` (rank under 2), `Error::WeightShape`, `Error::Empty`.
 ///
 /// ```
 /// use image_losses_core::{Loss, Tensor};
@@ -59,56 +34,51 @@ impl Default for MseOptions {
 /// ```
 ///
 /// Source: MMagic, `mmagic.models.losses.MSELoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "MseOptions", into = "MseOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MseLoss {
-    options: MseOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// `none`, `mean` or `sum`. Default: `mean`.
+    pub reduction: Reduction,
+    /// Average each sample by its own weights first. Default: `false`.
+    pub sample_wise: bool,
 }
 
-impl MseLoss {
-    /// The loss with the given options.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: MseOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(MseLoss { options })
+impl Default for MseLoss {
+    fn default() -> Self {
+        MseLoss { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
     }
 }
 
-impl TryFrom<MseOptions> for MseLoss {
-    type Error = Error;
-    fn try_from(options: MseOptions) -> Result<Self> {
-        MseLoss::new(options)
-    }
-}
-
-impl From<MseLoss> for MseOptions {
-    fn from(loss: MseLoss) -> Self {
-        loss.options
-    }
-}
-
-impl PointwiseLoss<2> for MseLoss {
+impl Declared for MseLoss {
     const NAME: &'static str = "MSELoss";
-    const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-    fn function(&self) -> Function {
-        SQUARED.clone()
-    }
-    fn reducer(&self) -> Reducer {
-        let MseOptions { loss_weight, reduction, sample_wise } = self.options;
-        Reducer { loss_weight, reduction, sample_wise }
+    const ABOUT: About = About {
+        summary: "The mean squared error: large errors rule.",
+        formula: "λ · reduce (x − y)²",
+        source: "MMagic",
+    };
+
+    /// # Errors
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
-/// (x − y)².
-#[derive(Clone, Copy, Debug)]
-struct Squared;
-
-pub(crate) static SQUARED: LazyLock<Function> = LazyLock::new(|| Function::new(Squared));
-
-impl Pointwise<2> for Squared {
+impl Pointwise<2> for MseLoss {
     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
         (x - y).square()
     }
 }
+
+impl PointwiseLoss<2> for MseLoss {
+    fn reducer(&self) -> Reducer {
+        let MseLoss { loss_weight, reduction, sample_wise } = *self;
+        Reducer { loss_weight, reduction, sample_wise }
+    }
+}
+
+/// (x − y)², for the losses that are made of it.
+pub(crate) static SQUARED: LazyLock<Function> = LazyLock::new(|| Function::new(MseLoss::default()));

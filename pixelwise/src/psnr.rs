@@ -3,40 +3,17 @@
 use std::sync::LazyLock;
 
 use image_losses_core::{
-    Error, Expr, Extent, Function, Input, LinearMap, Loss, Pointwise, Result, Tensor, Unary, finite,
+    About, Declared, Error, Expr, Extent, Function, LinearMap, Loss, Pointwise, Result, Tensor, Unary, finite,
+    no_weight, same_shape,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::check::{self, Rank};
 use crate::mse::SQUARED;
 
 /// Added to the mean squared error before the logarithm.
 const EPSILON: f64 = 1e-8;
 /// The luma of R, G and B in [0, 1] by ITU-R BT.601, less its offset 16/255.
 const LUMA: [f64; 3] = [65.481 / 255.0, 128.553 / 255.0, 24.966 / 255.0];
-
-/// Options of [`PsnrLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-/// | `toY` | compare the luma of RGB images in [0, 1] | `false` |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct PsnrOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-    /// Compare the luma of RGB images in [0, 1].
-    #[serde(rename = "toY")]
-    pub to_y: bool,
-}
-
-impl Default for PsnrOptions {
-    fn default() -> Self {
-        PsnrOptions { loss_weight: 1.0, to_y: false }
-    }
-}
 
 /// The negative peak signal-to-noise ratio in decibels, averaged over the batch: PSNR loss. Configured as `PSNRLoss`.
 ///
@@ -50,8 +27,6 @@ impl Default for PsnrOptions {
 /// Prediction x and target y: (N, C, …), equal; C = 3 with `toY`. There is no weight.
 ///
 /// In [−80λ, ∞) for λ > 0; −80λ for a perfect prediction. Differentiable everywhere.
-///
-/// Options: [`PsnrOptions`].
 ///
 /// # Errors
 /// [`Error::ShapeMismatch`], [`Error::ShapeRule`] (rank under 2; with `toY`, other than 3 channels), [`Error::Empty`];
@@ -72,46 +47,44 @@ impl Default for PsnrOptions {
 ///
 /// Source: L. Chen, X. Chu, X. Zhang, J. Sun, "Simple baselines for image restoration" (NAFNet), 2022, and its
 /// repository; MMagic, `mmagic.models.losses.PSNRLoss`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "PsnrOptions", into = "PsnrOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PsnrLoss {
-    options: PsnrOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
+    /// Compare the luma of RGB images in [0, 1]. Default: `false`.
+    #[serde(rename = "toY")]
+    pub to_y: bool,
 }
 
-impl PsnrLoss {
-    /// Its name, as a configuration writes it.
-    pub const NAME: &'static str = "PSNRLoss";
-    /// Its inputs.
-    pub const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
+impl Default for PsnrLoss {
+    fn default() -> Self {
+        PsnrLoss { loss_weight: 1.0, to_y: false }
+    }
+}
 
-    /// The loss with the given options.
-    ///
+impl Declared for PsnrLoss {
+    const NAME: &'static str = "PSNRLoss";
+    const ABOUT: About = About {
+        summary: "The negative peak signal-to-noise ratio in decibels; −80 where nothing differs.",
+        formula: "λ · meanₙ 10·log₁₀( mean (xₙ − yₙ)² + 1e-8 )",
+        source: "Chen et al., Simple Baselines for Image Restoration, 2022",
+    };
+
     /// # Errors
     /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: PsnrOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(PsnrLoss { options })
-    }
-}
-
-impl TryFrom<PsnrOptions> for PsnrLoss {
-    type Error = Error;
-    fn try_from(options: PsnrOptions) -> Result<Self> {
-        PsnrLoss::new(options)
-    }
-}
-
-impl From<PsnrLoss> for PsnrOptions {
-    fn from(loss: PsnrLoss) -> Self {
-        loss.options
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
 impl Loss<2> for PsnrLoss {
     fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], weight: Option<&T>) -> Result<T> {
-        let shape = check::pair(Self::NAME, [pred, target], Rank::Any)?;
-        check::no_weight(Self::NAME, weight)?;
-        if self.options.to_y && shape[1] != 3 {
+        self.check()?;
+        let shape = same_shape(Self::NAME, ["pred", "target"], [pred, target])?;
+        no_weight(Self::NAME, weight)?;
+        if self.to_y && shape[1] != 3 {
             return Err(Error::ShapeRule {
                 operation: Self::NAME,
                 argument: "pred",
@@ -121,14 +94,14 @@ impl Loss<2> for PsnrLoss {
         }
         let (x, y) = (pred.accumulator()?, target.accumulator()?);
         let pixels: usize = shape[2..].iter().product();
-        let error = if self.options.to_y {
+        let error = if self.to_y {
             let luma = LinearMap::from_rows(3, [LUMA.into_iter().enumerate().collect()])?;
             let luma = x.sub(&y)?.linear(1, &luma)?;
             T::map_sample_sums(&Function::unary(Unary::Square), &[&luma], 1.0 / pixels as f64)?
         } else {
             T::map_sample_sums(&SQUARED, &[&x, &y], 1.0 / (shape[1] * pixels) as f64)?
         };
-        let scale = self.options.loss_weight / shape[0] as f64;
+        let scale = self.loss_weight / shape[0] as f64;
         T::map_reduce(&DECIBEL, &[&error], None, None, scale, Extent::Sum)?.cast_like(pred)
     }
 }

@@ -2,29 +2,11 @@
 
 use std::sync::LazyLock;
 
-use image_losses_core::{Along, Error, Expr, Filter, Input, Loss, Pointwise, Result, Stencil, Tensor, finite};
+use image_losses_core::{
+    About, Along, Declared, Expr, Filter, Input, Loss, Pointwise, Result, Stencil, Tensor, finite, no_weight,
+    same_images,
+};
 use serde::{Deserialize, Serialize};
-
-use crate::check::{self, Rank};
-
-/// Options of [`TvLoss`].
-///
-/// | option | meaning | default |
-/// |---|---|---|
-/// | `loss_weight` | λ, multiplies the result | 1 |
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct TvOptions {
-    /// λ, multiplies the result.
-    pub loss_weight: f64,
-}
-
-impl Default for TvOptions {
-    fn default() -> Self {
-        TvOptions { loss_weight: 1.0 }
-    }
-}
 
 /// The squared differences of neighbouring pixels, averaged over each sample: total variation with exponent β = 2, TV
 /// regulariser. Configured as `tv_loss`; [`tv_loss`] is the same as a function.
@@ -38,10 +20,8 @@ impl Default for TvOptions {
 ///
 /// In [0, ∞) for λ > 0; 0 for a constant image. Differentiable everywhere.
 ///
-/// Options: [`TvOptions`]. MMagic's function has none; `loss_weight` is ours.
-///
 /// # Errors
-/// [`Error::ShapeRule`] (rank other than 4), [`Error::Empty`]; [`Error::InvalidOption`] where a weight is given.
+/// `Error::ShapeRule` (rank other than 4), `Error::Empty`; `Error::InvalidOption` where a weight is given.
 ///
 /// ```
 /// use image_losses_core::Loss;
@@ -59,48 +39,45 @@ impl Default for TvOptions {
 /// `mmagic.models.losses.tv_loss`.
 ///
 /// [`MaskedTvLoss`]: crate::MaskedTvLoss
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "TvOptions", into = "TvOptions")]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TvLoss {
-    options: TvOptions,
+    /// λ, multiplies the result. Default: 1.
+    pub loss_weight: f64,
 }
 
-impl TvLoss {
-    /// Its name, as a configuration writes it.
-    pub const NAME: &'static str = "tv_loss";
-    /// Its inputs.
-    pub const INPUTS: [Input; 1] = [Input::full("input")];
+impl Default for TvLoss {
+    fn default() -> Self {
+        TvLoss { loss_weight: 1.0 }
+    }
+}
 
-    /// The loss with the given options.
-    ///
+impl Declared for TvLoss {
+    const NAME: &'static str = "tv_loss";
+    const ABOUT: About = About {
+        summary: "Total variation: the squared differences of neighbours. Of the prediction alone.",
+        formula: "λ · mean [ (xᵢ,ⱼ₊₁ − xᵢ,ⱼ)² + (xᵢ₊₁,ⱼ − xᵢ,ⱼ)² ]",
+        source: "Mahendran and Vedaldi, Understanding Deep Image Representations by Inverting Them, 2015",
+    };
+
     /// # Errors
-    /// [`Error::InvalidOption`] for a `loss_weight` that is not finite.
-    pub fn new(options: TvOptions) -> Result<Self> {
-        finite(Self::NAME, "loss_weight", options.loss_weight)?;
-        Ok(TvLoss { options })
-    }
-}
-
-impl TryFrom<TvOptions> for TvLoss {
-    type Error = Error;
-    fn try_from(options: TvOptions) -> Result<Self> {
-        TvLoss::new(options)
-    }
-}
-
-impl From<TvLoss> for TvOptions {
-    fn from(loss: TvLoss) -> Self {
-        loss.options
+    /// `Error::InvalidOption` for a `loss_weight` that is not finite.
+    fn check(&self) -> Result<()> {
+        finite(Self::NAME, "loss_weight", self.loss_weight)
     }
 }
 
 static STENCIL: LazyLock<Stencil> = LazyLock::new(|| Stencil::new(Square, NEIGHBOURS));
 
 impl Loss<1> for TvLoss {
+    const TAKES: [Input; 1] = [Input::full("input")];
+
     fn forward<T: Tensor>(&self, [input]: [&T; 1], weight: Option<&T>) -> Result<T> {
-        let shape = check::input(Self::NAME, "input", input, Rank::Image)?;
-        check::no_weight(Self::NAME, weight)?;
-        let scale = self.options.loss_weight / (shape[1] * shape[2] * shape[3]) as f64;
+        self.check()?;
+        let shape = same_images(Self::NAME, ["input"], [input])?;
+        no_weight(Self::NAME, weight)?;
+        let scale = self.loss_weight / (shape[1] * shape[2] * shape[3]) as f64;
         let sums = STENCIL.sums(Self::NAME, &input.accumulator()?, None, None, scale)?;
         sum(&sums)?.cast_like(input)
     }
@@ -109,7 +86,7 @@ impl Loss<1> for TvLoss {
 /// The squared differences of neighbouring pixels, averaged over each sample: [`TvLoss`] as a function.
 ///
 /// # Errors
-/// [`Error::ShapeRule`] (rank other than 4), [`Error::Empty`].
+/// `Error::ShapeRule` (rank other than 4), `Error::Empty`.
 ///
 /// ```
 /// use image_losses_ndarray::NdTensor;

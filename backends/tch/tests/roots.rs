@@ -1,7 +1,7 @@
 //! Derivatives on libtorch where there is little or nothing to differentiate, and tensors that no operation takes.
 
 use image_losses_core::{
-    Differentiable, Error, Expr, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Result, Tensor, Unary,
+    Declared, Differentiable, Error, Expr, Loss, Pointwise, PointwiseLoss, Reducer, Result, Tensor, Unary,
 };
 use image_losses_laws::{closed_forms, norms};
 use image_losses_tch::{TchLoss, TchTensor, differentiate};
@@ -17,12 +17,11 @@ impl Pointwise<2> for Squared {
     }
 }
 
-impl PointwiseLoss<2> for Squared {
+impl Declared for Squared {
     const NAME: &'static str = "Squared";
-    const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-    fn function(&self) -> Function {
-        Function::new(self.clone())
-    }
+}
+
+impl PointwiseLoss<2> for Squared {
     fn reducer(&self) -> Reducer {
         Reducer::default()
     }

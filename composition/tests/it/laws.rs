@@ -22,8 +22,10 @@ const POINTS: [([f64; 4], f64); 4] = [
 
 #[test]
 fn l1() {
-    let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| {
-        L1CompositionLoss::new(L1CompositionOptions { loss_weight, reduction, sample_wise }).unwrap()
+    let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| L1CompositionLoss {
+        loss_weight,
+        reduction,
+        sample_wise,
     });
     pointwise(&ENGINE, losses, Takes::pointwise(L1CompositionLoss::INPUTS), |_| {
         POINTS.map(|(point, d)| (point, d.abs())).to_vec()
@@ -32,8 +34,10 @@ fn l1() {
 
 #[test]
 fn mse() {
-    let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| {
-        MseCompositionLoss::new(MseCompositionOptions { loss_weight, reduction, sample_wise }).unwrap()
+    let losses = reductions().prop_map(|(loss_weight, reduction, sample_wise)| MseCompositionLoss {
+        loss_weight,
+        reduction,
+        sample_wise,
     });
     pointwise(&ENGINE, losses, Takes::pointwise(MseCompositionLoss::INPUTS), |_| {
         POINTS.map(|(point, d)| (point, d * d)).to_vec()
@@ -43,11 +47,14 @@ fn mse() {
 #[test]
 fn charbonnier() {
     let eps = prop_oneof![Just(0.0), Just(1e-12), Just(1e-6), Just(0.25), Just(9.0)];
-    let losses = (reductions(), eps).prop_map(|((loss_weight, reduction, sample_wise), eps)| {
-        CharbonnierCompLoss::new(CharbonnierCompOptions { loss_weight, reduction, sample_wise, eps }).unwrap()
+    let losses = (reductions(), eps).prop_map(|((loss_weight, reduction, sample_wise), eps)| CharbonnierCompLoss {
+        loss_weight,
+        reduction,
+        sample_wise,
+        eps,
     });
     pointwise(&ENGINE, losses, Takes::pointwise(CharbonnierCompLoss::INPUTS), |&loss| {
-        let eps = CharbonnierCompOptions::from(loss).eps;
+        let eps = CharbonnierCompLoss::from(loss).eps;
         POINTS.map(|(point, d)| (point, (d * d + eps).sqrt())).to_vec()
     });
 }

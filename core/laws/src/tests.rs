@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image_losses_core::kernels::Array;
 use image_losses_core::{
-    Differentiable, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Reduction, Result, Scalar,
-    Tensor, Unary,
+    Declared, Differentiable, Expr, Function, Input, Pointwise, PointwiseLoss, Pool2d, Reducer, Reduction, Result,
+    Scalar, Tensor, Unary,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -424,12 +424,18 @@ mod pass {
 #[serde(transparent)]
 struct Fused<const FAULT: u8>(());
 
-impl<const FAULT: u8> PointwiseLoss<2> for Fused<FAULT> {
+impl<const FAULT: u8> Declared for Fused<FAULT> {
     const NAME: &'static str = "Fused";
-    const INPUTS: [Input; 2] = INPUTS;
-    fn function(&self) -> Function {
-        Function::new(Square)
+}
+
+impl<const FAULT: u8> Pointwise<2> for Fused<FAULT> {
+    fn value<'e>(&self, inputs: [Expr<'e>; 2]) -> Expr<'e> {
+        Square.value(inputs)
     }
+}
+
+impl<const FAULT: u8> PointwiseLoss<2> for Fused<FAULT> {
+    const INPUTS: [Input; 2] = INPUTS;
     fn reducer(&self) -> Reducer {
         Reducer::default()
     }
@@ -462,12 +468,18 @@ impl<const FAULT: u8> PointwiseLoss<2> for Fused<FAULT> {
 #[derive(Clone, Debug)]
 struct Right;
 
-impl PointwiseLoss<2> for Right {
+impl Declared for Right {
     const NAME: &'static str = "Fused";
-    const INPUTS: [Input; 2] = INPUTS;
-    fn function(&self) -> Function {
-        Function::new(Square)
+}
+
+impl Pointwise<2> for Right {
+    fn value<'e>(&self, inputs: [Expr<'e>; 2]) -> Expr<'e> {
+        Square.value(inputs)
     }
+}
+
+impl PointwiseLoss<2> for Right {
+    const INPUTS: [Input; 2] = INPUTS;
     fn reducer(&self) -> Reducer {
         Reducer::default()
     }

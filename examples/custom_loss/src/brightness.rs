@@ -1,53 +1,24 @@
-//! Any function over the tensor trait as a loss: here one of whole images, not of pixels.
+//! A loss of whole images: its options, its name and its formula over the tensor trait.
 
-use image_losses::config::{Argument, BuildContext, Configurable, Inputs, Kind, Outcome};
-use image_losses::core::{Differentiable, Error, Result, Tensor, Unary, finite};
+use image_losses::core::{Declared, Loss, Result, Tensor, same_shape};
 use serde::{Deserialize, Serialize};
 
 /// λ · mean over the samples of (mean(x) − mean(y))²: compares how bright images are.
-#[derive(Clone, Debug)]
-pub struct BrightnessLoss {
-    options: BrightnessOptions,
-}
-
-/// Options of [`BrightnessLoss`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BrightnessOptions {
+pub struct BrightnessLoss {
     pub loss_weight: f64,
 }
 
-impl BrightnessLoss {
-    fn forward<T: Tensor>(&self, pred: &T, target: &T) -> Result<T> {
-        let (expected, got) = (pred.shape(), target.shape());
-        if expected != got {
-            return Err(Error::ShapeMismatch { operation: "BrightnessLoss", argument: "target", expected, got });
-        }
-        let axes: Vec<usize> = (1..pred.rank()).collect();
-        let brighter = pred.sub(target)?.mean(&axes, false)?;
-        brighter.unary(Unary::Square)?.mean_all()?.scale(self.options.loss_weight)
-    }
+impl Declared for BrightnessLoss {
+    const NAME: &'static str = "BrightnessLoss";
 }
 
-impl Configurable for BrightnessLoss {
-    type Options = BrightnessOptions;
-
-    fn arguments(&self) -> Vec<Argument> {
-        vec![Argument::required("pred", Kind::Tensor), Argument::required("target", Kind::Tensor)]
-    }
-
-    fn build(options: BrightnessOptions, _: &BuildContext) -> Result<Self> {
-        finite("BrightnessLoss", "loss_weight", options.loss_weight)?;
-        Ok(BrightnessLoss { options })
-    }
-
-    fn options(&self) -> BrightnessOptions {
-        self.options.clone()
-    }
-
-    fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
-        let pred = inputs.get_tensor("BrightnessLoss", "pred")?;
-        let target = inputs.get_tensor("BrightnessLoss", "target")?;
-        self.forward(pred, target).map(Outcome::Value)
+impl Loss<2> for BrightnessLoss {
+    fn forward<T: Tensor>(&self, [pred, target]: [&T; 2], _: Option<&T>) -> Result<T> {
+        same_shape(Self::NAME, ["pred", "target"], [pred, target])?;
+        let axes: Vec<usize> = (1..pred.rank()).collect();
+        let brighter = pred.sub(target)?.mean(&axes, false)?;
+        brighter.mul(&brighter)?.mean_all()?.scale(self.loss_weight)
     }
 }

@@ -1,14 +1,18 @@
 //! A pointwise loss: the function, its options and its name are all there is to write.
 
 use image_losses::config::{Contribution, Entry, inventory};
-use image_losses::core::{Expr, Pointwise};
+use image_losses::core::{Declared, Expr, Pointwise};
 use serde::{Deserialize, Serialize};
 
 /// ln(1 + ((x − y)/γ)²), the Cauchy (Lorentzian) loss: an outlier costs little more the farther out it lies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Cauchy {
-    gamma: f64,
+pub struct Cauchy {
+    pub gamma: f64,
+}
+
+impl Declared for Cauchy {
+    const NAME: &'static str = "CauchyLoss";
 }
 
 impl Pointwise<2> for Cauchy {
@@ -17,4 +21,4 @@ impl Pointwise<2> for Cauchy {
     }
 }
 
-inventory::submit!(Contribution(|| Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"])));
+inventory::submit!(Contribution(|| Entry::function::<Cauchy, 2>()));

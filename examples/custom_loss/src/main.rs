@@ -1,6 +1,6 @@
 //! Losses of one's own, used from a configuration beside built-in ones.
 //!
-//! `cauchy` is a pointwise function in twenty lines and contributes itself by being linked (feature `inventory`);
+//! `cauchy` is a pointwise function and contributes itself by being linked (feature `inventory`);
 //! `brightness` is a function of whole images and is registered by hand. Run it with
 //!
 //! ```sh
@@ -41,7 +41,7 @@ struct Arguments {
 fn registry() -> Registry {
     // CauchyLoss is there already.
     let mut registry = Registry::standard();
-    registry.register(Entry::of::<BrightnessLoss>("BrightnessLoss"));
+    registry.register(Entry::loss::<BrightnessLoss, 2>());
     registry
 }
 
@@ -121,6 +121,8 @@ fn main() -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cauchy::Cauchy;
+    use image_losses::core::{Loss, Reduced};
 
     #[test]
     fn the_losses_and_their_gradients_are_what_is_worked_out_by_hand() -> image_losses::Result<()> {
@@ -147,6 +149,16 @@ mod tests {
         // ¼ + 2d/(γ² + d²) + 10 · 2 · mean(d) · ½ where d = 2; 0 + 0 + the same last where d = 0.
         close(gradient[0], 0.25 + 0.5 + 10.0);
         close(gradient[1], 10.0);
+        Ok(())
+    }
+
+    #[test]
+    fn they_are_called_with_types_as_well() -> image_losses::Result<()> {
+        let pred = NdTensor::from_vec(vec![3.0, 1.0], &[1, 1, 1, 2])?;
+        let target = NdTensor::from_vec(vec![1.0, 1.0], &[1, 1, 1, 2])?;
+        let robust = Reduced::new(Cauchy { gamma: 2.0 });
+        assert_eq!(robust.forward([&pred, &target], None)?.item()?, 2f64.ln() / 2.0);
+        assert_eq!(BrightnessLoss { loss_weight: 10.0 }.forward([&pred, &target], None)?.item()?, 10.0);
         Ok(())
     }
 

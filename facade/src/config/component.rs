@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use image_losses_core::config::{Argument, Carried, Inputs, Item, Outcome};
 use image_losses_core::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::fields::{join, read_options, refuse, unknown};
-use super::inputs::{Inputs, Item, Outcome};
-use super::registry::{Argument, BuildContext, Entry, ErasedLoss};
+use super::registry::{BuildContext, Entry, ErasedLoss, loss_weight};
 use crate::AnyTensor;
 use crate::objective::Note;
 
@@ -297,16 +297,20 @@ impl Component {
 
     /// The weight that is in one of the values, where the loss is evaluated with these arguments.
     pub(crate) fn weight(&self, value: &str, picked: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
-        self.loss.weight(value, picked)
+        if let Some(weight) = self.loss.weight(value, picked)? {
+            return Ok(weight);
+        }
+        let is_logged = self.loss.terms().iter().any(|(name, term)| *name == value && !term.contains("loss"));
+        if is_logged { Ok(1.0) } else { self.loss.options().map(|options| loss_weight(&options)) }
     }
 
-    /// Takes over the value of a tensor that an evaluation carried ([`Outcome::Carrying`]). One that is not finite is not
-    /// remembered.
+    /// Takes over the values of the tensors that an evaluation carried ([`Outcome::Carrying`]). One that is not finite is
+    /// not remembered.
     ///
     /// # Errors
     /// As the loss says.
-    pub fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()> {
-        self.loss.remember(name, values, shape)
+    pub fn remember(&mut self, carried: &[Carried]) -> Result<()> {
+        self.loss.remember(carried)
     }
 
     /// What the loss remembers (a moving average, a pool, the state of its random draws), to be saved with a training's

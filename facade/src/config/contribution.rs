@@ -7,11 +7,15 @@ use super::registry::Entry;
 ///
 /// ```
 /// use image_losses::config::{Contribution, Entry, Registry, inventory};
-/// use image_losses::core::{Expr, Pointwise};
+/// use image_losses::core::{Declared, Expr, Pointwise};
 ///
 /// /// ln(1 + (x − y)²)
 /// #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 /// struct Cauchy;
+///
+/// impl Declared for Cauchy {
+///     const NAME: &'static str = "CauchyLoss";
+/// }
 ///
 /// impl Pointwise<2> for Cauchy {
 ///     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
@@ -19,7 +23,7 @@ use super::registry::Entry;
 ///     }
 /// }
 ///
-/// inventory::submit!(Contribution(|| Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"])));
+/// inventory::submit!(Contribution(|| Entry::function::<Cauchy, 2>()));
 ///
 /// let document = serde_json::json!({"type": "CauchyLoss", "loss_weight": 0.1});
 /// assert!(Registry::standard().build(&document, "loss", &Default::default()).is_ok());

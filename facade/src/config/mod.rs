@@ -6,19 +6,20 @@
 //!
 //! BasicSR's names and fields are read too, where the loss is one of ours: `docs/from-basicsr.md`.
 //!
-//! A loss of one's own joins in with one [`Entry`]: [`Entry::pointwise`] for a pointwise loss, [`Entry::of`] for anything
-//! that is [`Configurable`]. [`Registry::register`] adds it; with the feature `inventory`, a `Contribution` does from
+//! A loss of one's own joins in with one [`Entry`]: [`Entry::loss`] for a loss of tensors, [`Entry::function`] for a
+//! pointwise function, [`Entry::of`] for anything that is [`Configurable`]. [`Registry::register`] adds it; with the feature `inventory`, a `Contribution` does from
 //! another crate. [`check`] says what is wrong with a whole document.
 
 mod basicsr;
-mod builtin;
 pub mod check;
 mod component;
 #[cfg(feature = "inventory")]
 mod contribution;
 mod document;
+mod families;
 pub(crate) mod fields;
-mod inputs;
+#[cfg(feature = "perceptual")]
+mod held;
 pub(crate) mod names;
 mod registry;
 #[cfg(feature = "schema")]
@@ -29,10 +30,12 @@ pub(crate) use component::{check_offered, seed_at};
 #[cfg(feature = "inventory")]
 pub use contribution::Contribution;
 pub use document::{Syntax, parse, read};
-pub use inputs::{Inputs, Item, Network, Outcome, network};
+pub use image_losses_core::config::{
+    Argument, Carried, Configurable, Inputs, Item, Kind, Network, Outcome, Processes, network,
+};
 #[cfg(feature = "inventory")]
 pub use inventory;
 pub(crate) use registry::to_value;
-pub use registry::{Argument, BuildContext, Configurable, Entry, Kind, Registry};
+pub use registry::{BuildContext, Entry, Registry};
 #[cfg(feature = "schema")]
 pub use schema::schema;

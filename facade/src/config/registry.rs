@@ -2,76 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Debug};
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use image_losses_core::{
-    Differentiable, Error, Function, Input, Loss, Pointwise, PointwiseLoss, Reducer, Reduction, Result, Tensor, finite,
-};
+use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome};
+use image_losses_core::{About, Declared, Error, Loss, Pointwise, Reduced, Reducer, Reduction, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::basicsr::{own_name_of, rewrite};
 use super::component::Component;
 use super::fields::{fields_of, join, read_options, refuse, unknown};
-use super::inputs::{Inputs, Outcome};
 use super::names::{own_name, own_name_at, plain};
 use crate::AnyTensor;
-
-/// What an argument of a loss is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Kind {
-    /// A tensor.
-    Tensor,
-    /// One or several tensors.
-    Tensors,
-    /// A network.
-    Network,
-    /// A number.
-    Number,
-    /// A switch.
-    Flag,
-    /// A word.
-    Text,
-    /// Token ids.
-    Tokens,
-    /// The processes that train together.
-    Processes,
-}
-
-/// An argument of a loss: what its call takes by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Argument {
-    /// Its name, as MMagic's call has it.
-    pub name: &'static str,
-    /// What it is.
-    pub kind: Kind,
-    /// The loss cannot do without it.
-    pub required: bool,
-    /// The output it is taken from where `data_info` does not say.
-    pub output: Option<&'static str>,
-}
-
-impl Argument {
-    /// An argument the loss needs.
-    pub const fn required(name: &'static str, kind: Kind) -> Self {
-        Argument { name, kind, required: true, output: None }
-    }
-
-    /// An argument that may be absent.
-    pub const fn optional(name: &'static str, kind: Kind) -> Self {
-        Argument { name, kind, required: false, output: None }
-    }
-
-    /// The same, taken from this output of the training step where `data_info` does not name another.
-    #[must_use]
-    pub const fn or_output(self, output: &'static str) -> Self {
-        Argument { output: Some(output), ..self }
-    }
-}
 
 /// What building a loss may draw on.
 #[derive(Clone, Debug, Default)]
@@ -91,122 +35,163 @@ pub struct BuildContext {
     pub outputs: Option<Vec<String>>,
 }
 
-/// A loss that can be built from data, evaluated by named arguments on any engine.
-///
-/// [`PointwiseLoss`]es need no implementation: see [`Entry::pointwise`]. Anything else over the tensor trait says here
-/// which arguments it takes and how it is called.
-pub trait Configurable: Debug + Clone + Send + Sync + 'static {
-    /// The options, deserialised from the mapping without `type`.
-    type Options: Serialize + DeserializeOwned;
-    /// Where the loss gives several values: their names, and the names of the terms they become in a training step. A
-    /// term whose name contains `loss` counts in the total, another is only logged. Empty for a single value.
-    const TERMS: &'static [(&'static str, &'static str)] = &[];
-    /// The arguments of its call.
+/// A built loss whose type is erased, with what it remembers: what a [`Component`] holds.
+pub(crate) trait ErasedLoss: Debug + Send + Sync {
     fn arguments(&self) -> Vec<Argument>;
-    /// Builds it.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] for an option out of range; [`Error::Io`] and the like where a checkpoint is read.
-    fn build(options: Self::Options, context: &BuildContext) -> Result<Self>;
-    /// The options it was built from.
-    fn options(&self) -> Self::Options;
-    /// Evaluates it. Tensors whose values later calls need go along as [`Outcome::Carrying`].
-    ///
-    /// # Errors
-    /// [`Error::MissingInput`], shape errors.
-    fn evaluate<T: Differentiable>(&mut self, inputs: &Inputs<'_, T>) -> Result<Outcome<T>>;
-    /// The weight that is in one of its values, by that name, where it is evaluated with these inputs: the value is the
-    /// weight times the value at weight 1. Reported beside the value.
-    ///
-    /// By default the option `loss_weight` where there is one, for a value that is part of the loss; 1 for one that is only
-    /// logged. A loss that weighs otherwise says so here.
-    ///
-    /// # Errors
-    /// [`Error::MissingInput`] for inputs that the loss cannot be evaluated with.
-    fn weight<T>(&self, value: &str, inputs: &Inputs<'_, T>) -> Result<f64> {
-        let _ = inputs;
-        let is_logged = Self::TERMS.iter().any(|(name, term)| *name == value && !term.contains("loss"));
-        Ok(if is_logged { 1.0 } else { loss_weight(&to_value(&self.options())?) })
+    fn options(&self) -> Result<Value>;
+    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>>;
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss>;
+    /// The names of the checkpoints that its networks are read from.
+    fn checkpoints(&self) -> Vec<String> {
+        Vec::new()
     }
-    /// It acts when the iteration is a multiple of this: for a loss with an option `interval` of its own.
+    fn terms(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+    /// The weight that is in a value, where the loss says another than its `loss_weight`.
+    fn weight(&self, value: &str, inputs: &Inputs<'_, AnyTensor<'_>>) -> Result<Option<f64>> {
+        let _ = (value, inputs);
+        Ok(None)
+    }
     fn interval(&self) -> u64 {
         1
     }
-    /// Takes over the value of a tensor that an evaluation carried. A value that is not finite is no error, and is not
-    /// remembered: the state keeps its last finite value.
-    ///
-    /// # Errors
-    /// As the loss says.
-    fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()> {
-        let _ = (name, values, shape);
+    fn remember(&mut self, carried: &[Carried]) -> Result<()> {
+        let _ = carried;
         Ok(())
     }
-    /// What the loss remembers, to be saved with a training's checkpoint; null where that is nothing.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where it cannot be serialised.
     fn state(&self) -> Result<Value> {
         Ok(Value::Null)
     }
-    /// Goes on from a saved state.
-    ///
-    /// # Errors
-    /// [`Error::Config`] where it is not one.
     fn restore(&mut self, state: Value) -> Result<()> {
         let _ = state;
         Ok(())
     }
 }
 
-/// A built loss whose type is erased: what a [`Component`] holds.
-pub(crate) trait ErasedLoss: Debug + Send + Sync {
-    fn arguments(&self) -> Vec<Argument>;
-    /// The names of the checkpoints that its networks are read from.
-    fn checkpoints(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn terms(&self) -> &'static [(&'static str, &'static str)];
-    fn options(&self) -> Result<Value>;
-    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>>;
-    fn weight(&self, value: &str, inputs: &Inputs<'_, AnyTensor<'_>>) -> Result<f64>;
-    fn interval(&self) -> u64;
-    fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()>;
-    fn state(&self) -> Result<Value>;
-    fn restore(&mut self, state: Value) -> Result<()>;
-    fn boxed_clone(&self) -> Box<dyn ErasedLoss>;
+/// A configurable loss with its state.
+#[derive(Clone, Debug)]
+struct WithState<L: Configurable> {
+    loss: L,
+    state: L::State,
 }
 
-impl<L: Configurable> ErasedLoss for L {
+impl<L: Configurable> ErasedLoss for WithState<L> {
     fn arguments(&self) -> Vec<Argument> {
-        Configurable::arguments(self)
+        self.loss.arguments()
     }
     fn terms(&self) -> &'static [(&'static str, &'static str)] {
         L::TERMS
     }
     fn options(&self) -> Result<Value> {
-        to_value(&Configurable::options(self))
+        to_value(&self.loss)
     }
     fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
-        Configurable::evaluate(self, inputs)
+        self.loss.evaluate(inputs, &mut self.state)
     }
-    fn weight(&self, value: &str, inputs: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
-        Configurable::weight(self, value, inputs)
+    fn weight(&self, value: &str, inputs: &Inputs<'_, AnyTensor<'_>>) -> Result<Option<f64>> {
+        self.loss.weight(value, inputs)
     }
     fn interval(&self) -> u64 {
-        Configurable::interval(self)
+        self.loss.interval()
     }
-    fn remember(&mut self, name: &str, values: &[f64], shape: &[usize]) -> Result<()> {
-        Configurable::remember(self, name, values, shape)
+    fn remember(&mut self, carried: &[Carried]) -> Result<()> {
+        self.loss.remember(&mut self.state, carried)
     }
     fn state(&self) -> Result<Value> {
-        Configurable::state(self)
+        to_value(&self.state)
     }
     fn restore(&mut self, state: Value) -> Result<()> {
-        Configurable::restore(self, state)
+        self.state = read_options(state, "")?;
+        Ok(())
     }
     fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
         Box::new(self.clone())
     }
+}
+
+/// A loss of `K` tensors.
+#[derive(Clone, Debug)]
+struct OfTensors<L, const K: usize>(L);
+
+impl<L: Loss<K> + Serialize, const K: usize> ErasedLoss for OfTensors<L, K> {
+    fn arguments(&self) -> Vec<Argument> {
+        arguments_of::<L, K>()
+    }
+    fn options(&self) -> Result<Value> {
+        to_value(&self.0)
+    }
+    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
+        call(&self.0, inputs)
+    }
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
+        Box::new(self.clone())
+    }
+}
+
+/// A pointwise function with the options of its reduction.
+#[derive(Clone, Debug)]
+struct OfFunction<P, const K: usize>(Reduced<P>);
+
+impl<P: Pointwise<K> + Declared + Serialize, const K: usize> ErasedLoss for OfFunction<P, K> {
+    fn arguments(&self) -> Vec<Argument> {
+        arguments_of::<Reduced<P>, K>()
+    }
+    fn options(&self) -> Result<Value> {
+        let Reduced { ref function, loss_weight, reduction, sample_wise } = self.0;
+        let mut all = match to_value(function)? {
+            Value::Object(own) => own,
+            _ => Map::new(),
+        };
+        if let Value::Object(common) = to_value(&ReductionOptions { loss_weight, reduction, sample_wise })? {
+            all.extend(common);
+        }
+        Ok(Value::Object(all))
+    }
+    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
+        call(&self.0, inputs)
+    }
+    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
+        Box::new(self.clone())
+    }
+}
+
+/// The options of the reduction of a pointwise function.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ReductionOptions {
+    loss_weight: f64,
+    reduction: Reduction,
+    sample_wise: bool,
+}
+
+impl Default for ReductionOptions {
+    fn default() -> Self {
+        let Reducer { loss_weight, reduction, sample_wise } = Reducer::default();
+        ReductionOptions { loss_weight, reduction, sample_wise }
+    }
+}
+
+/// The arguments of a loss of tensors.
+fn arguments_of<L: Loss<K>, const K: usize>() -> Vec<Argument> {
+    let inputs = L::TAKES.into_iter().map(|input| Argument::required(input.name, Kind::Tensor));
+    inputs.chain(L::WEIGHT.map(|name| Argument::optional(name, Kind::Tensor))).collect()
+}
+
+/// Calls a loss of tensors by the names of its arguments.
+fn call<'g, L: Loss<K>, const K: usize>(
+    loss: &L,
+    inputs: &Inputs<'_, AnyTensor<'g>>,
+) -> Result<Outcome<AnyTensor<'g>>> {
+    let mut tensors = Vec::with_capacity(K);
+    for input in L::TAKES {
+        tensors.push(inputs.get_tensor(L::NAME, input.name)?);
+    }
+    let weight = match L::WEIGHT {
+        Some(weight) => inputs.get_tensor_if_any(L::NAME, weight)?,
+        None => None,
+    };
+    loss.forward(std::array::from_fn(|k| tensors[k]), weight).map(Outcome::Value)
 }
 
 /// The option `loss_weight`, 1 where there is none.
@@ -225,7 +210,9 @@ type Build = dyn Fn(Value, &str, &BuildContext) -> Result<Box<dyn ErasedLoss>> +
 #[derive(Clone)]
 pub struct Entry {
     name: &'static str,
-    loss_name: Option<&'static str>,
+    aliases: &'static [&'static str],
+    term: Option<&'static str>,
+    about: About,
     fields: Vec<&'static str>,
     build: Arc<Build>,
     #[cfg(feature = "schema")]
@@ -239,48 +226,46 @@ impl Debug for Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(
-        name: &'static str,
-        fields: &[&'static str],
+    pub(crate) fn new<L: Declared>(
+        fields: Vec<&'static str>,
         build: impl Fn(Value, &str, &BuildContext) -> Result<Box<dyn ErasedLoss>> + Send + Sync + 'static,
     ) -> Self {
         Entry {
-            name,
-            loss_name: None,
-            fields: fields.to_vec(),
+            name: L::NAME,
+            aliases: L::ALIASES,
+            term: L::TERM,
+            about: L::ABOUT,
+            fields,
             build: Arc::new(build),
             #[cfg(feature = "schema")]
             schema: None,
         }
     }
 
-    /// An entry for a loss over the tensor trait.
-    pub fn of<L: Configurable>(name: &'static str) -> Self {
-        Entry::new(name, fields_of::<L::Options>(), |value, path, context| {
-            let options = read_options::<L::Options>(value, path)?;
-            Ok(Box::new(L::build(options, context).map_err(|error| error.at(path))?))
+    /// The entry of a loss of `K` tensors, whose fields are its options: nothing more is to be written for it.
+    pub fn loss<L: Loss<K> + Serialize + DeserializeOwned, const K: usize>() -> Self {
+        Entry::new::<L>(fields_of::<L>().to_vec(), |value, path, _| {
+            let loss = read_options::<L>(value, path)?;
+            loss.check().map_err(|error| error.at(path))?;
+            Ok(Box::new(OfTensors(loss)))
         })
     }
 
-    /// An entry for a pointwise loss, whose options are `O`: nothing more is to be written for it.
-    pub fn pointwise<L, O, const K: usize>() -> Self
-    where
-        L: PointwiseLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
-        O: Serialize + DeserializeOwned + 'static,
-    {
-        Entry::new(L::NAME, fields_of::<O>(), |value, path, _| {
-            let names = L::INPUTS.map(|input| input.name);
-            let loss_weight = |loss: &L| Ok(loss.reducer().loss_weight);
-            Adapter::<L, O, K>::build(value, path, L::NAME, names, Some("weight"), loss_weight)
+    /// The entry of a loss that is called by named arguments.
+    pub fn of<L: Configurable>() -> Self {
+        Entry::new::<L>(fields_of::<L>().to_vec(), |value, path, context| {
+            let loss = read_options::<L>(value, path)?;
+            loss.check().map_err(|error| error.at(path))?;
+            Ok(Box::new(WithState { state: loss.start(context.draws), loss }))
         })
     }
 
-    /// An entry for a pointwise function, whose fields are its options: `loss_weight`, `reduction` and `sample_wise` and
-    /// the argument `weight` come by themselves, and nothing more is to be written.
+    /// The entry of a pointwise function, whose fields are its options: `loss_weight`, `reduction` and `sample_wise` and
+    /// the argument `weight` come by themselves. In a program the same loss is a [`Reduced`].
     ///
     /// ```
     /// use image_losses::config::{BuildContext, Entry, Inputs, Outcome, Registry};
-    /// use image_losses::core::{Expr, Pointwise};
+    /// use image_losses::core::{Declared, Expr, Pointwise};
     /// use image_losses::ndarray::NdTensor;
     /// use ndarray::array;
     ///
@@ -290,6 +275,10 @@ impl Entry {
     ///     gamma: f64,
     /// }
     ///
+    /// impl Declared for Cauchy {
+    ///     const NAME: &'static str = "CauchyLoss";
+    /// }
+    ///
     /// impl Pointwise<2> for Cauchy {
     ///     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> {
     ///         (((x - y) / self.gamma).square() + 1.0).ln()
@@ -297,7 +286,7 @@ impl Entry {
     /// }
     ///
     /// let mut registry = Registry::standard();
-    /// registry.register(Entry::function::<Cauchy, 2>("CauchyLoss", ["pred", "target"]));
+    /// registry.register(Entry::function::<Cauchy, 2>());
     /// let document = serde_json::json!({"type": "CauchyLoss", "gamma": 2.0, "reduction": "sum", "loss_weight": 3.0});
     /// let mut loss = registry.build(&document, "loss", &BuildContext::default())?;
     /// let inputs = Inputs::new()
@@ -307,45 +296,26 @@ impl Entry {
     /// assert_eq!(value.values()?, [3.0 * 2f64.ln()]); // d = 2 = γ at one element, 0 at the other
     /// # Ok::<(), image_losses::Error>(())
     /// ```
-    pub fn function<P, const K: usize>(name: &'static str, inputs: [&'static str; K]) -> Self
+    pub fn function<P, const K: usize>() -> Self
     where
-        P: Pointwise<K> + Serialize + DeserializeOwned,
+        P: Pointwise<K> + Declared + Serialize + DeserializeOwned,
     {
         let mut fields = fields_of::<P>().to_vec();
         fields.extend(fields_of::<ReductionOptions>());
-        Entry::new(name, &fields, move |value, path, _| {
+        Entry::new::<P>(fields, |value, path, _| {
             let Value::Object(mut own) = value else { return Err(refuse(path, "the options of a loss are a mapping")) };
             let common = fields_of::<ReductionOptions>().iter().filter_map(|&field| {
                 let value = own.shift_remove(field)?;
                 Some((field.to_owned(), value))
             });
             let common = Value::Object(common.collect());
-            let options: ReductionOptions = read_options(common, path)?;
-            finite(name, "loss_weight", options.loss_weight).map_err(|error| error.at(path))?;
+            let ReductionOptions { loss_weight, reduction, sample_wise } = read_options(common, path)?;
             // A function without options is `struct Name;`.
             let own = if own.is_empty() && fields_of::<P>().is_empty() { Value::Null } else { Value::Object(own) };
-            let function = read_options::<P>(own, path)?;
-            Ok(Box::new(FunctionLoss { name, inputs, function, options }))
+            let loss = Reduced { function: read_options::<P>(own, path)?, loss_weight, reduction, sample_wise };
+            loss.check().map_err(|error| error.at(path))?;
+            Ok(Box::new(OfFunction(loss)))
         })
-    }
-
-    /// An entry for a loss of `K` tensors.
-    #[cfg(feature = "pixelwise")]
-    pub(crate) fn loss<L, O, const K: usize>() -> Self
-    where
-        L: NamedLoss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
-        O: Serialize + DeserializeOwned + 'static,
-    {
-        Entry::new(L::NAME, fields_of::<O>(), |value, path, _| {
-            let loss_weight = |loss: &L| Ok(loss_weight(&to_value::<O>(&loss.clone().into())?));
-            Adapter::<L, O, K>::build(value, path, L::NAME, L::INPUTS, L::WEIGHT, loss_weight)
-        })
-    }
-
-    /// The same with the name of its term in a training step. Without it, `L1Loss` names its term `loss_l1`.
-    #[must_use]
-    pub fn named(self, loss_name: &'static str) -> Self {
-        Entry { loss_name: Some(loss_name), ..self }
     }
 
     /// The same with the JSON Schema of its options; without it, a schema knows the options' names alone.
@@ -360,6 +330,16 @@ impl Entry {
         self.schema
     }
 
+    /// The other `type`s it answers to.
+    pub fn aliases(&self) -> &'static [&'static str] {
+        self.aliases
+    }
+
+    /// Summary, formula and source.
+    pub fn about(&self) -> About {
+        self.about
+    }
+
     /// The `type` it answers to.
     pub fn name(&self) -> &'static str {
         self.name
@@ -367,7 +347,7 @@ impl Entry {
 
     /// The name of its term in a training step.
     pub fn loss_name(&self) -> String {
-        self.loss_name.map_or_else(|| default_loss_name(self.name), str::to_owned)
+        self.term.map_or_else(|| default_loss_name(self.name), str::to_owned)
     }
 
     /// The names of its options.
@@ -401,186 +381,6 @@ fn default_loss_name(name: &str) -> String {
         text.extend(letter.to_lowercase());
     }
     text
-}
-
-/// A loss of `K` tensors and perhaps a weight, with the names of its call.
-#[cfg(feature = "pixelwise")]
-pub(crate) trait NamedLoss<const K: usize>: Loss<K> {
-    const NAME: &'static str;
-    const INPUTS: [&'static str; K];
-    const WEIGHT: Option<&'static str>;
-}
-
-/// A loss of `K` tensors as a configured one.
-struct Adapter<L, O, const K: usize> {
-    loss: L,
-    name: &'static str,
-    inputs: [&'static str; K],
-    weight: Option<&'static str>,
-    /// λ of the loss.
-    loss_weight: fn(&L) -> Result<f64>,
-    options: PhantomData<fn() -> O>,
-}
-
-impl<L, O, const K: usize> Adapter<L, O, K>
-where
-    L: Loss<K> + TryFrom<O, Error = Error> + Into<O> + Debug + Clone + Send + Sync + 'static,
-    O: Serialize + DeserializeOwned + 'static,
-{
-    fn build(
-        value: Value,
-        path: &str,
-        name: &'static str,
-        inputs: [&'static str; K],
-        weight: Option<&'static str>,
-        loss_weight: fn(&L) -> Result<f64>,
-    ) -> Result<Box<dyn ErasedLoss>> {
-        let options = read_options::<O>(value, path)?;
-        let loss = L::try_from(options).map_err(|error| error.at(path))?;
-        Ok(Box::new(Adapter { loss, name, inputs, weight, loss_weight, options: PhantomData }))
-    }
-}
-
-impl<L: Debug, O, const K: usize> Debug for Adapter<L, O, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.loss.fmt(f)
-    }
-}
-
-impl<L, O, const K: usize> ErasedLoss for Adapter<L, O, K>
-where
-    L: Loss<K> + Into<O> + Debug + Clone + Send + Sync + 'static,
-    O: Serialize + 'static,
-{
-    fn arguments(&self) -> Vec<Argument> {
-        arguments_of(&self.inputs, self.weight)
-    }
-    fn terms(&self) -> &'static [(&'static str, &'static str)] {
-        &[]
-    }
-    fn options(&self) -> Result<Value> {
-        to_value(&self.loss.clone().into())
-    }
-    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
-        call(&self.loss, self.name, self.inputs, self.weight, inputs)
-    }
-    fn weight(&self, _: &str, _: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
-        (self.loss_weight)(&self.loss)
-    }
-    fn interval(&self) -> u64 {
-        1
-    }
-    fn remember(&mut self, _: &str, _: &[f64], _: &[usize]) -> Result<()> {
-        Ok(())
-    }
-    fn state(&self) -> Result<Value> {
-        Ok(Value::Null)
-    }
-    fn restore(&mut self, _: Value) -> Result<()> {
-        Ok(())
-    }
-    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
-        let Adapter { ref loss, name, inputs, weight, loss_weight, .. } = *self;
-        Box::new(Adapter::<L, O, K> { loss: loss.clone(), name, inputs, weight, loss_weight, options: PhantomData })
-    }
-}
-
-/// How the map of a [`FunctionLoss`] is reduced.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct ReductionOptions {
-    loss_weight: f64,
-    reduction: Reduction,
-    sample_wise: bool,
-}
-
-impl Default for ReductionOptions {
-    fn default() -> Self {
-        ReductionOptions { loss_weight: 1.0, reduction: Reduction::Mean, sample_wise: false }
-    }
-}
-
-/// A pointwise function as a loss.
-#[derive(Clone, Debug)]
-struct FunctionLoss<P, const K: usize> {
-    name: &'static str,
-    inputs: [&'static str; K],
-    function: P,
-    options: ReductionOptions,
-}
-
-impl<P: Pointwise<K>, const K: usize> Loss<K> for FunctionLoss<P, K> {
-    fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T> {
-        let ReductionOptions { loss_weight, reduction, sample_wise } = self.options;
-        let names = self.inputs.map(Input::full);
-        let function = Function::new(self.function.clone());
-        Reducer { loss_weight, reduction, sample_wise }.reduce(self.name, &function, &names, &inputs, weight)
-    }
-}
-
-impl<P: Pointwise<K> + Serialize, const K: usize> ErasedLoss for FunctionLoss<P, K> {
-    fn arguments(&self) -> Vec<Argument> {
-        arguments_of(&self.inputs, Some("weight"))
-    }
-    fn terms(&self) -> &'static [(&'static str, &'static str)] {
-        &[]
-    }
-    fn options(&self) -> Result<Value> {
-        let (own, common) = (to_value(&self.function)?, to_value(&self.options)?);
-        let mut all = serde_json::Map::new();
-        for options in [own, common] {
-            if let Value::Object(options) = options {
-                all.extend(options);
-            }
-        }
-        Ok(Value::Object(all))
-    }
-    fn evaluate<'g>(&mut self, inputs: &Inputs<'_, AnyTensor<'g>>) -> Result<Outcome<AnyTensor<'g>>> {
-        call(self, self.name, self.inputs, Some("weight"), inputs)
-    }
-    fn weight(&self, _: &str, _: &Inputs<'_, AnyTensor<'_>>) -> Result<f64> {
-        Ok(self.options.loss_weight)
-    }
-    fn interval(&self) -> u64 {
-        1
-    }
-    fn remember(&mut self, _: &str, _: &[f64], _: &[usize]) -> Result<()> {
-        Ok(())
-    }
-    fn state(&self) -> Result<Value> {
-        Ok(Value::Null)
-    }
-    fn restore(&mut self, _: Value) -> Result<()> {
-        Ok(())
-    }
-    fn boxed_clone(&self) -> Box<dyn ErasedLoss> {
-        Box::new(self.clone())
-    }
-}
-
-/// The arguments of a loss of tensors.
-fn arguments_of(inputs: &[&'static str], weight: Option<&'static str>) -> Vec<Argument> {
-    let inputs = inputs.iter().map(|name| Argument::required(name, Kind::Tensor));
-    inputs.chain(weight.map(|name| Argument::optional(name, Kind::Tensor))).collect()
-}
-
-/// Calls a loss of tensors by the names of its arguments.
-fn call<'g, L: Loss<K>, const K: usize>(
-    loss: &L,
-    name: &'static str,
-    names: [&'static str; K],
-    weight: Option<&'static str>,
-    inputs: &Inputs<'_, AnyTensor<'g>>,
-) -> Result<Outcome<AnyTensor<'g>>> {
-    let mut tensors = Vec::with_capacity(K);
-    for input in names {
-        tensors.push(inputs.get_tensor(name, input)?);
-    }
-    let weight = match weight {
-        Some(weight) => inputs.get_tensor_if_any(name, weight)?,
-        None => None,
-    };
-    loss.forward(std::array::from_fn(|k| tensors[k]), weight).map(Outcome::Value)
 }
 
 /// The known `type`s.
@@ -623,18 +423,21 @@ impl Registry {
     /// does.
     pub fn standard() -> Self {
         let mut registry = Registry::empty();
-        for entry in super::builtin::entries() {
-            registry.register(entry);
-        }
+        super::families::visit(&mut registry);
         #[cfg(feature = "inventory")]
         for entry in super::contribution::entries() {
-            registry.entries.entry(entry.name).or_insert(entry);
+            if !registry.entries.contains_key(entry.name) {
+                registry.register(entry);
+            }
         }
         registry
     }
 
-    /// Adds a type; one of that name is replaced.
+    /// Adds a type; one of that name, or of one of its other names, is replaced.
     pub fn register(&mut self, entry: Entry) -> &mut Self {
+        for &alias in entry.aliases {
+            self.entries.insert(alias, Entry { name: alias, aliases: &[], ..entry.clone() });
+        }
         self.entries.insert(entry.name, entry);
         self
     }

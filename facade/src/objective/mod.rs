@@ -407,11 +407,17 @@ impl Objective {
     /// As [`Step::report`], and the losses' own.
     pub fn finish(&mut self, step: &Step<'_>, values: &[Vec<f64>]) -> Result<Report> {
         let report = step.report(values)?;
-        let carried = &values[values.len() - step.state.len()..];
-        for (Carried { loss, name, value, .. }, values) in step.state.iter().zip(carried) {
-            if let Some(loss) = self.losses.get_mut(*loss) {
-                loss.remember(name, values, &value.shape())?;
-            }
+        let values = &values[values.len() - step.state.len()..];
+        for (index, loss) in self.losses.iter_mut().enumerate() {
+            let own = step.state.iter().zip(values).filter(|(carried, _)| carried.loss == index);
+            let carried: Vec<crate::config::Carried> = own
+                .map(|(Carried { name, value, .. }, values)| crate::config::Carried {
+                    name,
+                    values: values.clone(),
+                    shape: value.shape(),
+                })
+                .collect();
+            loss.remember(&carried)?;
         }
         Ok(report)
     }

@@ -176,7 +176,7 @@ fn if_there(name: &str) -> Source {
 }
 
 /// Checks a number of a `loss_config`.
-fn checked(result: Result<f64>, path: &str) -> Result<f64> {
+fn checked(result: Result<()>, path: &str) -> Result<()> {
     result.map_err(|error| error.at(path))
 }
 

@@ -15,9 +15,7 @@ use image_losses::config::{BuildContext, Inputs, Item, Registry, network};
 use image_losses::core::{Differentiable, Error, Result, Tensor, Unary};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Note, Objective, Report, Side};
-use image_losses::penalties::{
-    Draws, GeneratorPathRegularizer, Noise, NormMode, PathLengthOptions, PathLengthState, R1GradientPenalty, R1Options,
-};
+use image_losses::penalties::{Draws, GeneratorPathRegularizer, Noise, NormMode, PathLengthState, R1GradientPenalty};
 use serde_json::{Value, json};
 
 use crate::support::leaf;
@@ -154,18 +152,14 @@ fn by_hand(
         if side == Side::Discriminator {
             total = mean_softplus(disc(&fake.detach())?)?.add(&mean_softplus(disc(&real)?.neg()?)?)?;
             if iteration.is_multiple_of(16) {
-                let r1 = R1GradientPenalty::new(R1Options {
-                    loss_weight: 80.0,
-                    norm_mode: NormMode::Hwc,
-                    ..R1Options::default()
-                })?;
+                let r1 =
+                    R1GradientPenalty { loss_weight: 80.0, norm_mode: NormMode::Hwc, ..R1GradientPenalty::default() };
                 total = total.add(&r1.forward(disc, &real, None)?.reshape(&[1])?)?;
             }
         } else {
             total = mean_softplus(disc(&fake)?.neg()?)?;
             if iteration.is_multiple_of(4) {
-                let options = PathLengthOptions { loss_weight: 8.0, ..PathLengthOptions::default() };
-                let path = GeneratorPathRegularizer::new(options)?;
+                let path = GeneratorPathRegularizer { loss_weight: 8.0, ..GeneratorPathRegularizer::default() };
                 let part = latents.narrow(0, 0, BATCH / 2)?;
                 let lengths = path.forward(gen_, &part, Noise::Given(&noise), state)?;
                 total = total.add(&lengths.penalty.reshape(&[1])?)?;

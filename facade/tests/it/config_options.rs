@@ -15,8 +15,8 @@
 use std::collections::BTreeSet;
 
 use image_losses::AnyTensor;
-use image_losses::config::{BuildContext, Component, Inputs, Item, Kind, Outcome, Registry, network};
-use image_losses::core::{Result, Tensor, Unary};
+use image_losses::config::{BuildContext, Carried, Component, Inputs, Item, Kind, Outcome, Registry, network};
+use image_losses::core::{Error, Result, Tensor, Unary};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Objective, Side};
 use image_losses::penalties::{Communicator, Processes};
@@ -24,24 +24,39 @@ use serde_json::{Value, json};
 
 use crate::support::leaf;
 
-/// The options of each loss: the mapping that the others are compared with, and for each option another value. An
-/// option that needs another surrounding to act has a row of its own.
-#[rustfmt::skip]
+/// Every loss with a mapping of options that others are compared with, and for each option another value.
 fn table() -> Vec<(&'static str, Value, Value)> {
-    let reduced = json!({"loss_weight": 0.5, "reduction": "sum", "sample_wise": true});
-    let with = |more: Value| merged(&reduced, &more);
+    let special = special();
+    let registry = Registry::standard();
+    let plain =
+        registry.types().map(|entry| entry.name()).filter(|name| !special.iter().any(|(other, ..)| other == name));
+    let plain: Vec<_> = plain.map(|name| (name, json!({}), alternatives(name))).collect();
+    special.into_iter().chain(plain).collect()
+}
+
+/// Another value than the default for each option of a loss that needs none: of numbers something near, of words the first
+/// other one.
+fn alternatives(name: &str) -> Value {
+    let defaults = build(name, &json!({})).unwrap_or_else(|error| panic!("{name} has no row in `special`: {error}"));
+    let Value::Object(defaults) = defaults.to_value().unwrap() else { panic!("{name}: no mapping") };
+    let other = |option: &str, default: &Value| match default {
+        Value::Number(number) => json!(number.as_f64().unwrap() / 2.0 + 0.05),
+        Value::Bool(flag) => json!(!flag),
+        Value::String(word) => match build(name, &json!({option: "?"})) {
+            // The error lists the words.
+            Err(Error::UnknownName { known, .. }) => known.into_iter().find(|known| known != word).unwrap().into(),
+            other => panic!("{name}.{option} has no row in `special`: {other:?}"),
+        },
+        _ => panic!("{name}.{option} has no row in `special`"),
+    };
+    let fields = defaults.iter().filter(|(option, _)| *option != "type");
+    Value::Object(fields.map(|(option, default)| (option.clone(), other(option, default))).collect())
+}
+
+/// The losses whose options must be given, or act in a surrounding of their own.
+#[rustfmt::skip]
+fn special() -> Vec<(&'static str, Value, Value)> {
     vec![
-        ("L1Loss", json!({}), reduced.clone()),
-        ("MSELoss", json!({}), reduced.clone()),
-        ("CharbonnierLoss", json!({}), with(json!({"eps": 0.1}))),
-        ("HuberLoss", json!({}), with(json!({"delta": 0.1}))),
-        ("PSNRLoss", json!({}), json!({"loss_weight": 2.0, "toY": true})),
-        ("tv_loss", json!({}), json!({"loss_weight": 2.0})),
-        ("MaskedTVLoss", json!({}), json!({"loss_weight": 2.0})),
-        ("GradientLoss", json!({}), json!({"loss_weight": 2.0, "reduction": "none"})),
-        ("L1CompositionLoss", json!({}), reduced.clone()),
-        ("MSECompositionLoss", json!({}), reduced.clone()),
-        ("CharbonnierCompLoss", json!({}), with(json!({"eps": 0.1}))),
         ("GANLoss", json!({"gan_type": "lsgan"}), json!({"gan_type": "hinge", "loss_weight": 2.0, "real_label_val": 0.9, "fake_label_val": 0.1})),
         ("GANLoss", json!({"gan_type": "smgan"}), json!({"gaussian_blur": {"kernel_size": [3, 3], "sigma": [1.0, 1.0]}, "gaussian_blur.kernel_size": [5, 3], "gaussian_blur.sigma": [1.0, 2.0]})),
         ("GANLossComps", json!({"gan_type": "vanilla"}), json!({"gan_type": "wgan", "loss_weight": 2.0, "real_label_val": 0.9, "fake_label_val": 0.1})),
@@ -49,19 +64,12 @@ fn table() -> Vec<(&'static str, Value, Value)> {
         ("GaussianBlur", json!({}), json!({"kernel_size": [3, 3], "sigma": [1.0, 1.0]})),
         ("AdvLoss", json!({"loss_type": "gan"}), json!({"loss_type": "wgan-gp"})),
         ("AdvLoss", json!({"loss_type": "ragan"}), json!({"loss_type": "ragan-ls"})),
-        ("LeCamLoss", json!({}), json!({"loss_weight": 2.0, "decay": 0.5, "one_sided": true})),
-        ("FeatureMatchingLoss", json!({}), json!({"loss_weight": 2.0, "criterion": "mse"})),
-        ("RelativisticPairingLoss", json!({}), json!({"loss_weight": 2.0})),
-        ("RelativisticAverageHingeLoss", json!({}), json!({"loss_weight": 2.0})),
-        ("DiscShiftLoss", json!({}), json!({"loss_weight": 2.0})),
-        ("DiscShiftLossComps", json!({}), json!({"loss_weight": 2.0})),
         ("GradientPenaltyLoss", json!({}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
         // Without `data_info` the component refuses another `norm_mode` than the default.
         ("GradientPenaltyLossComps", json!({"data_info": {"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"}}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 1e20})),
         ("R1GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20, "use_apex_amp": true})),
         ("R2GradientPenaltyComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "norm_mode": "HWC", "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20, "use_apex_amp": true})),
         ("GeneratorPathRegularizerComps", json!({"interval": 4}), json!({"loss_weight": 2.0, "pl_batch_shrink": 2, "pl_batch_size": 1, "decay": 0.5, "sync_mean_buffer": true, "interval": 3, "multiply_by_interval": true, "loss_scale": 1e20, "use_apex_amp": true})),
-        ("TransferalPerceptualLoss", json!({}), json!({"loss_weight": 2.0, "use_attention": false, "criterion": "l1", "form": "paper"})),
         ("PerceptualLoss", json!({"layer_weights": {"0": 1.0, "2": 1.0}, "pretrained": "seeded:7"}), json!({"layer_weights": {"0": 1.0, "2": 0.5}, "layer_weights_style": {"0": 1.0}, "vgg_type": "vgg19_bn", "use_input_norm": false, "perceptual_weight": 0.5, "style_weight": 0.5, "norm_img": false, "pretrained": "seeded:8", "prefix": "generator", "criterion": "mse"})),
         ("LightCNNFeatureLoss", json!({"pretrained": "seeded:7"}), json!({"pretrained": "seeded:8", "prefix": "generator", "loss_weight": 2.0, "criterion": "mse"})),
         ("FaceIdLoss", json!({"facenet": {"ir_se50_weights": "seeded:7"}}), json!({"loss_weight": 2.0, "facenet": {"ir_se50_weights": "seeded:8"}, "facenet.prefix": "generator"})),
@@ -244,9 +252,10 @@ fn evaluate<'g>(loss: &mut Component, mut inputs: Inputs<'_, AnyTensor<'g>>, tim
             for (name, tensor) in &values {
                 all.push(((*name).to_owned(), tensor.shape(), tensor.values()?));
             }
-            for (name, tensor) in &state {
-                loss.remember(name, &tensor.values()?, &tensor.shape())?;
-            }
+            let carried = state
+                .into_iter()
+                .map(|(name, tensor)| Ok(Carried { name, values: tensor.values()?, shape: tensor.shape() }));
+            loss.remember(&carried.collect::<Result<Vec<_>>>()?)?;
         }
     }
     Ok(all)

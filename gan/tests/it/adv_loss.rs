@@ -1,6 +1,6 @@
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::{Differentiable, Error, Result, Tensor, Unary};
-use image_losses_gan::{AdvLoss, AdvLossType, AdvOptions, AdvPredictions, AdvState, AdvTerms, ImagePool, Sample, Step};
+use image_losses_gan::{AdvLoss, AdvLossType, AdvPredictions, AdvState, AdvTerms, ImagePool, Sample, Step};
 use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ const TYPES: [AdvLossType; 5] =
     [AdvLossType::Gan, AdvLossType::Lsgan, AdvLossType::WganGp, AdvLossType::Ragan, AdvLossType::RaganLs];
 
 fn loss(loss_type: AdvLossType) -> AdvLoss {
-    AdvLoss::new(AdvOptions { loss_type }).unwrap()
+    AdvLoss { loss_type }
 }
 
 /// softplus(2x), a critic that keeps the shape and whose slope depends on its input.

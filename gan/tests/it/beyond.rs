@@ -1,10 +1,9 @@
 //! The losses beyond MMagic, against their papers' formulas written out here.
 
-use image_losses_core::Tensor;
+use image_losses_core::{Declared, Tensor};
 use image_losses_gan::{
-    FeatureCriterion, FeatureMatchingLoss, FeatureMatchingOptions, LeCamAverages, LeCamLoss, LeCamOptions,
-    RelativisticAverageHingeLoss, RelativisticAverageHingeOptions, RelativisticPairingLoss, RelativisticPairingOptions,
-    Step,
+    FeatureCriterion, FeatureMatchingLoss, LeCamAverages, LeCamLoss, RelativisticAverageHingeLoss,
+    RelativisticPairingLoss, Step,
 };
 use image_losses_laws::drawn;
 use proptest::prelude::*;
@@ -31,7 +30,7 @@ proptest! {
 
     #[test]
     fn drawn_pairing_is_r3gans_formula([fake, real] in pairs(), step in steps(), loss_weight in -2.0f64..2.0) {
-        let loss = RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight })?;
+        let loss = RelativisticPairingLoss { loss_weight };
         // L(θ, ψ) = E f(D(G(z)) − D(x)) with f(t) = −ln(1 + e⁻ᵗ): the generator minimises it with the roles of the two
         // swapped, in its non-saturating form; both are the softplus of a negated difference.
         let f = |t: f64| -(1.0 + (-t).exp()).ln();
@@ -45,7 +44,7 @@ proptest! {
 
     #[test]
     fn drawn_average_hinge_is_the_papers_formula([fake, real] in batches(), step in steps(), loss_weight in -2.0f64..2.0) {
-        let loss = RelativisticAverageHingeLoss::new(RelativisticAverageHingeOptions { loss_weight })?;
+        let loss = RelativisticAverageHingeLoss { loss_weight };
         let (mean_fake, mean_real) = (mean(fake.0.clone()), mean(real.0.clone()));
         let (mut expected, mut kink) = (0.0, f64::INFINITY);
         for (scores, other, is_real) in [(&real.0, mean_fake, true), (&fake.0, mean_real, false)] {
@@ -71,7 +70,7 @@ proptest! {
         loss_weight in -2.0f64..2.0,
         one_sided: bool,
     ) {
-        let loss = LeCamLoss::new(LeCamOptions { loss_weight, one_sided, ..Default::default() })?;
+        let loss = LeCamLoss { loss_weight, one_sided, ..Default::default() };
         let averages = LeCamAverages { real: Some(alpha_real), fake: Some(alpha_fake) };
         let square = |distance: f64| if one_sided && distance < 0.0 { 0.0 } else { distance * distance };
         let expected = loss_weight
@@ -82,7 +81,7 @@ proptest! {
 
     #[test]
     fn drawn_averages_move_as_the_paper_says(decay in 0.0f64..1.0, means in prop::collection::vec((-3.0f64..3.0, -3.0f64..3.0), 1..6)) {
-        let loss = LeCamLoss::new(LeCamOptions { decay, ..Default::default() })?;
+        let loss = LeCamLoss { decay, ..Default::default() };
         let mut averages = LeCamAverages::default();
         // In closed form: γᵗ·v₀ + (1 − γ) Σ γᵗ⁻ⁱ vᵢ.
         for (t, &(real, fake)) in means.iter().enumerate() {
@@ -108,7 +107,7 @@ proptest! {
         loss_weight in -2.0f64..2.0,
     ) {
         let criterion = if mse { FeatureCriterion::Mse } else { FeatureCriterion::L1 };
-        let loss = FeatureMatchingLoss::new(FeatureMatchingOptions { loss_weight, criterion })?;
+        let loss = FeatureMatchingLoss { loss_weight, criterion };
         let mut expected = 0.0;
         let mut kink = f64::INFINITY;
         for [fake, real] in &layers {
@@ -149,7 +148,7 @@ fn real_features_carry_no_gradient() {
 fn equal_features_give_zero_and_no_gradient() {
     let inputs = [(vec![1.0, -2.0], vec![2])];
     for criterion in [FeatureCriterion::L1, FeatureCriterion::Mse] {
-        let loss = FeatureMatchingLoss::new(FeatureMatchingOptions { criterion, ..Default::default() }).unwrap();
+        let loss = FeatureMatchingLoss { criterion, ..Default::default() };
         let (value, gradients) = differentiate(&inputs, |x| loss.forward(&[&x[0]], &[&x[0]])).unwrap();
         assert_eq!((value, &gradients[0][..]), (0.0, &[0.0, 0.0][..]));
     }
@@ -169,7 +168,7 @@ fn hand_values() {
     // α_real = ½, α_fake = 1: real 0², (−1)²; fake (½)², (−1½)². One-sided: real 0, 0; fake ½², 0.
     let averages = LeCamAverages { real: Some(0.5), fake: Some(1.0) };
     let value = |one_sided| {
-        let loss = LeCamLoss::new(LeCamOptions { loss_weight: 2.0, one_sided, ..Default::default() }).unwrap();
+        let loss = LeCamLoss { loss_weight: 2.0, one_sided, ..Default::default() };
         loss.forward(&fake, &real, &averages).unwrap().item().unwrap()
     };
     assert_eq!(value(false), 2.0 * (0.5 + 1.25));
@@ -230,7 +229,7 @@ fn errors_name_their_cause() {
 
 #[test]
 fn a_mean_that_is_not_finite_is_not_remembered() {
-    let lecam = LeCamLoss::new(LeCamOptions { decay: 0.5, ..Default::default() }).unwrap();
+    let lecam = LeCamLoss { decay: 0.5, ..Default::default() };
     let mut averages = LeCamAverages::default();
     lecam.update(&mut averages, f64::NAN, f64::INFINITY);
     assert_eq!(averages, LeCamAverages::default());
@@ -248,15 +247,15 @@ fn a_mean_that_is_not_finite_is_not_remembered() {
 #[test]
 fn options_are_checked() {
     let loss_weight = f64::NAN;
-    assert_eq!(variant(RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight })), "InvalidOption");
-    let options = RelativisticAverageHingeOptions { loss_weight };
-    assert_eq!(variant(RelativisticAverageHingeLoss::new(options)), "InvalidOption");
-    assert_eq!(variant(LeCamLoss::new(LeCamOptions { loss_weight, ..Default::default() })), "InvalidOption");
+    assert_eq!(variant(RelativisticPairingLoss { loss_weight }.check()), "InvalidOption");
+    let options = RelativisticAverageHingeLoss { loss_weight };
+    assert_eq!(variant(options.check()), "InvalidOption");
+    assert_eq!(variant(LeCamLoss { loss_weight, ..Default::default() }.check()), "InvalidOption");
     for decay in [-0.1, 1.1, f64::NAN] {
-        assert_eq!(variant(LeCamLoss::new(LeCamOptions { decay, ..Default::default() })), "InvalidOption");
+        assert_eq!(variant(LeCamLoss { decay, ..Default::default() }.check()), "InvalidOption");
     }
-    let options = FeatureMatchingOptions { loss_weight, ..Default::default() };
-    assert_eq!(variant(FeatureMatchingLoss::new(options)), "InvalidOption");
+    let options = FeatureMatchingLoss { loss_weight, ..Default::default() };
+    assert_eq!(variant(options.check()), "InvalidOption");
 }
 
 #[test]
@@ -272,15 +271,14 @@ fn configurations_are_read_and_written() {
         assert!(serde_json::from_str::<L>(r#"{"weight": 1}"#).is_err());
     }
     let text = r#"{"loss_weight": 2}"#;
-    survives(&RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight: 2.0 }).unwrap(), text);
-    survives(&RelativisticAverageHingeLoss::new(RelativisticAverageHingeOptions { loss_weight: 2.0 }).unwrap(), text);
+    survives(&RelativisticPairingLoss { loss_weight: 2.0 }, text);
+    survives(&RelativisticAverageHingeLoss { loss_weight: 2.0 }, text);
     survives(
-        &LeCamLoss::new(LeCamOptions { loss_weight: 0.3, decay: 0.9, one_sided: true }).unwrap(),
+        &LeCamLoss { loss_weight: 0.3, decay: 0.9, one_sided: true },
         r#"{"loss_weight": 0.3, "decay": 0.9, "one_sided": true}"#,
     );
     survives(
-        &FeatureMatchingLoss::new(FeatureMatchingOptions { loss_weight: 10.0, criterion: FeatureCriterion::Mse })
-            .unwrap(),
+        &FeatureMatchingLoss { loss_weight: 10.0, criterion: FeatureCriterion::Mse },
         r#"{"loss_weight": 10, "criterion": "mse"}"#,
     );
     assert!(serde_json::from_str::<LeCamLoss>(r#"{"decay": 2}"#).is_err());
@@ -290,9 +288,9 @@ fn configurations_are_read_and_written() {
 #[test]
 fn defaults() {
     // No factor; LeCam's decay is its published code's.
-    assert_eq!(FeatureMatchingOptions::default().loss_weight, 1.0);
-    assert_eq!(RelativisticAverageHingeOptions::default().loss_weight, 1.0);
-    assert_eq!(RelativisticPairingOptions::default().loss_weight, 1.0);
-    let LeCamOptions { loss_weight, decay, one_sided } = LeCamOptions::default();
+    assert_eq!(FeatureMatchingLoss::default().loss_weight, 1.0);
+    assert_eq!(RelativisticAverageHingeLoss::default().loss_weight, 1.0);
+    assert_eq!(RelativisticPairingLoss::default().loss_weight, 1.0);
+    let LeCamLoss { loss_weight, decay, one_sided } = LeCamLoss::default();
     assert_eq!((loss_weight, decay, one_sided), (1.0, 0.99, false));
 }

@@ -1,5 +1,5 @@
-use image_losses_core::{Error, Loss};
-use image_losses_gan::{GanLoss, GanOptions, GanType, GaussianBlurOptions, Role};
+use image_losses_core::{Declared, Error, Loss};
+use image_losses_gan::{GanLoss, GanType, GaussianBlur, Role};
 use image_losses_laws::drawn;
 use image_losses_ndarray::value_and_gradients;
 use ndarray::{Array2, array};
@@ -14,12 +14,12 @@ const ROLES: [Role; 4] =
 const TYPES: [GanType; 6] =
     [GanType::Vanilla, GanType::Lsgan, GanType::L1, GanType::Wgan, GanType::Hinge, GanType::WganLogisticNs];
 
-fn loss(options: GanOptions) -> GanLoss {
-    GanLoss::new(options).unwrap()
+fn loss(options: GanLoss) -> GanLoss {
+    options
 }
 
 /// The formulas of the type's table, one score at a time.
-fn formula(options: &GanOptions, role: Role, s: f64) -> f64 {
+fn formula(options: &GanLoss, role: Role, s: f64) -> f64 {
     let (real, discriminator) = (role.target_is_real(), role.is_discriminator());
     let t = if real { options.real_label_val } else { options.fake_label_val };
     let value = match options.gan_type {
@@ -44,13 +44,13 @@ fn formula(options: &GanOptions, role: Role, s: f64) -> f64 {
     if discriminator { value } else { value * options.loss_weight }
 }
 
-fn options() -> impl Strategy<Value = GanOptions> {
+fn options() -> impl Strategy<Value = GanLoss> {
     (prop::sample::select(TYPES.to_vec()), quarter(), quarter(), -2.0f64..2.0).prop_map(
-        |(gan_type, real_label_val, fake_label_val, loss_weight)| GanOptions {
+        |(gan_type, real_label_val, fake_label_val, loss_weight)| GanLoss {
             real_label_val,
             fake_label_val,
             loss_weight,
-            ..GanOptions::new(gan_type)
+            ..GanLoss::new(gan_type)
         },
     )
 }
@@ -60,7 +60,7 @@ fn hand_values() {
     // Scores 2 and −1 with λ = 3; the discriminator's values lack it.
     let scores = nd(&[2.0, -1.0], &[2]);
     let value = |gan_type, role| {
-        loss(GanOptions { loss_weight: 3.0, ..GanOptions::new(gan_type) })
+        loss(GanLoss { loss_weight: 3.0, ..GanLoss::new(gan_type) })
             .forward(&scores, role, None)
             .unwrap()
             .item()
@@ -176,13 +176,13 @@ proptest! {
             },
         ),
     ) {
-        let gaussian_blur = GaussianBlurOptions { kernel_size: [2 * kernel + 1, 3], sigma: [1.0, 2.0] };
-        let loss = loss(GanOptions {
+        let gaussian_blur = GaussianBlur { kernel_size: [2 * kernel + 1, 3], sigma: [1.0, 2.0] };
+        let loss = loss(GanLoss {
             loss_weight,
             real_label_val: label,
             fake_label_val: label + 0.5,
             gaussian_blur,
-            ..GanOptions::new(GanType::Smgan)
+            ..GanLoss::new(GanType::Smgan)
         });
         // The mask is a constant: the differences must not move it.
         check_derivatives(&[input], |x| {
@@ -198,12 +198,12 @@ proptest! {
 fn smgan_hand_values() {
     // One row of two pixels; the mask covers the first. The kernel along the width is 1 : 2 : 1.
     let sigma = (0.5 / 2f64.ln()).sqrt();
-    let options = GanOptions {
+    let options = GanLoss {
         loss_weight: 10.0,
         real_label_val: 2.0,
         fake_label_val: -1.0,
-        gaussian_blur: GaussianBlurOptions { kernel_size: [1, 3], sigma: [1.0, sigma] },
-        ..GanOptions::new(GanType::Smgan)
+        gaussian_blur: GaussianBlur { kernel_size: [1, 3], sigma: [1.0, sigma] },
+        ..GanLoss::new(GanType::Smgan)
     };
     let (scores, mask) = (nd(&[1.0, 3.0], &[1, 1, 1, 2]), nd(&[1.0, 0.0], &[1, 1, 1, 2]));
     let value = |role| loss(options).forward(&scores, role, Some(&mask)).unwrap().item().unwrap();
@@ -228,7 +228,7 @@ fn smgan_hand_values() {
 
 #[test]
 fn an_empty_mask_gives_the_generator_nothing() {
-    let smgan = loss(GanOptions::new(GanType::Smgan));
+    let smgan = loss(GanLoss::new(GanType::Smgan));
     let smgan_roles = [Role::Generator, Role::GeneratorTowardsFake];
     let extremes = [0.3, 1e200, f64::INFINITY, f64::NAN];
     for (extreme, role) in extremes.into_iter().flat_map(|extreme| smgan_roles.map(|role| (extreme, role))) {
@@ -247,7 +247,7 @@ fn extremes_stay_finite() {
     for gan_type in TYPES {
         for role in ROLES {
             for label in [1.0, 0.9] {
-                let options = GanOptions { real_label_val: label, ..GanOptions::new(gan_type) };
+                let options = GanLoss { real_label_val: label, ..GanLoss::new(gan_type) };
                 let loss = loss(options);
                 let input = (vec![1e30, -1e30, 0.0, 1.0], vec![4]);
                 let (value, gradients) = differentiate(&[input], |x| loss.forward(&x[0], role, None)).unwrap();
@@ -263,7 +263,7 @@ fn extremes_stay_finite() {
 #[test]
 fn gradients_at_distance_zero_are_zero() {
     for gan_type in [GanType::L1, GanType::Lsgan] {
-        let loss = loss(GanOptions::new(gan_type));
+        let loss = loss(GanLoss::new(gan_type));
         let (_, gradients) =
             differentiate(&[(vec![1.0, 1.0], vec![2])], |x| loss.forward(&x[0], Role::Generator, None)).unwrap();
         assert_eq!(gradients[0], [0.0, 0.0]);
@@ -274,7 +274,7 @@ fn gradients_at_distance_zero_are_zero() {
 fn a_confident_score_keeps_its_gradient_in_single_precision() {
     // −sigmoid(−40) = −e⁻⁴⁰; softplus(s) − s would give 0.
     for gan_type in [GanType::Vanilla, GanType::WganLogisticNs] {
-        let criterion = loss(GanOptions::new(gan_type)).criterion(Role::DiscriminatorOnReal).unwrap();
+        let criterion = loss(GanLoss::new(gan_type)).criterion(Role::DiscriminatorOnReal).unwrap();
         let (value, [gradient]) = value_and_gradients(&criterion, [array![[40.0f32]].view()], None, [true]).unwrap();
         let expected = (-40.0f64).exp();
         assert!((f64::from(value) / expected - 1.0).abs() < 1e-5);
@@ -284,8 +284,8 @@ fn a_confident_score_keeps_its_gradient_in_single_precision() {
 
 #[test]
 fn errors_name_their_cause() {
-    let hinge = loss(GanOptions::new(GanType::Hinge));
-    let smgan = loss(GanOptions::new(GanType::Smgan));
+    let hinge = loss(GanLoss::new(GanType::Hinge));
+    let smgan = loss(GanLoss::new(GanType::Smgan));
     let role = Role::Generator;
     assert_eq!(variant(hinge.forward(&nd(&[1.0], &[]), role, None)), "ShapeRule");
     assert_eq!(variant(hinge.forward(&nd(&[], &[0, 3]), role, None)), "Empty");
@@ -307,16 +307,16 @@ fn errors_name_their_cause() {
 #[test]
 fn options_are_checked() {
     let wrong = [
-        GanOptions { real_label_val: f64::NAN, ..GanOptions::new(GanType::Lsgan) },
-        GanOptions { fake_label_val: f64::INFINITY, ..GanOptions::new(GanType::Lsgan) },
-        GanOptions { loss_weight: f64::NEG_INFINITY, ..GanOptions::new(GanType::Lsgan) },
-        GanOptions {
-            gaussian_blur: GaussianBlurOptions { kernel_size: [3, 4], ..Default::default() },
-            ..GanOptions::new(GanType::Smgan)
+        GanLoss { real_label_val: f64::NAN, ..GanLoss::new(GanType::Lsgan) },
+        GanLoss { fake_label_val: f64::INFINITY, ..GanLoss::new(GanType::Lsgan) },
+        GanLoss { loss_weight: f64::NEG_INFINITY, ..GanLoss::new(GanType::Lsgan) },
+        GanLoss {
+            gaussian_blur: GaussianBlur { kernel_size: [3, 4], ..Default::default() },
+            ..GanLoss::new(GanType::Smgan)
         },
     ];
     for options in wrong {
-        assert!(matches!(GanLoss::new(options), Err(Error::InvalidOption { .. })));
+        assert!(matches!(options.check(), Err(Error::InvalidOption { .. })));
     }
 }
 
@@ -324,13 +324,13 @@ fn options_are_checked() {
 fn configurations_are_read_and_written() {
     let text = r#"{"gan_type": "wgan-logistic-ns", "loss_weight": 0.5}"#;
     let read: GanLoss = serde_json::from_str(text).unwrap();
-    assert_eq!(read, loss(GanOptions { loss_weight: 0.5, ..GanOptions::new(GanType::WganLogisticNs) }));
-    let full = loss(GanOptions {
+    assert_eq!(read, loss(GanLoss { loss_weight: 0.5, ..GanLoss::new(GanType::WganLogisticNs) }));
+    let full = loss(GanLoss {
         gan_type: GanType::Smgan,
         real_label_val: 0.9,
         fake_label_val: 0.1,
         loss_weight: 0.01,
-        gaussian_blur: GaussianBlurOptions { kernel_size: [7, 9], sigma: [1.5, 2.5] },
+        gaussian_blur: GaussianBlur { kernel_size: [7, 9], sigma: [1.5, 2.5] },
     });
     let written = serde_json::to_string(&full).unwrap();
     assert_eq!(serde_json::from_str::<GanLoss>(&written).unwrap(), full);

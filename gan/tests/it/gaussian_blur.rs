@@ -1,12 +1,12 @@
-use image_losses_core::Error;
-use image_losses_gan::{GaussianBlur, GaussianBlurOptions};
+use image_losses_core::{Declared, Error};
+use image_losses_gan::GaussianBlur;
 use image_losses_laws::drawn;
 use proptest::prelude::*;
 
 use crate::tools::{close, differentiate, nd, variant};
 
 fn blur(kernel_size: [usize; 2], sigma: [f64; 2]) -> GaussianBlur {
-    GaussianBlur::new(GaussianBlurOptions { kernel_size, sigma }).unwrap()
+    GaussianBlur { kernel_size, sigma }
 }
 
 /// One convolution with the two kernels' outer product, zeros beyond the border.
@@ -78,7 +78,7 @@ fn a_flat_image_stays_flat_inside() {
 
 #[test]
 fn what_is_no_filter_is_refused() {
-    let new = |kernel_size, sigma| GaussianBlur::new(GaussianBlurOptions { kernel_size, sigma });
+    let new = |kernel_size, sigma| GaussianBlur { kernel_size, sigma }.check();
     for kernel_size in [[2, 3], [3, 0], [usize::MAX, 3]] {
         assert!(matches!(new(kernel_size, [1.0, 1.0]), Err(Error::InvalidOption { option: "kernel_size", .. })));
     }
@@ -101,5 +101,5 @@ fn configurations_are_read_and_written() {
 #[test]
 fn its_defaults_are_mmagics() {
     // MMagic, GaussianBlur(kernel_size=(71, 71), sigma=(10, 10)).
-    assert_eq!(GaussianBlurOptions::default(), GaussianBlurOptions { kernel_size: [71, 71], sigma: [10.0, 10.0] });
+    assert_eq!(GaussianBlur::default(), GaussianBlur { kernel_size: [71, 71], sigma: [10.0, 10.0] });
 }

@@ -50,7 +50,7 @@ const SCORES: Takes<1> = Takes {
 };
 
 /// The formulas, a score at a time, as the family's table writes them.
-fn formula(options: &GanOptions, real: bool, discriminator: bool, s: f64) -> f64 {
+fn formula(options: &GanLoss, real: bool, discriminator: bool, s: f64) -> f64 {
     let label = if real { options.real_label_val } else { options.fake_label_val };
     let toward = if real { s } else { -s };
     let value = match options.gan_type {
@@ -68,12 +68,12 @@ fn formula(options: &GanOptions, real: bool, discriminator: bool, s: f64) -> f64
 
 fn in_role<const REAL: bool, const DISCRIMINATOR: bool>(gan_type: GanType) {
     let losses = (quarter(), quarter(), weights()).prop_map(move |(real_label_val, fake_label_val, loss_weight)| {
-        let options = GanOptions { real_label_val, fake_label_val, loss_weight, ..GanOptions::new(gan_type) };
-        InRole::<REAL, DISCRIMINATOR>(GanLoss::new(options).unwrap())
+        let options = GanLoss { real_label_val, fake_label_val, loss_weight, ..GanLoss::new(gan_type) };
+        InRole::<REAL, DISCRIMINATOR>(options)
     });
     let scaled_by: &[_] = if DISCRIMINATOR { &[] } else { &["loss_weight"] };
     general(&ENGINE, losses, Takes { scaled_by, ..SCORES }, |loss| {
-        let options = GanOptions::from(loss.0);
+        let options = GanLoss::from(loss.0);
         let mut points = vec![if REAL { options.real_label_val } else { options.fake_label_val }];
         points.extend([2.0, -1.0, 0.125, -3.0]);
         let hand = |s| Hand { shape: vec![1], inputs: [vec![s]], value: formula(&options, REAL, DISCRIMINATOR, s) };
@@ -141,12 +141,10 @@ lawful!(Pairing<GENERATOR>, 2, [const GENERATOR: bool], |this, x, _mask| {
 });
 
 fn pairing<const GENERATOR: bool>() {
-    let losses = weights().prop_map(|loss_weight| {
-        Pairing::<GENERATOR>(RelativisticPairingLoss::new(RelativisticPairingOptions { loss_weight }).unwrap())
-    });
+    let losses = weights().prop_map(|loss_weight| Pairing::<GENERATOR>(RelativisticPairingLoss { loss_weight }));
     let takes = Takes { names: ["real", "fake"], symmetric: Some(false), scaled_by: lambda(GENERATOR), ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
-        let lambda = if GENERATOR { RelativisticPairingOptions::from(loss.0).loss_weight } else { 1.0 };
+        let lambda = if GENERATOR { RelativisticPairingLoss::from(loss.0).loss_weight } else { 1.0 };
         // softplus(0) = ln 2; real above fake by 2: softplus(−2) = 0.126928011042972, softplus(2) = that + 2.
         let apart = 0.126_928_011_042_972 + if GENERATOR { 2.0 } else { 0.0 };
         vec![
@@ -172,14 +170,14 @@ lawful!(AverageHinge<GENERATOR>, 2, [const GENERATOR: bool], |this, x, _mask| {
 
 fn average_hinge<const GENERATOR: bool>() {
     let losses = weights().prop_map(|loss_weight| {
-        let options = RelativisticAverageHingeOptions { loss_weight };
-        AverageHinge::<GENERATOR>(RelativisticAverageHingeLoss::new(options).unwrap())
+        let options = RelativisticAverageHingeLoss { loss_weight };
+        AverageHinge::<GENERATOR>(options)
     });
     // Means of either set are subtracted: a hinge may bend on any fraction, so that only distant sets are smooth. The
     // two sets may differ in shape.
     let takes = Takes { symmetric: Some(false), same_shape: false, apart: true, scaled_by: lambda(GENERATOR), ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
-        let lambda = if GENERATOR { RelativisticAverageHingeOptions::from(loss.0).loss_weight } else { 1.0 };
+        let lambda = if GENERATOR { RelativisticAverageHingeLoss::from(loss.0).loss_weight } else { 1.0 };
         // Real 1.5 above fake: the discriminator is content, the generator pays 2.5 twice.
         let apart = if GENERATOR { 5.0 } else { 0.0 };
         vec![
@@ -206,12 +204,11 @@ lawful!(LeCam, 2, [], |this, x, _mask| this.0.forward(x[0], x[1], &AVERAGES));
 
 #[test]
 fn lecam() {
-    let losses = (weights(), any::<bool>()).prop_map(|(loss_weight, one_sided)| {
-        LeCam(LeCamLoss::new(LeCamOptions { loss_weight, one_sided, decay: 0.5 }).unwrap())
-    });
+    let losses = (weights(), any::<bool>())
+        .prop_map(|(loss_weight, one_sided)| LeCam(LeCamLoss { loss_weight, one_sided, decay: 0.5 }));
     let takes = Takes { symmetric: Some(false), same_shape: false, scaled_by: &["loss_weight"], ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
-        let LeCamOptions { loss_weight, one_sided, .. } = LeCamOptions::from(loss.0);
+        let LeCamLoss { loss_weight, one_sided, .. } = LeCamLoss::from(loss.0);
         // (real − α_fake)² + (fake − α_real)²; one-sided, only real above α_fake and fake below α_real count.
         let (real, fake) = (-1.734_375, 2.515_625);
         vec![
@@ -240,12 +237,11 @@ lawful!(TwoLayers, 1, [], |this, x, _mask| {
 #[test]
 fn feature_matching() {
     let criterion = prop_oneof![Just(FeatureCriterion::L1), Just(FeatureCriterion::Mse)];
-    let losses = (weights(), criterion).prop_map(|(loss_weight, criterion)| {
-        TwoLayers(FeatureMatchingLoss::new(FeatureMatchingOptions { loss_weight, criterion }).unwrap())
-    });
+    let losses = (weights(), criterion)
+        .prop_map(|(loss_weight, criterion)| TwoLayers(FeatureMatchingLoss { loss_weight, criterion }));
     let takes = Takes { scaled_by: &["loss_weight"], ..Takes { required: &[], ..SCORES } };
     general(&ENGINE, losses, takes, |loss| {
-        let FeatureMatchingOptions { loss_weight, criterion } = FeatureMatchingOptions::from(loss.0);
+        let FeatureMatchingLoss { loss_weight, criterion } = FeatureMatchingLoss::from(loss.0);
         // 4 is what is matched; 3 from it in the first layer, 1.5 in the second.
         let apart = if criterion == FeatureCriterion::L1 { 3.0 + 1.5 } else { 9.0 + 2.25 };
         vec![
@@ -274,19 +270,14 @@ lawful!(Masked<REAL, DISCRIMINATOR>, 1, [const REAL: bool, const DISCRIMINATOR: 
 
 fn masked<const REAL: bool, const DISCRIMINATOR: bool>() {
     let losses = (quarter(), quarter(), weights()).prop_map(move |(real_label_val, fake_label_val, loss_weight)| {
-        let gaussian_blur = GaussianBlurOptions { kernel_size: [1, 1], sigma: [1.0, 1.0] };
-        let options = GanOptions {
-            real_label_val,
-            fake_label_val,
-            loss_weight,
-            gaussian_blur,
-            ..GanOptions::new(GanType::Smgan)
-        };
-        Masked::<REAL, DISCRIMINATOR>(GanLoss::new(options).unwrap())
+        let gaussian_blur = GaussianBlur { kernel_size: [1, 1], sigma: [1.0, 1.0] };
+        let options =
+            GanLoss { real_label_val, fake_label_val, loss_weight, gaussian_blur, ..GanLoss::new(GanType::Smgan) };
+        Masked::<REAL, DISCRIMINATOR>(options)
     });
     let takes = Takes { rank: Rank::Image, scaled_by: lambda(!DISCRIMINATOR), ..SCORES };
     general(&ENGINE, losses, takes, |loss| {
-        let GanOptions { real_label_val, fake_label_val, loss_weight, .. } = GanOptions::from(loss.0);
+        let GanLoss { real_label_val, fake_label_val, loss_weight, .. } = GanLoss::from(loss.0);
         let label = if REAL { real_label_val } else { fake_label_val };
         // One pixel, in the hole; a kernel of one pixel leaves the mask as it is, 1: the discriminator's target of fakes.
         let target = if DISCRIMINATOR && !REAL { 1.0 } else { label };
@@ -351,7 +342,7 @@ fn softplus(x: f64) -> f64 {
 
 /// Both steps of an objective, with their values at given inputs.
 fn adversarial(loss_type: AdvLossType, generator: &[(f64, f64)], critic: &[(f64, f64)], of_critic: Takes<1>) {
-    let loss = AdvLoss::new(AdvOptions { loss_type }).unwrap();
+    let loss = AdvLoss { loss_type };
     let takes = Takes { required: &["loss_type"], ..SCORES };
     let hand = |points: &[(f64, f64)]| -> Vec<Hand<1>> {
         points.iter().map(|&(x, value)| Hand { shape: vec![1, 1], inputs: [vec![x]], value }).collect()

@@ -14,15 +14,14 @@ fn weights() -> impl Strategy<Value = f64> + Clone {
 
 #[test]
 fn disc_shift() {
-    let losses = weights().prop_map(|loss_weight| DiscShiftLoss::new(DiscShiftOptions { loss_weight }).unwrap());
+    let losses = weights().prop_map(|loss_weight| DiscShiftLoss { loss_weight });
     let takes = Takes { weight: Weight::Taken, degree: Some(2), ..Takes::pointwise(DiscShiftLoss::INPUTS) };
     pointwise(&ENGINE, losses, Takes { map: false, ..takes }, |_| vec![([0.0], 0.0), ([3.0], 9.0), ([-0.5], 0.25)]);
 }
 
 #[test]
 fn disc_shift_comps() {
-    let losses =
-        weights().prop_map(|loss_weight| DiscShiftLossComps::new(DiscShiftCompsOptions { loss_weight }).unwrap());
+    let losses = weights().prop_map(|loss_weight| DiscShiftLossComps { loss_weight });
     let takes = Takes { degree: Some(2), map: false, ..Takes::pointwise(DiscShiftLossComps::INPUTS) };
     pointwise(&ENGINE, losses, takes, |_| vec![([0.0], 0.0), ([3.0], 9.0), ([-0.5], 0.25)]);
 }
@@ -63,14 +62,18 @@ macro_rules! at_images {
 at_images!(R1, R1GradientPenalty);
 at_images!(R2, R2GradientPenalty);
 
-fn r1_options() -> impl Strategy<Value = R1Options> + Clone {
+fn r1_options() -> impl Strategy<Value = R1GradientPenalty> + Clone {
     let mode = prop_oneof![Just(NormMode::Pixel), Just(NormMode::Hwc)];
-    (weights(), mode).prop_map(|(loss_weight, norm_mode)| R1Options { loss_weight, norm_mode, ..Default::default() })
+    (weights(), mode).prop_map(|(loss_weight, norm_mode)| R1GradientPenalty {
+        loss_weight,
+        norm_mode,
+        ..Default::default()
+    })
 }
 
 /// Two pixels of one sample. By pixel the mean of 1 and 64, by sample their sum.
-fn r1_by_hand(options: &R1Options) -> Vec<Hand<1>> {
-    let value = options.loss_weight * if options.norm_mode == NormMode::Pixel { 32.5 } else { 65.0 };
+fn r1_by_hand(loss_weight: f64, norm_mode: NormMode) -> Vec<Hand<1>> {
+    let value = loss_weight * if norm_mode == NormMode::Pixel { 32.5 } else { 65.0 };
     vec![
         Hand { shape: vec![1, 1, 1, 2], inputs: [vec![0.0, 0.0]], value: 0.0 },
         Hand { shape: vec![1, 1, 1, 2], inputs: [vec![1.0, 8.0]], value },
@@ -79,16 +82,16 @@ fn r1_by_hand(options: &R1Options) -> Vec<Hand<1>> {
 
 #[test]
 fn r1() {
-    let losses = r1_options().prop_map(|options| R1(R1GradientPenalty::new(options).unwrap()));
+    let losses = r1_options().prop_map(|options| R1(options));
     let takes = Takes { degree: Some(2), ..PARAMETERS };
-    general(&ENGINE, losses, takes, |loss| r1_by_hand(&R1Options::from(loss.0)));
+    general(&ENGINE, losses, takes, |loss| r1_by_hand(loss.0.loss_weight, loss.0.norm_mode));
 }
 
 #[test]
 fn r2() {
-    let losses = r1_options().prop_map(|options| R2(R2GradientPenalty::new(options).unwrap()));
+    let losses = r1_options().prop_map(|options| R2(options.into()));
     let takes = Takes { degree: Some(2), ..PARAMETERS };
-    general(&ENGINE, losses, takes, |loss| r1_by_hand(&R1Options::from(loss.0)));
+    general(&ENGINE, losses, takes, |loss| r1_by_hand(loss.0.loss_weight, loss.0.norm_mode));
 }
 
 /// Between real images of 4 and fake ones of 0, at α = ¼ of the real ones: of ones.
@@ -115,13 +118,13 @@ impl Lawful<1> for Between {
 fn gradient_penalty() {
     let mode = prop_oneof![Just(NormMode::Pixel), Just(NormMode::Hwc)];
     let losses = (weights(), mode).prop_map(|(loss_weight, norm_mode)| {
-        let options = GradientPenaltyOptions { loss_weight, norm_mode, ..Default::default() };
-        Between(GradientPenaltyLoss::new(options).unwrap())
+        let options = GradientPenaltyLoss { loss_weight, norm_mode, ..Default::default() };
+        Between(options)
     });
     // Away from the norm's kink at 0.
     let takes = Takes { apart: true, ..PARAMETERS };
     general(&ENGINE, losses, takes, |loss| {
-        let GradientPenaltyOptions { loss_weight, norm_mode, .. } = GradientPenaltyOptions::from(loss.0);
+        let GradientPenaltyLoss { loss_weight, norm_mode, .. } = GradientPenaltyLoss::from(loss.0);
         // A norm of 1 is perfect. Of (0, 8): by pixel the mean of (0 − 1)² and (8 − 1)², by sample (8 − 1)².
         let value = loss_weight * if norm_mode == NormMode::Pixel { 25.0 } else { 49.0 };
         vec![
@@ -156,8 +159,8 @@ impl Lawful<1> for Path {
 #[test]
 fn path_length() {
     let losses = (weights(), prop_oneof![Just(0.0), Just(0.01), Just(0.5)]).prop_map(|(loss_weight, decay)| {
-        let options = PathLengthOptions { loss_weight, decay, ..Default::default() };
-        Path(GeneratorPathRegularizer::new(options).unwrap())
+        let options = GeneratorPathRegularizer { loss_weight, decay, ..Default::default() };
+        Path(options)
     });
     let takes = Takes {
         weight: Weight::Absent,
@@ -167,7 +170,7 @@ fn path_length() {
         ..Takes::new(["latents"])
     };
     general(&ENGINE, losses, takes, |loss| {
-        let PathLengthOptions { loss_weight, decay, .. } = PathLengthOptions::from(loss.0);
+        let GeneratorPathRegularizer { loss_weight, decay, .. } = GeneratorPathRegularizer::from(loss.0);
         // One latent, one pixel: the length is 2·x, the mean moves from 2.5 towards it by `decay`.
         let value = |length: f64| loss_weight * ((1.0 - decay) * (length - 2.5)).powi(2);
         vec![

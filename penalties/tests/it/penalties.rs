@@ -3,12 +3,11 @@
 use std::cell::Cell;
 
 use image_losses_autograd::{AgTensor, differentiate, run};
-use image_losses_core::{Differentiable, Error, Loss, PointwiseLoss, Result, Tensor, Unary};
+use image_losses_core::{Declared, Differentiable, Error, Loss, PointwiseLoss, Result, Tensor, Unary};
 use image_losses_ndarray::NdTensor;
 use image_losses_penalties::{
-    DiscShiftCompsOptions, DiscShiftLoss, DiscShiftLossComps, DiscShiftOptions, Draws, GeneratorPathRegularizer,
-    GradientPenaltyLoss, GradientPenaltyOptions, GradientPenaltySample, Interpolation, Noise, NormMode,
-    PathLengthOptions, PathLengthState, R1GradientPenalty, R1Options, R2GradientPenalty, gradient_penalty,
+    DiscShiftLoss, DiscShiftLossComps, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltySample,
+    Interpolation, Noise, NormMode, PathLengthState, R1GradientPenalty, R2GradientPenalty, gradient_penalty,
 };
 use proptest::prelude::*;
 use serde::Serialize;
@@ -72,8 +71,8 @@ fn masks_multiply_the_gradient_and_divide_by_their_mean() {
                 let alpha = constant(slope, &[0.25], &[1, 1, 1, 1]);
                 let mask = constant(slope, &[1.0, 0.0], &[1, 1, 1, 2]);
                 if is_r1 {
-                    let options = R1Options { norm_mode: mode, ..R1Options::default() };
-                    R1GradientPenalty::new(options)?.forward(|x| x.mul(slope), &real, Some(&mask))
+                    let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
+                    options.forward(|x| x.mul(slope), &real, Some(&mask))
                 } else {
                     gradient_penalty(|x| x.mul(slope), &real, &real.neg()?, &alpha, Some(&mask), mode)
                 }
@@ -102,7 +101,7 @@ fn an_all_zero_mask_gives_zero_with_zero_gradients() {
                     let mask = constant(&inputs[0], &vec![0.0; 2 * columns], &[2, columns]);
                     let alpha = constant(&inputs[0], &[0.2, 0.9], &[2, 1]);
                     let slope = &inputs[0];
-                    let options = R1Options { norm_mode: mode, ..R1Options::default() };
+                    let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
                     match which {
                         0 => gradient_penalty(
                             |x| softplus(&x.mul(slope)?),
@@ -112,8 +111,8 @@ fn an_all_zero_mask_gives_zero_with_zero_gradients() {
                             Some(&mask),
                             mode,
                         ),
-                        1 => R1GradientPenalty::new(options)?.forward(|x| softplus(&x.mul(slope)?), &real, Some(&mask)),
-                        _ => R2GradientPenalty::new(options)?.forward(|x| softplus(&x.mul(slope)?), &real, Some(&mask)),
+                        1 => options.forward(|x| softplus(&x.mul(slope)?), &real, Some(&mask)),
+                        _ => R2GradientPenalty::from(options).forward(|x| softplus(&x.mul(slope)?), &real, Some(&mask)),
                     }
                 })
                 .unwrap()
@@ -139,8 +138,8 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         assert_eq!((value, gradients), (1.0, vec![vec![0.0]]), "{mode:?}");
         let (value, gradients) = evaluate(&[slope], |inputs| {
             let real = constant(&inputs[0], &[1.0, 2.0], &[1, 2]);
-            let options = R1Options { norm_mode: mode, ..R1Options::default() };
-            R1GradientPenalty::new(options)?.forward(|x| x.mul(&inputs[0]), &real, None)
+            let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
+            options.forward(|x| x.mul(&inputs[0]), &real, None)
         })
         .unwrap();
         assert_eq!((value, gradients), (0.0, vec![vec![0.0]]), "{mode:?}");
@@ -149,8 +148,7 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let latents = constant(&inputs[0], &[1.0, 2.0], &[1, 1, 2]);
         let noise = constant(&inputs[0], &[1.0, -1.0], &[1, 1, 1, 2]);
         let state = PathLengthState { mean_path_length: 2.0 };
-        let options = PathLengthOptions { decay: 0.5, ..PathLengthOptions::default() };
-        let loss = GeneratorPathRegularizer::new(options)?;
+        let loss = GeneratorPathRegularizer { decay: 0.5, ..GeneratorPathRegularizer::default() };
         let scaled = |w: &_| inputs[0].mul(w)?.reshape(&[1, 1, 1, 2]);
         Ok(loss.forward(scaled, &latents, Noise::Given(&noise), &state)?.penalty)
     })
@@ -242,9 +240,9 @@ fn missing_inputs_are_named() {
     let inputs = [(vec![1.0, 2.0], vec![2, 1])];
     let error = |interpolation| {
         evaluate(&inputs, |x| {
-            let options = GradientPenaltyOptions { interpolation, ..GradientPenaltyOptions::default() };
+            let options = GradientPenaltyLoss { interpolation, ..GradientPenaltyLoss::default() };
             let sample = GradientPenaltySample { alpha: constant(&x[0], &[0.5, 0.5], &[2, 1]), noise: None };
-            GradientPenaltyLoss::new(options)?.forward(square, &x[0], None, None, &sample)
+            options.forward(square, &x[0], None, None, &sample)
         })
         .unwrap_err()
     };
@@ -263,24 +261,23 @@ fn dragan_looks_around_the_real_data() {
     let x = [-1.0 + 0.25 * u[0], 3.0 + 0.5 * u[1]];
     let expected = x.map(|x: f64| ((2.0 * x).abs() - 1.0).powi(2)).iter().sum::<f64>() / 2.0;
     let (value, _) = evaluate(&[(vec![-1.0, 3.0], vec![2, 1])], |inputs| {
-        let options =
-            GradientPenaltyOptions { interpolation: Interpolation::Dragan, ..GradientPenaltyOptions::default() };
+        let options = GradientPenaltyLoss { interpolation: Interpolation::Dragan, ..GradientPenaltyLoss::default() };
         let sample = GradientPenaltySample {
             alpha: constant(&inputs[0], &alpha, &[2, 1]),
             noise: Some(constant(&inputs[0], &u, &[2, 1])),
         };
-        GradientPenaltyLoss::new(options)?.forward(square, &inputs[0], None, None, &sample)
+        options.forward(square, &inputs[0], None, None, &sample)
     })
     .unwrap();
     assert!((value - expected).abs() < 1e-12, "{value} {expected}");
 }
 
 /// The drawn gradient penalty of D(x) = Σx² between 1 and 3, for three samples.
-fn drawn(options: GradientPenaltyOptions, draws: &mut Draws) -> f64 {
+fn drawn(options: GradientPenaltyLoss, draws: &mut Draws) -> f64 {
     run(|session| {
         let real = session.input(vec![1.0f64; 3], &[3, 1])?;
         let fake = session.input(vec![3.0f64; 3], &[3, 1])?;
-        let loss = GradientPenaltyLoss::new(options)?;
+        let loss = options;
         let sample = loss.draw(&real, draws)?;
         let value = loss.forward(square, &real, Some(&fake), None, &sample)?;
         Ok::<_, Error>(session.evaluate(&[&value])?[0][0])
@@ -290,7 +287,7 @@ fn drawn(options: GradientPenaltyOptions, draws: &mut Draws) -> f64 {
 
 #[test]
 fn the_seed_decides_alpha_unless_it_is_fixed() {
-    let options = GradientPenaltyOptions::default();
+    let options = GradientPenaltyLoss::default();
     assert_eq!(drawn(options, &mut Draws::new(1)), drawn(options, &mut Draws::new(1)));
     assert_ne!(drawn(options, &mut Draws::new(1)), drawn(options, &mut Draws::new(2)));
     let mut draws = Draws::new(1);
@@ -299,7 +296,7 @@ fn the_seed_decides_alpha_unless_it_is_fixed() {
     let expected: f64 = Draws::new(9).uniform_values(3).iter().map(|a| (2.0 * (3.0 - 2.0 * a) - 1.0).powi(2)).sum();
     assert!((drawn(options, &mut Draws::new(9)) - expected / 3.0).abs() < 1e-12);
     // α = ¼: x̂ = 2.5 for every sample, and nothing is drawn.
-    let fixed = GradientPenaltyOptions { alpha: Some(0.25), ..options };
+    let fixed = GradientPenaltyLoss { alpha: Some(0.25), ..options };
     let mut draws = Draws::new(1);
     assert_eq!(drawn(fixed, &mut draws), 16.0);
     assert_eq!(draws, Draws::new(1));
@@ -320,12 +317,12 @@ fn data_are_detached() {
 
 /// A factor into the latents, as of a mapping network; the penalty's value and its derivative by the factor, and the
 /// mean and the lengths.
-fn path_length(options: PathLengthOptions, mean_path_length: f64, factor: f64) -> (f64, f64, f64, Vec<f64>) {
+fn path_length(options: GeneratorPathRegularizer, mean_path_length: f64, factor: f64) -> (f64, f64, f64, Vec<f64>) {
     run(|session| {
         let factor = session.input(vec![factor], &[1, 1, 1])?;
         let latents = constant(&factor, &[1.0, 2.0, -1.0, 0.5], &[2, 1, 2]).mul(&factor)?;
         let noise = constant(&factor, &[1.0, -0.5, 0.25, 2.0], &[2, 1, 1, 2]);
-        let loss = GeneratorPathRegularizer::new(options)?;
+        let loss = options;
         let result = loss.forward(
             |w| square(w)?.reshape(&[2, 1, 1, 2]),
             &latents,
@@ -346,7 +343,7 @@ fn path_length(options: PathLengthOptions, mean_path_length: f64, factor: f64) -
 #[test]
 fn path_length_by_hand() {
     // image = w², noise/√2: g = √2·w·noise, lengths √2·‖w·noise‖ with w scaled by the factor.
-    let options = PathLengthOptions { decay: 0.25, loss_weight: 3.0, ..PathLengthOptions::default() };
+    let options = GeneratorPathRegularizer { decay: 0.25, loss_weight: 3.0, ..GeneratorPathRegularizer::default() };
     let exact = |factor: f64| {
         let lengths = [(1.0, -1.0), (-0.25, 1.0)].map(|(a, b): (f64, f64)| factor * (2.0 * (a * a + b * b)).sqrt());
         let mean = 1.5 + 0.25 * ((lengths[0] + lengths[1]) / 2.0 - 1.5);
@@ -365,8 +362,9 @@ fn path_length_by_hand() {
 #[test]
 fn path_length_batches_and_state() {
     let with = |pl_batch_shrink, pl_batch_size| {
-        let options = PathLengthOptions { pl_batch_shrink, pl_batch_size, ..PathLengthOptions::default() };
-        GeneratorPathRegularizer::new(options).unwrap()
+        let options =
+            GeneratorPathRegularizer { pl_batch_shrink, pl_batch_size, ..GeneratorPathRegularizer::default() };
+        options
     };
     assert_eq!([1, 3, 4, 8].map(|n| with(4, None).batch_size(n)), [1, 1, 1, 2]);
     assert_eq!(with(4, Some(7)).batch_size(8), 7);
@@ -415,13 +413,12 @@ fn intervals_skip_and_say_so() {
     for iteration in 0..7 {
         run(|session| {
             let x = session.input(vec![1.0f64, 2.0], &[2, 1])?;
-            let options = R1Options { interval: 3, ..R1Options::default() };
-            let r1 = R1GradientPenalty::new(options)?.step(iteration, |x| counted(x, &calls), &x, None)?;
-            let r2 = R2GradientPenalty::new(options)?.step(iteration, |x| counted(x, &calls), &x, None)?;
+            let options = R1GradientPenalty { interval: 3, ..R1GradientPenalty::default() };
+            let r1 = options.step(iteration, |x| counted(x, &calls), &x, None)?;
+            let r2 = R2GradientPenalty::from(options).step(iteration, |x| counted(x, &calls), &x, None)?;
             assert_eq!(r1.is_some(), r2.is_some());
             let latents = x.reshape(&[2, 1, 1])?;
-            let options = PathLengthOptions { interval: 2, ..PathLengthOptions::default() };
-            let loss = GeneratorPathRegularizer::new(options)?;
+            let loss = GeneratorPathRegularizer { interval: 2, ..GeneratorPathRegularizer::default() };
             let (state, mut draws) = (PathLengthState::default(), Draws::new(0));
             let path =
                 loss.step(iteration, |w| w.reshape(&[2, 1, 1, 1]), &latents, Noise::Drawn(&mut draws), &state)?;
@@ -452,31 +449,31 @@ proptest! {
         }
         let factor = loss_weight * if multiply_by_interval { interval as f64 } else { 1.0 };
 
-        let plain = R1Options { norm_mode, ..R1Options::default() };
-        let options = R1Options { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp };
+        let plain = R1GradientPenalty { norm_mode, ..R1GradientPenalty::default() };
+        let options = R1GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp };
         for r2 in [false, true] {
-            let value = |options: R1Options| {
+            let value = |options: R1GradientPenalty| {
                 evaluate(std::slice::from_ref(&real), |x| match r2 {
-                    false => R1GradientPenalty::new(options)?.forward(critic, &x[0], None),
-                    true => R2GradientPenalty::new(options)?.forward(critic, &x[0], None),
+                    false => options.forward(critic, &x[0], None),
+                    true => R2GradientPenalty::from(options).forward(critic, &x[0], None),
                 }).unwrap().0
             };
             prop_assert!(close(value(options), factor * value(plain)));
         }
 
-        let plain = GradientPenaltyOptions { norm_mode, alpha: Some(0.3), ..GradientPenaltyOptions::default() };
-        let options = GradientPenaltyOptions { loss_weight, loss_scale, ..plain };
-        let value = |options: GradientPenaltyOptions| {
+        let plain = GradientPenaltyLoss { norm_mode, alpha: Some(0.3), ..GradientPenaltyLoss::default() };
+        let options = GradientPenaltyLoss { loss_weight, loss_scale, ..plain };
+        let value = |options: GradientPenaltyLoss| {
             evaluate(std::slice::from_ref(&real), |x| {
-                let loss = GradientPenaltyLoss::new(options)?;
+                let loss = options;
                 let sample = loss.draw(&x[0], &mut Draws::new(0))?;
                 loss.forward(critic, &x[0], Some(&x[0].neg()?), None, &sample)
             }).unwrap().0
         };
         prop_assert!(close(value(options), loss_weight * value(plain)));
 
-        let plain = PathLengthOptions { decay: 0.4, ..PathLengthOptions::default() };
-        let options = PathLengthOptions { loss_weight, interval, multiply_by_interval, loss_scale, ..plain };
+        let plain = GeneratorPathRegularizer { decay: 0.4, ..GeneratorPathRegularizer::default() };
+        let options = GeneratorPathRegularizer { loss_weight, interval, multiply_by_interval, loss_scale, ..plain };
         let value = |options| path_length(options, mean_path_length, 0.9).0;
         prop_assert!(close(value(options), factor * value(plain)));
     }
@@ -487,9 +484,9 @@ proptest! {
     ) {
         let squares: Vec<f64> = scores.iter().map(|s: &f64| loss_weight * s * s).collect();
         let tensor = NdTensor::new(ndarray::Array::from_shape_vec((3, 2), scores.clone()).unwrap());
-        let map = DiscShiftLossComps::new(DiscShiftCompsOptions { loss_weight }).unwrap().forward([&tensor], None).unwrap();
+        let map = DiscShiftLossComps { loss_weight }.forward([&tensor], None).unwrap();
         prop_assert!(map.into_array().iter().zip(&squares).all(|(a, b): (&f64, &f64)| (a - b).abs() < 1e-12));
-        let loss = DiscShiftLoss::new(DiscShiftOptions { loss_weight }).unwrap();
+        let loss = DiscShiftLoss { loss_weight };
         let (value, gradients) = evaluate(&[(scores.clone(), vec![3, 2])], |x| loss.forward([&x[0]], None)).unwrap();
         prop_assert!((value - squares.iter().sum::<f64>() / 6.0).abs() < 1e-12);
         for (gradient, score) in gradients[0].iter().zip(&scores) {
@@ -508,39 +505,39 @@ fn disc_shift_defaults_and_refusals() {
 
 #[test]
 fn options_out_of_range_are_refused() {
-    fn refused<L, O>(new: impl Fn(O) -> Result<L>, options: O, expected: &str) {
-        match new(options) {
+    fn refused(loss: impl Declared, expected: &str) {
+        match loss.check() {
             Err(Error::InvalidOption { option, .. }) => assert_eq!(option, expected),
             Err(error) => panic!("{error}"),
-            Ok(_) => panic!("{expected} accepted"),
+            Ok(()) => panic!("{expected} accepted"),
         }
     }
-    for value in [f64::NAN, f64::INFINITY] {
-        let options = GradientPenaltyOptions { loss_weight: value, ..Default::default() };
-        refused(GradientPenaltyLoss::new, options, "loss_weight");
-        refused(R1GradientPenalty::new, R1Options { loss_weight: value, ..Default::default() }, "loss_weight");
-        refused(R2GradientPenalty::new, R1Options { loss_weight: value, ..Default::default() }, "loss_weight");
-        let options = PathLengthOptions { loss_weight: value, ..Default::default() };
-        refused(GeneratorPathRegularizer::new, options, "loss_weight");
-        refused(DiscShiftLoss::new, DiscShiftOptions { loss_weight: value }, "loss_weight");
-        refused(DiscShiftLossComps::new, DiscShiftCompsOptions { loss_weight: value }, "loss_weight");
+    let gradient = GradientPenaltyLoss::default();
+    let r1 = R1GradientPenalty::default();
+    let path = GeneratorPathRegularizer::default();
+    for loss_weight in [f64::NAN, f64::INFINITY] {
+        refused(GradientPenaltyLoss { loss_weight, ..gradient }, "loss_weight");
+        refused(R1GradientPenalty { loss_weight, ..r1 }, "loss_weight");
+        refused(R2GradientPenalty { loss_weight, ..Default::default() }, "loss_weight");
+        refused(GeneratorPathRegularizer { loss_weight, ..path }, "loss_weight");
+        refused(DiscShiftLoss { loss_weight }, "loss_weight");
+        refused(DiscShiftLossComps { loss_weight }, "loss_weight");
     }
-    for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        refused(|scale| GradientPenaltyLoss::default().with_loss_scale(scale), value, "loss_scale");
-        refused(|scale| R1GradientPenalty::default().with_loss_scale(scale), value, "loss_scale");
-        refused(|scale| R2GradientPenalty::default().with_loss_scale(scale), value, "loss_scale");
-        refused(|scale| GeneratorPathRegularizer::default().with_loss_scale(scale), value, "loss_scale");
+    for loss_scale in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        refused(GradientPenaltyLoss { loss_scale, ..gradient }, "loss_scale");
+        refused(R1GradientPenalty { loss_scale, ..r1 }, "loss_scale");
+        refused(R2GradientPenalty { loss_scale, ..Default::default() }, "loss_scale");
+        refused(GeneratorPathRegularizer { loss_scale, ..path }, "loss_scale");
     }
     for value in [-0.1, 1.1, f64::NAN] {
-        let options = GradientPenaltyOptions { alpha: Some(value), ..Default::default() };
-        refused(GradientPenaltyLoss::new, options, "alpha");
-        refused(GeneratorPathRegularizer::new, PathLengthOptions { decay: value, ..Default::default() }, "decay");
+        refused(GradientPenaltyLoss { alpha: Some(value), ..gradient }, "alpha");
+        refused(GeneratorPathRegularizer { decay: value, ..path }, "decay");
     }
-    refused(R1GradientPenalty::new, R1Options { interval: 0, ..Default::default() }, "interval");
-    let path = PathLengthOptions::default();
-    refused(GeneratorPathRegularizer::new, PathLengthOptions { interval: 0, ..path }, "interval");
-    refused(GeneratorPathRegularizer::new, PathLengthOptions { pl_batch_shrink: 0, ..path }, "pl_batch_shrink");
-    refused(GeneratorPathRegularizer::new, PathLengthOptions { pl_batch_size: Some(0), ..path }, "pl_batch_size");
+    refused(R1GradientPenalty { interval: 0, ..r1 }, "interval");
+    refused(R2GradientPenalty { interval: 0, ..Default::default() }, "interval");
+    refused(GeneratorPathRegularizer { interval: 0, ..path }, "interval");
+    refused(GeneratorPathRegularizer { pl_batch_shrink: 0, ..path }, "pl_batch_shrink");
+    refused(GeneratorPathRegularizer { pl_batch_size: Some(0), ..path }, "pl_batch_size");
 }
 
 #[test]
@@ -553,7 +550,7 @@ fn configurations_round_trip_and_refuse_what_is_unknown() {
         assert!(serde_json::from_str::<L>(&unknown).unwrap_err().to_string().contains("unknown field `weight`"));
         assert!(serde_json::from_str::<L>(r#"{"loss_weight": 1e999}"#).is_err());
     }
-    let options = GradientPenaltyOptions {
+    let options = GradientPenaltyLoss {
         loss_weight: 10.0,
         norm_mode: NormMode::Hwc,
         interpolation: Interpolation::Dragan,
@@ -562,17 +559,14 @@ fn configurations_round_trip_and_refuse_what_is_unknown() {
     };
     check(
         r#"{"loss_weight": 10, "norm_mode": "HWC", "interpolation": "dragan", "alpha": 0.5, "loss_scale": 8}"#,
-        GradientPenaltyLoss::new(options).unwrap(),
+        options,
     );
-    check(
-        r#"{"norm_mode": "pixel", "interpolation": "real_fake"}"#,
-        GradientPenaltyLoss::new(GradientPenaltyOptions::default()).unwrap(),
-    );
-    let options = R1Options { interval: 16, multiply_by_interval: true, ..R1Options::default() };
+    check(r#"{"norm_mode": "pixel", "interpolation": "real_fake"}"#, GradientPenaltyLoss::default());
+    let options = R1GradientPenalty { interval: 16, multiply_by_interval: true, ..R1GradientPenalty::default() };
     let text = r#"{"interval": 16, "multiply_by_interval": true}"#;
-    check(text, R1GradientPenalty::new(options).unwrap());
-    check(text, R2GradientPenalty::new(options).unwrap());
-    let options = PathLengthOptions {
+    check(text, options);
+    check(text, R2GradientPenalty::from(options));
+    let options = GeneratorPathRegularizer {
         loss_weight: 8.0,
         pl_batch_shrink: 2,
         pl_batch_size: Some(3),
@@ -586,16 +580,16 @@ fn configurations_round_trip_and_refuse_what_is_unknown() {
     check(
         r#"{"loss_weight": 8, "pl_batch_shrink": 2, "pl_batch_size": 3, "decay": 0.02, "sync_mean_buffer": true,
             "interval": 4, "multiply_by_interval": true, "loss_scale": 2, "use_apex_amp": true}"#,
-        GeneratorPathRegularizer::new(options).unwrap(),
+        options,
     );
-    check(r#"{"loss_weight": 0.5}"#, DiscShiftLoss::new(DiscShiftOptions { loss_weight: 0.5 }).unwrap());
-    check(r#"{"loss_weight": 0.5}"#, DiscShiftLossComps::new(DiscShiftCompsOptions { loss_weight: 0.5 }).unwrap());
+    check(r#"{"loss_weight": 0.5}"#, DiscShiftLoss { loss_weight: 0.5 });
+    check(r#"{"loss_weight": 0.5}"#, DiscShiftLossComps { loss_weight: 0.5 });
 }
 
 /// A scale of the scores changes no result but in half precision: the default is to leave them alone, as MMagic does.
 #[test]
 fn scores_are_not_scaled_unless_asked() {
-    assert_eq!(GradientPenaltyOptions::default().loss_scale, 1.0);
-    assert_eq!(PathLengthOptions::default().loss_scale, 1.0);
-    assert_eq!(R1Options::default().loss_scale, 1.0);
+    assert_eq!(GradientPenaltyLoss::default().loss_scale, 1.0);
+    assert_eq!(GeneratorPathRegularizer::default().loss_scale, 1.0);
+    assert_eq!(R1GradientPenalty::default().loss_scale, 1.0);
 }

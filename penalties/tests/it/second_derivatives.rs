@@ -5,8 +5,7 @@ use image_losses_autograd::differentiate;
 use image_losses_core::Result;
 use image_losses_laws::drawn;
 use image_losses_penalties::{
-    GradientPenaltyLoss, GradientPenaltyOptions, Interpolation, NormMode, PathLengthOptions, PathLengthState,
-    R1GradientPenalty, R1Options, R2GradientPenalty,
+    GeneratorPathRegularizer, GradientPenaltyLoss, Interpolation, NormMode, PathLengthState, R1GradientPenalty,
 };
 use proptest::prelude::*;
 

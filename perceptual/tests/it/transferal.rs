@@ -3,9 +3,9 @@
 use crate::common::{tensor, values};
 use image_losses_autograd::differentiate;
 use image_losses_core::gradcheck::{STEP, check_gradient};
-use image_losses_core::{Error, Result, Tensor};
+use image_losses_core::{Declared, Error, Result, Tensor};
 use image_losses_laws::drawn;
-use image_losses_perceptual::{Criterion, TransferalForm, TransferalPerceptualLoss, TransferalPerceptualOptions};
+use image_losses_perceptual::{Criterion, TransferalForm, TransferalPerceptualLoss};
 use proptest::prelude::*;
 
 /// Attention, two maps, two textures.
@@ -29,8 +29,7 @@ proptest! {
     ) {
         // Exact in decimal digits, for the round trip.
         let loss_weight = f64::from(eighths) / 8.0;
-        let options = TransferalPerceptualOptions { loss_weight, use_attention, criterion, form };
-        let loss = TransferalPerceptualLoss::new(options).unwrap();
+        let loss = TransferalPerceptualLoss { loss_weight, use_attention, criterion, form };
         let text = serde_json::to_string(&loss).unwrap();
         prop_assert_eq!(serde_json::from_str::<TransferalPerceptualLoss>(&text).unwrap(), loss);
         let inputs: Vec<Vec<f64>> = (0..5).map(|i| values(seed ^ i, &SHAPES[i as usize])).collect();
@@ -55,21 +54,20 @@ fn both_forms_by_hand() {
     let full = |channels: usize, size: usize, value: f64| {
         tensor(&vec![value; channels * size * size], &[1, channels, size, size])
     };
-    let value = |options| {
-        let loss = TransferalPerceptualLoss::new(options).unwrap();
+    let value = |loss: TransferalPerceptualLoss| {
         let maps = [full(3, 2, 2.5), full(1, 4, 1.0)];
         let textures = [full(3, 2, 0.5), full(1, 4, 5.0)];
         let value = loss.forward(&[&maps[0], &maps[1]], Some(&full(1, 2, 0.7)), &[&textures[0], &textures[1]]);
         value.unwrap().item().unwrap()
     };
-    let options = TransferalPerceptualOptions::default();
+    let options = TransferalPerceptualLoss::default();
     let sigmoid = 1.0 / (1.0 + (-0.7f64).exp());
     let close = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-12, "{value} {expected}");
     close(value(options), 4.0 * sigmoid * sigmoid + 16.0 * 0.49);
-    let paper = TransferalPerceptualOptions { form: TransferalForm::Paper, ..options };
+    let paper = TransferalPerceptualLoss { form: TransferalForm::Paper, ..options };
     close(value(paper), (4.0 + 16.0) * sigmoid * sigmoid / 2.0);
-    close(value(TransferalPerceptualOptions { criterion: Criterion::L1, ..paper }), (2.0 + 4.0) * sigmoid / 2.0);
-    close(value(TransferalPerceptualOptions { use_attention: false, loss_weight: 0.5, ..options }), 10.0);
+    close(value(TransferalPerceptualLoss { criterion: Criterion::L1, ..paper }), (2.0 + 4.0) * sigmoid / 2.0);
+    close(value(TransferalPerceptualLoss { use_attention: false, loss_weight: 0.5, ..options }), 10.0);
 }
 
 #[test]
@@ -85,8 +83,8 @@ fn wrong_inputs_are_refused() {
     assert!(matches!(call(&[&small, &small], a, &[&small, &small]), Error::ShapeMismatch { argument: "maps", .. }));
     assert!(matches!(call(&[&small], a, &[&large]), Error::ShapeMismatch { argument: "textures", .. }));
     assert!(matches!(call(&[&small], Some(&small), &[&small]), Error::ShapeRule { argument: "soft_attention", .. }));
-    let infinite = TransferalPerceptualOptions { loss_weight: f64::INFINITY, ..Default::default() };
-    assert!(matches!(TransferalPerceptualLoss::new(infinite), Err(Error::InvalidOption { .. })));
+    let infinite = TransferalPerceptualLoss { loss_weight: f64::INFINITY, ..Default::default() };
+    assert!(matches!(infinite.check(), Err(Error::InvalidOption { .. })));
     assert!(serde_json::from_str::<TransferalPerceptualLoss>(r#"{"attention": true}"#).is_err());
     assert!(serde_json::from_str::<TransferalPerceptualLoss>(r#"{"form": "ttsr"}"#).is_err());
 }

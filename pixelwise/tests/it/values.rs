@@ -1,7 +1,7 @@
 //! Values worked out by hand, options that change a result, and options refused.
 
 use image_losses_autograd::differentiate;
-use image_losses_core::{Error, Loss, PointwiseLoss, Reduction};
+use image_losses_core::{Declared, Error, Loss, Reduction};
 use image_losses_ndarray::{NdTensor, value_and_gradients};
 use image_losses_pixelwise::*;
 use ndarray::{Array4, ArrayD, array};
@@ -26,7 +26,7 @@ fn psnr_of_a_perfect_prediction_is_minus_80() {
     let x = ArrayD::from_elem(vec![2, 3, 4, 5], 0.3);
     for to_y in [false, true] {
         for loss_weight in [1.0, -0.5] {
-            let loss = PsnrLoss::new(PsnrOptions { loss_weight, to_y }).unwrap();
+            let loss = PsnrLoss { loss_weight, to_y };
             close(&forward(&loss, [&x, &x], None), &[-80.0 * loss_weight]);
         }
     }
@@ -49,7 +49,7 @@ fn psnr_on_luma_weighs_the_channels() {
         let mut x = y.clone();
         x.index_axis_mut(ndarray::Axis(1), channel).mapv_inplace(|v| v + 0.5);
         let (x, y) = (x.into_dyn(), y.into_dyn());
-        let luma = PsnrLoss::new(PsnrOptions { to_y: true, ..Default::default() }).unwrap();
+        let luma = PsnrLoss { to_y: true, ..Default::default() };
         let error = (0.5f64 * coefficient / 255.0).powi(2);
         close(&forward(&luma, [&x, &y], None), &[10.0 * (error + 1e-8).log10()]);
         // Without the option the channels count alike.
@@ -98,7 +98,7 @@ fn gradient_filters_each_channel_by_itself() {
     let mut x = Array4::zeros((1, 2, 3, 3));
     x[[0, 1, 1, 1]] = 1.0;
     let (x, y) = (x.into_dyn(), ArrayD::zeros(vec![1, 2, 3, 3]));
-    let with = |reduction| GradientLoss::new(GradientOptions { reduction, loss_weight: 2.0 }).unwrap();
+    let with = |reduction| GradientLoss { reduction, loss_weight: 2.0 };
     let around = [2.0, 2.0, 2.0, 2.0, 0.0, 2.0, 2.0, 2.0, 2.0].map(|v| 2.0 * v);
     close(&forward(&with(Reduction::None), [&x, &y], None), &[&[0.0; 9][..], &around].concat());
     close(&forward(&with(Reduction::Sum), [&x, &y], None), &[32.0]);
@@ -113,7 +113,7 @@ fn gradient_filters_each_channel_by_itself() {
 fn charbonnier_without_eps_is_l1() {
     let x = (vec![0.5, 0.5, -1.0, 1e-200], vec![1, 4]);
     let y = (vec![0.5, 1.0, 2.0, 0.0], vec![1, 4]);
-    let charbonnier = CharbonnierLoss::new(CharbonnierOptions { eps: 0.0, ..Default::default() }).unwrap();
+    let charbonnier = CharbonnierLoss { eps: 0.0, ..Default::default() };
     let inputs = [x, y];
     let derived = differentiate(&inputs, |inputs| charbonnier.forward([&inputs[0], &inputs[1]], None)).unwrap();
     let expected = differentiate(&inputs, |inputs| L1Loss::default().forward([&inputs[0], &inputs[1]], None)).unwrap();
@@ -126,8 +126,8 @@ fn huber_is_half_the_squared_error_inside_delta_and_l1_outside() {
     let x = array![[0.5, -2.0, 8.0]].into_dyn();
     let y = array![[0.0, 1.0, 1.0]].into_dyn();
     let huber = |delta| {
-        let options = HuberOptions { delta, reduction: Reduction::Sum, ..Default::default() };
-        forward(&HuberLoss::new(options).unwrap(), [&x, &y], None)
+        let options = HuberLoss { delta, reduction: Reduction::Sum, ..Default::default() };
+        forward(&options, [&x, &y], None)
     };
     close(&huber(100.0), &[0.5 * (0.25 + 9.0 + 49.0)]);
     close(&huber(0.125), &[0.125 * (0.5 + 3.0 + 7.0 - 3.0 * 0.0625)]);
@@ -140,42 +140,45 @@ fn options_outside_their_range_are_refused() {
         other => panic!("{other}"),
     };
     for loss_weight in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-        refused(L1Loss::new(L1Options { loss_weight, ..Default::default() }).unwrap_err(), "loss_weight");
-        refused(MseLoss::new(MseOptions { loss_weight, ..Default::default() }).unwrap_err(), "loss_weight");
-        let options = CharbonnierOptions { loss_weight, ..Default::default() };
-        refused(CharbonnierLoss::new(options).unwrap_err(), "loss_weight");
-        refused(HuberLoss::new(HuberOptions { loss_weight, ..Default::default() }).unwrap_err(), "loss_weight");
-        refused(PsnrLoss::new(PsnrOptions { loss_weight, ..Default::default() }).unwrap_err(), "loss_weight");
-        refused(TvLoss::new(TvOptions { loss_weight }).unwrap_err(), "loss_weight");
-        refused(MaskedTvLoss::new(MaskedTvOptions { loss_weight }).unwrap_err(), "loss_weight");
-        refused(GradientLoss::new(GradientOptions { loss_weight, ..Default::default() }).unwrap_err(), "loss_weight");
+        refused(L1Loss { loss_weight, ..Default::default() }.check().unwrap_err(), "loss_weight");
+        refused(MseLoss { loss_weight, ..Default::default() }.check().unwrap_err(), "loss_weight");
+        let options = CharbonnierLoss { loss_weight, ..Default::default() };
+        refused(options.check().unwrap_err(), "loss_weight");
+        refused(HuberLoss { loss_weight, ..Default::default() }.check().unwrap_err(), "loss_weight");
+        refused(PsnrLoss { loss_weight, ..Default::default() }.check().unwrap_err(), "loss_weight");
+        refused(TvLoss { loss_weight }.check().unwrap_err(), "loss_weight");
+        refused(MaskedTvLoss { loss_weight }.check().unwrap_err(), "loss_weight");
+        refused(GradientLoss { loss_weight, ..Default::default() }.check().unwrap_err(), "loss_weight");
     }
     for eps in [-1e-12, f64::NAN, f64::INFINITY] {
-        refused(CharbonnierLoss::new(CharbonnierOptions { eps, ..Default::default() }).unwrap_err(), "eps");
+        refused(CharbonnierLoss { eps, ..Default::default() }.check().unwrap_err(), "eps");
     }
     for delta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        refused(HuberLoss::new(HuberOptions { delta, ..Default::default() }).unwrap_err(), "delta");
+        refused(HuberLoss { delta, ..Default::default() }.check().unwrap_err(), "delta");
     }
-    // A document goes through the constructor.
-    assert!(serde_json::from_str::<HuberLoss>(r#"{"delta": 0}"#).is_err());
-    assert!(serde_json::from_str::<CharbonnierLoss>(r#"{"eps": -1}"#).is_err());
+    // What a document holds is checked where it is used.
+    let x = NdTensor::new(array![[1.0f64, 2.0]]);
+    let read = serde_json::from_str::<HuberLoss>(r#"{"delta": 0}"#).unwrap();
+    refused(read.forward([&x, &x], None).unwrap_err(), "delta");
+    let read = serde_json::from_str::<CharbonnierLoss>(r#"{"eps": -1}"#).unwrap();
+    refused(read.forward([&x, &x], None).unwrap_err(), "eps");
     assert!(serde_json::from_str::<L1Loss>(r#"{"reduction": "avg"}"#).is_err());
 }
 
 #[test]
 fn defaults_are_those_of_the_original() {
-    assert_eq!(CharbonnierOptions::default().eps, 1e-12);
-    assert_eq!(HuberOptions::default().delta, 1.0);
-    assert!(!PsnrOptions::default().to_y);
+    assert_eq!(CharbonnierLoss::default().eps, 1e-12);
+    assert_eq!(HuberLoss::default().delta, 1.0);
+    assert!(!PsnrLoss::default().to_y);
     let weights = [
-        L1Options::default().loss_weight,
-        MseOptions::default().loss_weight,
-        CharbonnierOptions::default().loss_weight,
-        HuberOptions::default().loss_weight,
-        PsnrOptions::default().loss_weight,
-        TvOptions::default().loss_weight,
-        MaskedTvOptions::default().loss_weight,
-        GradientOptions::default().loss_weight,
+        L1Loss::default().loss_weight,
+        MseLoss::default().loss_weight,
+        CharbonnierLoss::default().loss_weight,
+        HuberLoss::default().loss_weight,
+        PsnrLoss::default().loss_weight,
+        TvLoss::default().loss_weight,
+        MaskedTvLoss::default().loss_weight,
+        GradientLoss::default().loss_weight,
     ];
     assert_eq!(weights, [1.0; 8]);
     let names = [L1Loss::NAME, MseLoss::NAME, CharbonnierLoss::NAME, HuberLoss::NAME, PsnrLoss::NAME, TvLoss::NAME];

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use image_losses::autograd::run as graph;
-use image_losses::composition::{CharbonnierCompLoss, CharbonnierCompOptions};
+use image_losses::composition::CharbonnierCompLoss;
 use image_losses::core::{Differentiable, Loss, PointwiseLoss, Tensor};
-use image_losses::gan::{GanLoss, GanOptions, GanType, Role};
+use image_losses::gan::{GanLoss, GanType, Role};
 use image_losses::ndarray::{NdTensor, value_and_gradients};
 use image_losses::pixelwise::{
-    CharbonnierLoss, CharbonnierOptions, GradientLoss, HuberLoss, L1Loss, MaskedTvLoss, MseLoss, PsnrLoss, TvLoss,
+    CharbonnierLoss, GradientLoss, HuberLoss, L1Loss, MaskedTvLoss, MseLoss, PsnrLoss, TvLoss,
 };
 use ndarray::ArrayD;
 use serde_json::json;
@@ -67,19 +67,16 @@ pub(crate) fn of_shape(shape: [usize; 4]) -> Vec<Case> {
     let one = move |seed| uniform(&[n, 1, h, w], seed, 0.0, 1.0);
     // Scores of a critic, on either side of its margins.
     let scores = move || uniform(&shape, 1, -3.0, 3.0);
-    let charbonnier = || CharbonnierLoss::new(CharbonnierOptions { eps: EPS, ..Default::default() }).map_err(stop);
-    let adversarial = |gan_type| {
-        let loss = GanLoss::new(GanOptions::new(gan_type)).map_err(stop)?;
-        loss.criterion(Role::DiscriminatorOnReal).map_err(stop)
-    };
+    let charbonnier = CharbonnierLoss { eps: EPS, ..Default::default() };
+    let adversarial = |gan_type| GanLoss::new(gan_type).criterion(Role::DiscriminatorOnReal).map_err(stop);
     let case = |kind: &str, make: Make| Case::new(format!("pointwise/{kind} {n}×{c}×{h}×{w}"), make);
     vec![
         case("l1", Box::new(move |name| pair(name, "l1", L1Loss::default(), [full(1), full(2)], None))),
         case("mse", Box::new(move |name| pair(name, "mse", MseLoss::default(), [full(1), full(2)], None))),
-        case("charbonnier", Box::new(move |name| pair(name, "charbonnier", charbonnier()?, [full(1), full(2)], None))),
+        case("charbonnier", Box::new(move |name| pair(name, "charbonnier", charbonnier, [full(1), full(2)], None))),
         case(
             "masked_charbonnier",
-            Box::new(move |name| pair(name, "masked_charbonnier", charbonnier()?, [full(1), full(2)], Some(one(3)))),
+            Box::new(move |name| pair(name, "masked_charbonnier", charbonnier, [full(1), full(2)], Some(one(3)))),
         ),
         case(
             "huber",
@@ -104,8 +101,7 @@ pub(crate) fn of_shape(shape: [usize; 4]) -> Vec<Case> {
         case(
             "composition",
             Box::new(move |name| {
-                let options = CharbonnierCompOptions { eps: EPS, ..Default::default() };
-                let loss = CharbonnierCompLoss::new(options).map_err(stop)?;
+                let loss = CharbonnierCompLoss { eps: EPS, ..Default::default() };
                 let inputs = [("prediction", one(1)), ("fg", full(2)), ("bg", full(3)), ("target", full(4))];
                 subject(name, "composition", loss, inputs, Some(one(5)))
             }),

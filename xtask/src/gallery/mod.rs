@@ -1,14 +1,14 @@
 //! `cargo xtask gallery`: one page with every loss, its formula, its options, and plots of what it does.
 
 mod distortion;
-mod entry;
+mod figures;
 mod folder;
+mod losses;
 mod options;
 mod page;
 mod plot;
 mod scene;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -21,14 +21,15 @@ use serde_json::Value;
 
 use crate::{Outcome, Stop, escape};
 use distortion::Distortion;
-use entry::{ENTRIES, Figure};
+use figures::Figure;
 use folder::Files;
+use losses::Listed;
 use page::{Drawing, Section};
 
 /// The options.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Write nothing; fail where a loss has no entry or a file is not what would be written.
+    /// Write nothing; fail where a file is not what would be written.
     #[arg(long)]
     check: bool,
     /// Where the page lies; without it, `docs/gallery`. The folder is empty, not there, or one that an earlier run wrote: its
@@ -42,12 +43,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     let standard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gallery");
     let folder = arguments.out.clone().unwrap_or(standard);
     let registry = Registry::standard();
-    let gaps = gaps(registry.types().map(|entry| entry.name()));
-    if !gaps.is_empty() {
-        gaps.iter().for_each(|gap| eprintln!("{gap}"));
-        return Ok(Outcome::Failure);
-    }
-    let files = files(&registry)?;
+    let losses = losses::all();
+    let files = files(&registry, &losses)?;
     if arguments.check {
         let differences = folder::differences(&files, &folder)?;
         differences.iter().for_each(|difference| eprintln!("{}", escape::line(difference)));
@@ -55,26 +52,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
             eprintln!("`cargo xtask gallery` writes it anew");
             return Ok(Outcome::Failure);
         }
-        println!("{} losses, {} files, all up to date", ENTRIES.len(), files.len());
+        println!("{} losses, {} files, all up to date", losses.len(), files.len());
         return Ok(Outcome::Success);
     }
     folder::write(&files, &folder)?;
     let size = files.values().map(Vec::len).sum::<usize>() / 1024;
-    println!("{} losses, {} files, {size} KiB in {}", ENTRIES.len(), files.len(), folder.display());
+    println!("{} losses, {} files, {size} KiB in {}", losses.len(), files.len(), folder.display());
     Ok(Outcome::Success)
 }
 
-/// Losses without an entry, and entries without a loss.
-fn gaps<'a>(types: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let types: BTreeSet<&str> = types.collect();
-    let missing = types.iter().filter(|name| entry::find(name).is_none());
-    let missing = missing.map(|name| format!("`{name}` has no entry in xtask/src/gallery/entry.rs"));
-    let strange = ENTRIES.iter().filter(|entry| !types.contains(entry.name));
-    missing.chain(strange.map(|entry| format!("the entry `{}` names no loss of the registry", entry.name))).collect()
-}
-
 /// All files of the gallery.
-fn files(registry: &Registry) -> Result<Files, Stop> {
+fn files(registry: &Registry, losses: &[Listed]) -> Result<Files, Stop> {
     let mut files = Files::new();
     let pictures = distortion::all()?;
     let Some(Distortion { image: photograph, .. }) = pictures.first() else { return Err("no photograph".to_owned()) };
@@ -87,14 +75,14 @@ fn files(registry: &Registry) -> Result<Files, Stop> {
     }
     let schema = schema(registry);
     let mut sections = Vec::new();
-    for entry in ENTRIES {
+    for &loss in losses {
+        let (note, figures) = figures::of(loss.name).map_or(("", &[][..]), |known| (known.note, known.figures));
         let mut drawings = Vec::new();
-        for (i, figure) in entry.figures.iter().enumerate() {
-            let stem =
-                if entry.figures.len() == 1 { entry.name.to_owned() } else { format!("{}-{}", entry.name, i + 1) };
-            drawings.extend(draw(entry.name, &stem, figure, &pictures, &mut files)?);
+        for (i, figure) in figures.iter().enumerate() {
+            let stem = if figures.len() == 1 { loss.name.to_owned() } else { format!("{}-{}", loss.name, i + 1) };
+            drawings.extend(draw(loss.name, &stem, figure, &pictures, &mut files)?);
         }
-        sections.push(Section { entry, choices: options::options(&schema, entry.name), drawings });
+        sections.push(Section { loss, note, choices: options::options(&schema, loss.name), drawings });
     }
     files.insert("index.html".to_owned(), page::html(&sections, &shown).into_bytes());
     files.insert("README.md".to_owned(), page::markdown(&sections, &shown).into_bytes());
@@ -245,20 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn every_loss_has_an_entry_and_every_entry_a_loss() {
-        assert_eq!(gaps(types().into_iter()), Vec::<String>::new());
-    }
-
-    #[test]
-    fn a_loss_without_an_entry_is_named() {
-        let gaps = gaps(types().into_iter().chain(["NewLoss"]));
-        assert_eq!(gaps, ["`NewLoss` has no entry in xtask/src/gallery/entry.rs"]);
-    }
-
-    #[test]
-    fn an_entry_without_a_loss_is_named() {
-        let gaps = gaps(types().into_iter().filter(|name| *name != "HuberLoss"));
-        assert_eq!(gaps, ["the entry `HuberLoss` names no loss of the registry"]);
+    fn every_loss_of_the_registry_is_listed_and_every_figure_is_of_one() {
+        let listed: Vec<&str> =
+            losses::all().iter().flat_map(|loss| loss.aliases.iter().copied().chain([loss.name])).collect();
+        assert!(types().iter().all(|name| listed.contains(name)), "{listed:?}");
+        assert_eq!(listed.len(), types().len());
+        for figures in figures::FIGURES {
+            assert!(listed.contains(&figures.name), "{}", figures.name);
+        }
+        assert!(losses::all().iter().all(|loss| !loss.about.summary.is_empty() && !loss.about.source.is_empty()));
     }
 
     #[test]

@@ -48,7 +48,8 @@ fn words(schema: &Value, property: &Value) -> Vec<String> {
     listed.chain(described).filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// A description without the marks of Rust's documentation.
+/// A description without the marks of Rust's documentation, and without the default, which has a column.
 fn plain(text: &str) -> String {
+    let text = text.split(" Default:").next().unwrap_or(text).trim_end_matches(" It has no default.");
     text.replace("[`", "").replace("`]", "").replace('`', "").replace('\n', " ")
 }

@@ -4,13 +4,15 @@ use std::fmt::Write;
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::entry::{Entry, Family};
+use super::losses::Listed;
 use super::options::Choice;
 
 /// A loss with all that is shown of it.
 #[derive(Clone, Debug)]
 pub(super) struct Section {
-    pub(super) entry: &'static Entry,
+    pub(super) loss: Listed,
+    /// What the curves hold fixed; may be empty.
+    pub(super) note: &'static str,
     pub(super) choices: Vec<Choice>,
     pub(super) drawings: Vec<Drawing>,
 }
@@ -39,8 +41,24 @@ fn introduction() -> String {
 
 const CREDIT: &str = "Photograph: Eileen Collins, NASA, public domain.";
 
-fn of(sections: &[Section], family: Family) -> impl Iterator<Item = &Section> {
-    sections.iter().filter(move |section| section.entry.family == family)
+/// The sections of each family, in order.
+fn families(sections: &[Section]) -> impl Iterator<Item = &[Section]> {
+    sections.chunk_by(|one, next| one.loss.family == next.loss.family)
+}
+
+impl Section {
+    /// The summary, the other names, and what the curves hold fixed.
+    fn summary(&self) -> String {
+        let mut text = self.loss.about.summary.to_owned();
+        if !self.loss.aliases.is_empty() {
+            let names: Vec<String> = self.loss.aliases.iter().map(|name| format!("`{name}`")).collect();
+            let _ = write!(text, " Also configured as {}.", names.join(", "));
+        }
+        if !self.note.is_empty() {
+            let _ = write!(text, " Below, {}.", self.note);
+        }
+        text
+    }
 }
 
 /// The page for browsers.
@@ -57,10 +75,10 @@ pub(super) fn html(sections: &[Section], photographs: &[[String; 3]]) -> String 
             body {
                 nav {
                     a href="#top" { strong { "image-losses" } }
-                    @for family in Family::ALL {
-                        h2 { (family.title()) }
-                        ul { @for section in of(sections, family) {
-                            li { a href={ "#" (section.entry.name) } { (section.entry.name) } }
+                    @for family in families(sections) {
+                        h2 { (family[0].loss.family) }
+                        ul { @for section in family {
+                            li { a href={ "#" (section.loss.name) } { (section.loss.name) } }
                         } }
                     }
                 }
@@ -68,9 +86,9 @@ pub(super) fn html(sections: &[Section], photographs: &[[String; 3]]) -> String 
                     h1 { (TITLE) }
                     p { (with_code(&introduction())) }
                     (strip(photographs, CREDIT))
-                    @for family in Family::ALL {
-                        h2 { (family.title()) }
-                        @for section in of(sections, family) { (article(section)) }
+                    @for family in families(sections) {
+                        h2 { (family[0].loss.family) }
+                        @for section in family { (article(section)) }
                     }
                 }
             }
@@ -79,12 +97,13 @@ pub(super) fn html(sections: &[Section], photographs: &[[String; 3]]) -> String 
     page.into_string() + "\n"
 }
 
-fn article(Section { entry, choices, drawings }: &Section) -> Markup {
+fn article(section: &Section) -> Markup {
+    let Section { loss, choices, drawings, .. } = section;
     html! {
-        article id=(entry.name) {
-            h3 { a href={ "#" (entry.name) } { (entry.name) } }
-            p { (with_code(entry.about)) }
-            pre { (entry.formula) }
+        article id=(loss.name) {
+            h3 { a href={ "#" (loss.name) } { (loss.name) } }
+            p { (with_code(&section.summary())) }
+            pre { (loss.about.formula) }
             @if !choices.is_empty() {
                 table {
                     thead { tr { th { "option" } th { "default" } th { "meaning" } } }
@@ -94,7 +113,7 @@ fn article(Section { entry, choices, drawings }: &Section) -> Markup {
                 }
             }
             @for drawing in drawings { (figure(drawing)) }
-            p.source { "Source: " (entry.source) }
+            p.source { "Source: " (loss.about.source) }
         }
     }
 }
@@ -136,14 +155,17 @@ pub(super) fn markdown(sections: &[Section], photographs: &[[String; 3]]) -> Str
     let mut page = format!("# {TITLE}\n\n{}\n\n", introduction());
     // Writing into a string does not fail.
     let _ = write!(page, "{}*{CREDIT}*\n\n", row(photographs));
-    for family in Family::ALL {
-        let _ = write!(page, "## {}\n\n", family.title());
-        let links: Vec<String> = of(sections, family)
-            .map(|Section { entry, .. }| format!("[{0}](#{1})", entry.name, entry.name.to_lowercase()))
+    for family in families(sections) {
+        let _ = write!(page, "## {}\n\n", family[0].loss.family);
+        let links: Vec<String> = family
+            .iter()
+            .map(|section| format!("[{0}](#{1})", section.loss.name, section.loss.name.to_lowercase()))
             .collect();
         let _ = write!(page, "{}\n\n", links.join(" · "));
-        for Section { entry, choices, drawings } in of(sections, family) {
-            let _ = write!(page, "### {}\n\n{}\n\n```text\n{}\n```\n\n", entry.name, entry.about, entry.formula);
+        for section in family {
+            let Section { loss, choices, drawings, .. } = section;
+            let formula = loss.about.formula;
+            let _ = write!(page, "### {}\n\n{}\n\n```text\n{formula}\n```\n\n", loss.name, section.summary());
             if !choices.is_empty() {
                 page.push_str("| option | default | meaning |\n|---|---|---|\n");
                 for Choice { name, default, meaning } in choices {
@@ -157,7 +179,7 @@ pub(super) fn markdown(sections: &[Section], photographs: &[[String; 3]]) -> Str
                     Drawing::Strip { items, caption } => write!(page, "{}*{caption}*\n\n", row(items)),
                 };
             }
-            let _ = write!(page, "Source: {}\n\n", entry.source);
+            let _ = write!(page, "Source: {}\n\n", loss.about.source);
         }
     }
     page.truncate(page.trim_end().len());

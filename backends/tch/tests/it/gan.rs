@@ -2,8 +2,8 @@
 
 use image_losses_core::{Differentiable, Error, Tensor, Unary};
 use image_losses_gan::{
-    AdvLoss, AdvLossType, AdvOptions, AdvState, FeatureMatchingLoss, GanLoss, GanOptions, GanType, GaussianBlurOptions,
-    ImagePool, LeCamAverages, LeCamLoss, RelativisticAverageHingeLoss, RelativisticPairingLoss, Role, Sample, Step,
+    AdvLoss, AdvLossType, AdvState, FeatureMatchingLoss, GanLoss, GanType, GaussianBlur, ImagePool, LeCamAverages,
+    LeCamLoss, RelativisticAverageHingeLoss, RelativisticPairingLoss, Role, Sample, Step,
 };
 use image_losses_tch::TchTensor;
 use tch::{Kind, Tensor as Torch};
@@ -76,12 +76,8 @@ fn gan_losses_agree() {
     use GanType::{Hinge, L1, Lsgan, Vanilla, Wgan, WganLogisticNs};
     for gan_type in [Vanilla, Lsgan, L1, Wgan, Hinge, WganLogisticNs] {
         for role in ROLES {
-            let options = GanOptions { real_label_val: 0.875, loss_weight: 0.5, ..GanOptions::new(gan_type) };
-            agrees(
-                &Gan(GanLoss::new(options).unwrap(), role),
-                &[wave(&[2, 3, 4], 0.3)],
-                &format!("{gan_type:?} {role:?}"),
-            );
+            let options = GanLoss { real_label_val: 0.875, loss_weight: 0.5, ..GanLoss::new(gan_type) };
+            agrees(&Gan(options, role), &[wave(&[2, 3, 4], 0.3)], &format!("{gan_type:?} {role:?}"));
         }
     }
 }
@@ -92,13 +88,13 @@ fn smgan_agrees() {
         let count: usize = mask_shape.iter().product();
         let mask = ((0..count).map(|i| f64::from(u8::from(i % 3 == 0))).collect(), mask_shape.to_vec());
         for role in ROLES {
-            let gaussian_blur = GaussianBlurOptions { kernel_size: [7, 5], sigma: [2.0, 1.5] };
-            let options = GanOptions { loss_weight: 0.5, gaussian_blur, ..GanOptions::new(GanType::Smgan) };
-            let case = Gan(GanLoss::new(options).unwrap(), role);
+            let gaussian_blur = GaussianBlur { kernel_size: [7, 5], sigma: [2.0, 1.5] };
+            let options = GanLoss { loss_weight: 0.5, gaussian_blur, ..GanLoss::new(GanType::Smgan) };
+            let case = Gan(options, role);
             agrees(&case, &[wave(&[2, 1, 6, 5], 0.3), mask.clone()], &format!("smgan {role:?}"));
         }
         let empty = (vec![0.0; count], mask_shape.to_vec());
-        let loss = GanLoss::new(GanOptions::new(GanType::Smgan)).unwrap();
+        let loss = GanLoss::new(GanType::Smgan);
         agrees(&Gan(loss, Role::Generator), &[wave(&[2, 1, 6, 5], 0.3), empty], "smgan with an empty mask");
     }
 }
@@ -110,11 +106,7 @@ fn confident_scores_keep_their_digits() {
     let input = (scores.clone(), vec![scores.len(), 1]);
     for role in ROLES {
         for gan_type in [GanType::Vanilla, GanType::WganLogisticNs] {
-            agrees(
-                &Gan(GanLoss::new(GanOptions::new(gan_type)).unwrap(), role),
-                std::slice::from_ref(&input),
-                "confident scores",
-            );
+            agrees(&Gan(GanLoss::new(gan_type), role), std::slice::from_ref(&input), "confident scores");
         }
     }
     // As a map, in every element type; first and second derivatives σ(x) and σ(x)(1 − σ(x)).
@@ -139,7 +131,7 @@ fn confident_scores_keep_their_digits() {
 fn half_precision_does_not_overflow() {
     // The sum is 300,000, beyond half precision's 65,504; the mean is 3.
     let scores = TchTensor::own(Torch::full([100_000], 3.0, (Kind::Half, tch::Device::Cpu))).unwrap();
-    let loss = GanLoss::new(GanOptions::new(GanType::Wgan)).unwrap();
+    let loss = GanLoss::new(GanType::Wgan);
     let value = loss.forward(&scores, Role::DiscriminatorOnFake, None).unwrap();
     assert_eq!(values(value.tensor()), [3.0]);
 }
@@ -202,7 +194,7 @@ fn adversarial_objectives_agree() {
         [AdvLossType::Gan, AdvLossType::Lsgan, AdvLossType::WganGp, AdvLossType::Ragan, AdvLossType::RaganLs]
     {
         for step in [Step::Discriminator, Step::Generator] {
-            let case = Adversarial(AdvLoss::new(AdvOptions { loss_type }).unwrap(), step);
+            let case = Adversarial(AdvLoss { loss_type }, step);
             let (expected, expected_gradients) =
                 image_losses_autograd::differentiate(&inputs, |x| case.call(x)).unwrap();
             // Half precision is left to the scores' own losses above: here the critic's rounding would dominate.
@@ -223,7 +215,7 @@ fn adversarial_objectives_agree() {
 /// Pools of tensors: 4 steps of 20 samples; the pools hold the last 50 and carry no gradient.
 #[test]
 fn pools_hold_tensors() {
-    let loss = AdvLoss::new(AdvOptions { loss_type: AdvLossType::RaganLs }).unwrap();
+    let loss = AdvLoss { loss_type: AdvLossType::RaganLs };
     for (kind, tolerance) in KINDS {
         let mut state = AdvState::<TchTensor>::new(0);
         let (mut seen_f, mut seen_r): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());

@@ -59,7 +59,7 @@ fn errors_against_double_precision_are_those_of_one_rounding() {
     let (x, y) = (numbers(&image, 1), numbers(&image, 2));
     let pair = [x.shallow_clone(), y.shallow_clone()];
     let sum = |gan_type, role| {
-        let loss = GanLoss::new(GanOptions::new(gan_type)).unwrap();
+        let loss = GanLoss::new(gan_type);
         move |x: &[TchTensor]| loss.forward(&x[0], role, None)
     };
     measure("L1Loss", &pair, |x| L1Loss::default().forward([&x[0], &x[1]], None));
@@ -228,7 +228,7 @@ fn losses_of_wrapped_tensors_of_different_types_have_the_first_ones() {
             }
         }
     };
-    let gan = |gan_type| GanLoss::new(GanOptions::new(gan_type)).unwrap();
+    let gan = |gan_type| GanLoss::new(gan_type);
     let (smgan, vanilla) = (gan(GanType::Smgan), gan(GanType::Vanilla));
     check("smgan", &|x, _, mask| smgan.forward(x, Role::Generator, Some(mask)));
     check("vanilla", &|x, _, _| vanilla.forward(x, Role::DiscriminatorOnReal, None));

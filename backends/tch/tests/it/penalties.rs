@@ -7,8 +7,8 @@ use self::support::{Engine, Penalty, Program, Values, critic, generator, second_
 use image_losses_core::{Error, Result, Tensor, Unary};
 use image_losses_laws::drawn;
 use image_losses_penalties::{
-    Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltyOptions, Interpolation, Noise, NormMode,
-    PathLengthOptions, PathLengthState, R1GradientPenalty, R1Options, R2GradientPenalty, gradient_penalty,
+    Draws, GeneratorPathRegularizer, GradientPenaltyLoss, Interpolation, Noise, NormMode, PathLengthState,
+    R1GradientPenalty, gradient_penalty,
 };
 use image_losses_tch::{TchTensor, differentiate};
 use proptest::prelude::*;
@@ -59,11 +59,11 @@ proptest! {
     fn drawn_engines_agree_and_draw_the_same(critic in critic(), generator in generator(), hwc: bool, dragan: bool) {
         let norm_mode = if hwc { NormMode::Hwc } else { NormMode::Pixel };
         let interpolation = if dragan { Interpolation::Dragan } else { Interpolation::RealFake };
-        let options = GradientPenaltyOptions { norm_mode, interpolation, ..GradientPenaltyOptions::default() };
-        agree(&Penalty::Gradient(GradientPenaltyLoss::new(options).unwrap(), critic.clone()));
-        let options = R1Options { norm_mode, ..R1Options::default() };
-        agree(&Penalty::R1(R1GradientPenalty::new(options).unwrap(), critic));
-        agree(&Penalty::PathLength(PathLengthOptions::default(), PathLengthState::default(), generator));
+        let options = GradientPenaltyLoss { norm_mode, interpolation, ..GradientPenaltyLoss::default() };
+        agree(&Penalty::Gradient(options, critic.clone()));
+        let options = R1GradientPenalty { norm_mode, ..R1GradientPenalty::default() };
+        agree(&Penalty::R1(options, critic));
+        agree(&Penalty::PathLength(GeneratorPathRegularizer::default(), PathLengthState::default(), generator));
     }
 }
 
@@ -80,8 +80,8 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         .unwrap();
         assert_eq!((values(&value), values(&gradients[0])), (vec![1.0], vec![0.0]));
         let (value, gradients) = differentiate(&[&slope], |inputs| {
-            let options = R1Options { norm_mode: mode, ..R1Options::default() };
-            R1GradientPenalty::new(options)?.forward(|x| x.mul(&inputs[0]), &data(&inputs[0])?, None)
+            let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
+            options.forward(|x| x.mul(&inputs[0]), &data(&inputs[0])?, None)
         })
         .unwrap();
         assert_eq!((values(&value), values(&gradients[0])), (vec![0.0], vec![0.0]));
@@ -91,9 +91,9 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let latents = TchTensor::constant(&inputs[0].context(), &[1.0, 2.0], &[1, 1, 2])?;
         let noise = TchTensor::constant(&inputs[0].context(), &[1.0, -1.0], &[1, 1, 1, 2])?;
         let generator = |w: &TchTensor| w.mul(&inputs[0])?.reshape(&[1, 1, 1, 2]);
-        let options = PathLengthOptions { decay: 0.5, ..PathLengthOptions::default() };
+        let options = GeneratorPathRegularizer { decay: 0.5, ..GeneratorPathRegularizer::default() };
         let state = PathLengthState { mean_path_length: 2.0 };
-        let loss = GeneratorPathRegularizer::new(options)?;
+        let loss = options;
         Ok(loss.forward(generator, &latents, Noise::Given(&noise), &state)?.penalty)
     })
     .unwrap();
@@ -141,8 +141,8 @@ fn loss_scaling_saves_small_gradients_in_half_precision() {
     let data = TchTensor::own(tch::Tensor::ones([1, 1], (Kind::Half, Device::Cpu))).unwrap();
     let critic = |x: &TchTensor| x.scale(2f64.powi(-14))?.scale(2f64.powi(-14));
     let penalty = |loss_scale: f64| {
-        let options = R1Options { loss_weight: 2f64.powi(56), loss_scale, ..R1Options::default() };
-        let value = R1GradientPenalty::new(options).unwrap().forward(critic, &data, None).unwrap();
+        let options = R1GradientPenalty { loss_weight: 2f64.powi(56), loss_scale, ..R1GradientPenalty::default() };
+        let value = options.forward(critic, &data, None).unwrap();
         values(value.tensor())
     };
     assert_eq!(penalty(1.0), [0.0]);
@@ -156,17 +156,17 @@ fn large_gradients_do_not_overflow_in_half_precision() {
         let data = TchTensor::own(tch::Tensor::ones([2, 3, 4, 4], (kind, Device::Cpu))).unwrap();
         let mask = TchTensor::own(tch::Tensor::ones([2, 1, 4, 4], (kind, Device::Cpu))).unwrap();
         for mask in [None, Some(&mask)] {
-            let options = R1Options { loss_weight: 1e-3, ..R1Options::default() };
-            let value = R1GradientPenalty::new(options).unwrap().forward(|x| x.scale(300.0), &data, mask).unwrap();
+            let options = R1GradientPenalty { loss_weight: 1e-3, ..R1GradientPenalty::default() };
+            let value = options.forward(|x| x.scale(300.0), &data, mask).unwrap();
             assert_eq!(value.dtype(), data.dtype());
             assert!((values(value.tensor())[0] - 270.0).abs() <= 1.0); // 10⁻³·3·300²
-            let options = GradientPenaltyOptions {
+            let options = GradientPenaltyLoss {
                 loss_weight: 1e-3,
                 alpha: Some(0.5),
                 norm_mode: NormMode::Hwc,
                 ..Default::default()
             };
-            let loss = GradientPenaltyLoss::new(options).unwrap();
+            let loss = options;
             let sample = loss.draw(&data, &mut Draws::new(0)).unwrap();
             let value = loss.forward(|x| x.scale(300.0), &data, Some(&data), mask, &sample).unwrap();
             let expected = 1e-3 * (300.0 * 48f64.sqrt() - 1.0).powi(2);

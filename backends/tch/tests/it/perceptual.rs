@@ -6,7 +6,7 @@ use image_losses_perceptual::networks::{ClipShape, IrDepth, IrMode, IrNet, Token
 use image_losses_perceptual::{
     ClipLoss, ClipModelOptions, ClipOptions, Criterion, Dists, DistsOptions, FaceIdLoss, FaceIdOptions,
     LightCnnFeatureLoss, LightCnnFeatureOptions, Lpips, LpipsNet, LpipsOptions, PerceptualLoss, PerceptualOptions,
-    TransferalForm, TransferalPerceptualLoss, TransferalPerceptualOptions, Weights,
+    TransferalForm, TransferalPerceptualLoss, Weights,
 };
 use image_losses_tch::TchTensor;
 use tch::{Device, Kind};
@@ -114,8 +114,7 @@ impl Case for Transferal {
 #[test]
 fn transferal() {
     for form in [TransferalForm::Mmagic, TransferalForm::Paper] {
-        let options = TransferalPerceptualOptions { form, ..TransferalPerceptualOptions::default() };
-        let loss = TransferalPerceptualLoss::new(options).unwrap();
+        let loss = TransferalPerceptualLoss { form, ..TransferalPerceptualLoss::default() };
         check("transferal", &Transferal(loss), Some(Kind::BFloat16));
     }
 }

@@ -94,15 +94,15 @@ fn pointwise_losses_are_the_same() {
     for reduction in REDUCTIONS {
         for sample_wise in [false, true] {
             let loss_weight = 0.75;
-            compare_pointwise(&L1Loss::new(L1Options { loss_weight, reduction, sample_wise }).unwrap());
-            compare_pointwise(&MseLoss::new(MseOptions { loss_weight, reduction, sample_wise }).unwrap());
+            compare_pointwise(&L1Loss { loss_weight, reduction, sample_wise });
+            compare_pointwise(&MseLoss { loss_weight, reduction, sample_wise });
             for eps in [0.0, 1e-12, 0.25] {
-                let options = CharbonnierOptions { loss_weight, reduction, sample_wise, eps };
-                compare_pointwise(&CharbonnierLoss::new(options).unwrap());
+                let options = CharbonnierLoss { loss_weight, reduction, sample_wise, eps };
+                compare_pointwise(&options);
             }
             for delta in [0.5, 1.0] {
-                let options = HuberOptions { loss_weight, reduction, sample_wise, delta };
-                compare_pointwise(&HuberLoss::new(options).unwrap());
+                let options = HuberLoss { loss_weight, reduction, sample_wise, delta };
+                compare_pointwise(&options);
             }
         }
     }
@@ -113,12 +113,9 @@ fn compositions_are_the_same() {
     for reduction in REDUCTIONS {
         for sample_wise in [false, true] {
             let loss_weight = 0.75;
-            let options = L1CompositionOptions { loss_weight, reduction, sample_wise };
-            let l1 = L1CompositionLoss::new(options).unwrap();
-            let options = MseCompositionOptions { loss_weight, reduction, sample_wise };
-            let mse = MseCompositionLoss::new(options).unwrap();
-            let options = CharbonnierCompOptions { loss_weight, reduction, sample_wise, eps: 0.25 };
-            let charbonnier = CharbonnierCompLoss::new(options).unwrap();
+            let l1 = L1CompositionLoss { loss_weight, reduction, sample_wise };
+            let mse = MseCompositionLoss { loss_weight, reduction, sample_wise };
+            let charbonnier = CharbonnierCompLoss { loss_weight, reduction, sample_wise, eps: 0.25 };
             let (image, pixel) = (&[2, 3, 4, 5], &[2, 1, 4, 5]);
             // α in quarters, so that a product is exact in half precision.
             let (alpha, _) = weights(pixel);
@@ -142,16 +139,16 @@ fn the_other_losses_are_the_same() {
     for shape in [[2, 3, 4, 5], [1, 3, 7, 3], [2, 3, 1, 4]] {
         let (x, y) = (numbers(&shape, 3, 0.0), numbers(&shape, 5, 0.0625));
         for to_y in [false, true] {
-            let psnr = PsnrLoss::new(PsnrOptions { loss_weight: -0.5, to_y }).unwrap();
+            let psnr = PsnrLoss { loss_weight: -0.5, to_y };
             compare(&psnr, &[x.clone(), y.clone()], None);
         }
-        compare(&TvLoss::new(TvOptions { loss_weight: 3.0 }).unwrap(), std::array::from_ref(&x), None);
+        compare(&TvLoss { loss_weight: 3.0 }, std::array::from_ref(&x), None);
         let pixel = [shape[0], 1, shape[2], shape[3]];
         for weight in [None, Some(weights(&pixel)), Some(weights(&shape))] {
-            let masked = MaskedTvLoss::new(MaskedTvOptions { loss_weight: 0.5 }).unwrap();
+            let masked = MaskedTvLoss { loss_weight: 0.5 };
             compare(&masked, std::array::from_ref(&x), weight.as_ref());
             for reduction in REDUCTIONS {
-                let gradient = GradientLoss::new(GradientOptions { loss_weight: 0.5, reduction }).unwrap();
+                let gradient = GradientLoss { loss_weight: 0.5, reduction };
                 compare(&gradient, &[x.clone(), y.clone()], weight.as_ref());
             }
         }
@@ -182,13 +179,13 @@ fn an_empty_mask_is_exactly_nothing() {
             };
             for reduction in REDUCTIONS {
                 for sample_wise in [false, true] {
-                    let options = MseOptions { reduction, sample_wise, ..Default::default() };
-                    check(backward(&MseLoss::new(options).unwrap(), [&x, &y], Some(&mask)));
-                    let options = CharbonnierOptions { reduction, sample_wise, ..Default::default() };
-                    check(backward(&CharbonnierLoss::new(options).unwrap(), [&x, &y], Some(&mask)));
+                    let options = MseLoss { reduction, sample_wise, ..Default::default() };
+                    check(backward(&options, [&x, &y], Some(&mask)));
+                    let options = CharbonnierLoss { reduction, sample_wise, ..Default::default() };
+                    check(backward(&options, [&x, &y], Some(&mask)));
                 }
-                let options = GradientOptions { reduction, ..Default::default() };
-                check(backward(&GradientLoss::new(options).unwrap(), [&x, &y], Some(&mask)));
+                let options = GradientLoss { reduction, ..Default::default() };
+                check(backward(&options, [&x, &y], Some(&mask)));
             }
             check(backward(&MaskedTvLoss::default(), [&x], Some(&mask)));
         }
@@ -205,7 +202,7 @@ fn the_gradient_is_finite_at_zero_difference_and_at_the_extremes() {
                 assert!(gradient.iter().all(|g| g.is_finite()), "{name} {kind:?} at {left}, {right}: {gradient:?}");
             };
             for eps in [0.0, 1e-300, 1e-40, 1e-12, 1e-6] {
-                let loss = CharbonnierLoss::new(CharbonnierOptions { eps, ..Default::default() }).unwrap();
+                let loss = CharbonnierLoss { eps, ..Default::default() };
                 check("CharbonnierLoss", backward(&loss, [&x, &y], None));
             }
             check("L1Loss", backward(&L1Loss::default(), [&x, &y], None));

@@ -3,8 +3,8 @@
 
 use image_losses_core::{Conv2d, Differentiable, Pool2d, Result, Tensor, Unary};
 use image_losses_penalties::{
-    Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltySample, Noise, PathLengthOptions,
-    PathLengthState, Processes, R1GradientPenalty, R2GradientPenalty,
+    Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltySample, Noise, PathLengthState, Processes,
+    R1GradientPenalty, R2GradientPenalty,
 };
 use proptest::prelude::*;
 
@@ -208,7 +208,7 @@ pub enum Penalty {
     Gradient(GradientPenaltyLoss, Critic),
     R1(R1GradientPenalty, Critic),
     R2(R2GradientPenalty, Critic),
-    PathLength(PathLengthOptions, PathLengthState, Generator),
+    PathLength(GeneratorPathRegularizer, PathLengthState, Generator),
 }
 
 impl Penalty {
@@ -248,7 +248,7 @@ impl Program for Penalty {
             Penalty::PathLength(options, state, generator) => {
                 let (latents, noise) = (constant(&generator.latents)?, constant(&generator.noise)?);
                 let network = |x: &T| generator.network.forward(parameters, x);
-                let loss = GeneratorPathRegularizer::new(*options)?;
+                let loss = *options;
                 Ok(loss.forward_across(network, &latents, Noise::Given(&noise), state, processes)?.penalty)
             }
         }

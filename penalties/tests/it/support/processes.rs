@@ -3,8 +3,8 @@
 use image_losses_autograd::run;
 use image_losses_core::{Differentiable, Result, Unary};
 use image_losses_penalties::{
-    Communicator, Draws, GradientPenaltyLoss, GradientPenaltyOptions, NormMode, PathLengthOptions, PathLengthState,
-    Processes, R1GradientPenalty, R1Options, global_masked_mean,
+    Communicator, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, NormMode, PathLengthState, Processes,
+    R1GradientPenalty, global_masked_mean,
 };
 
 use super::{Block, Critic, Generator, Penalty, Program, Values};
@@ -138,12 +138,12 @@ pub fn checks(rank: usize, communicator: &dyn Communicator) -> Result<Vec<(Strin
     for (mask, mask_name) in ["without mask", "with a mask", "with a mask per channel"].into_iter().enumerate() {
         let critic = critic(mask as u8);
         for norm_mode in [NormMode::Pixel, NormMode::Hwc] {
-            let options = GradientPenaltyOptions { norm_mode, loss_weight: 10.0, ..Default::default() };
-            let penalty = Penalty::Gradient(GradientPenaltyLoss::new(options)?, critic.clone());
+            let options = GradientPenaltyLoss { norm_mode, loss_weight: 10.0, ..Default::default() };
+            let penalty = Penalty::Gradient(options, critic.clone());
             let name = format!("gradient penalty {norm_mode:?} {mask_name}");
             results.push((name, difference(&penalty, rank, communicator)?));
-            let options = R1Options { norm_mode, ..Default::default() };
-            let penalty = Penalty::R1(R1GradientPenalty::new(options)?, critic.clone());
+            let options = R1GradientPenalty { norm_mode, ..Default::default() };
+            let penalty = Penalty::R1(options, critic.clone());
             results.push((format!("R1 {norm_mode:?} {mask_name}"), difference(&penalty, rank, communicator)?));
         }
         let mut draws = Draws::new(5);
@@ -155,7 +155,8 @@ pub fn checks(rank: usize, communicator: &dyn Communicator) -> Result<Vec<(Strin
         };
         results.push((format!("mean {mask_name}"), difference(&mean, rank, communicator)?));
     }
-    let options = PathLengthOptions { decay: 0.3, loss_weight: 2.0, sync_mean_buffer: true, ..Default::default() };
+    let options =
+        GeneratorPathRegularizer { decay: 0.3, loss_weight: 2.0, sync_mean_buffer: true, ..Default::default() };
     let state = PathLengthState { mean_path_length: 1.7 };
     let penalty = Penalty::PathLength(options, state, Generator::new(3, [4, 2, 3], [1, 2], false));
     results.push(("path length with sync_mean_buffer".into(), difference(&penalty, rank, communicator)?));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use image_losses_core::{Error, Result};
+use super::Processes;
+use crate::{Error, Result};
 
 /// A network: a function from tensor to tensor.
 pub type Network<'a, T> = &'a dyn Fn(&T) -> Result<T>;
@@ -12,9 +13,9 @@ pub type Network<'a, T> = &'a dyn Fn(&T) -> Result<T>;
 /// for a closure that is given a name first.
 ///
 /// ```
-/// use image_losses::config::{Inputs, network};
-/// use image_losses::core::Tensor;
-/// # use image_losses::ndarray::NdTensor;
+/// use image_losses_core::Tensor;
+/// use image_losses_core::config::{Inputs, network};
+/// # use image_losses_ndarray::NdTensor;
 /// # type T = NdTensor<'static, f64>;
 ///
 /// let disc = network(|x: &T| x.scale(3.0));
@@ -44,8 +45,7 @@ pub enum Item<'a, T> {
     /// Rows of token ids.
     Tokens(Vec<Vec<u32>>),
     /// The processes that train together.
-    #[cfg(feature = "penalties")]
-    Processes(image_losses_penalties::Processes<'a, T>),
+    Processes(Processes<'a, T>),
 }
 
 impl<T> Item<'_, T> {
@@ -59,7 +59,6 @@ impl<T> Item<'_, T> {
             Item::Flag(_) => "a switch",
             Item::Text(_) => "a word",
             Item::Tokens(_) => "tokens",
-            #[cfg(feature = "penalties")]
             Item::Processes(_) => "processes",
         }
     }
@@ -145,7 +144,7 @@ impl<'a, T> Inputs<'a, T> {
     }
 
     /// No arguments yet, to be picked from a training step's outputs.
-    pub(crate) fn picking() -> Self {
+    pub fn picking() -> Self {
         Inputs { items: BTreeMap::new(), picked: true }
     }
 
@@ -283,12 +282,7 @@ impl<'a, T> Inputs<'a, T> {
     ///
     /// # Errors
     /// [`Error::MissingInput`] where the item is something else.
-    #[cfg(feature = "penalties")]
-    pub fn get_processes_if_any(
-        &self,
-        operation: &'static str,
-        name: &str,
-    ) -> Result<Option<&image_losses_penalties::Processes<'a, T>>> {
+    pub fn get_processes_if_any(&self, operation: &'static str, name: &str) -> Result<Option<&Processes<'a, T>>> {
         self.optional(name, |inputs| {
             inputs.required(operation, name, "processes", |item| match item {
                 Item::Processes(processes) => Some(processes),
@@ -321,7 +315,7 @@ pub enum Outcome<T> {
     Carrying {
         /// The values by name.
         values: Vec<(&'static str, T)>,
-        /// What to hand to [`Component::remember`](crate::config::Component::remember) once it is evaluated.
+        /// What to hand to [`Configurable::remember`](super::Configurable::remember) once it is evaluated.
         state: Vec<(&'static str, T)>,
     },
     /// The loss does not act in this iteration.
