@@ -69,6 +69,7 @@ mod pointwise;
 mod reduction;
 mod scalar;
 mod shapes;
+mod side;
 mod stencil;
 mod tensor;
 
@@ -82,5 +83,6 @@ pub use pointwise::{Expr, Function, Pointwise};
 pub use reduction::{Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean};
 pub use scalar::Scalar;
 pub use shapes::{no_weight, same_images, same_shape};
+pub use side::{On, Side};
 pub use stencil::{Along, Filter, Stencil};
 pub use tensor::{DType, Differentiable, Extent, Interpolation, Literal, Tensor};

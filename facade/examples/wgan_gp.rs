@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use image_losses::core::{Differentiable, Result, Tensor, Unary};
-use image_losses::gan::{GanLoss, GanType, Role};
+use image_losses::gan::{GanLoss, GanType, On, Side};
 use image_losses::ndarray::NdTensor;
 use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltySample, NormMode};
 
@@ -134,8 +134,8 @@ impl Objective for CriticLoss<'_> {
         let [real, latents, alpha] = &batch[..] else { unreachable!("three batches") };
         let fake = forward(&constants(&critic[0], self.generator)?, latents)?;
         let (loss, critic) = (wasserstein(), |x: &T| forward(critic, x));
-        let on_fake = loss.forward(&critic(&fake)?, Role::DiscriminatorOnFake, None)?;
-        let on_real = loss.forward(&critic(real)?, Role::DiscriminatorOnReal, None)?;
+        let on_fake = loss.forward(&critic(&fake)?, Side::Discriminator, On::Fake, None)?;
+        let on_real = loss.forward(&critic(real)?, Side::Discriminator, On::Real, None)?;
         // λ = 1: the 10 of image critics holds one of these few dimensions too tightly, and the modes are not told apart.
         let options = GradientPenaltyLoss { norm_mode: NormMode::Hwc, ..GradientPenaltyLoss::default() };
         let sample = GradientPenaltySample { alpha: alpha.clone(), noise: None };
@@ -154,7 +154,12 @@ impl Objective for GeneratorLoss<'_> {
     fn value<T: Differentiable>(&self, generator: &[T]) -> Result<T> {
         let latents = constants(&generator[0], std::slice::from_ref(&self.latents))?;
         let fake = forward(generator, &latents[0])?;
-        wasserstein().forward(&forward(&constants(&generator[0], self.critic)?, &fake)?, Role::Generator, None)
+        wasserstein().forward(
+            &forward(&constants(&generator[0], self.critic)?, &fake)?,
+            Side::Generator,
+            On::Fake,
+            None,
+        )
     }
 }
 

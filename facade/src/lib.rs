@@ -80,7 +80,7 @@ pub use any::{AnyContext, AnyTensor};
 
 /// The traits, the engines' tensors and the losses.
 pub mod prelude {
-    pub use image_losses_core::{Declared, Differentiable, Loss, PointwiseLoss, Reduction, Tensor};
+    pub use image_losses_core::{Declared, Differentiable, Loss, On, PointwiseLoss, Reduction, Side, Tensor};
 
     #[cfg(feature = "autograd")]
     pub use image_losses_autograd::AgTensor;
@@ -89,7 +89,7 @@ pub mod prelude {
     #[cfg(feature = "gan")]
     pub use image_losses_gan::{
         AdvLoss, FeatureMatchingLoss, GanLoss, GanType, LeCamLoss, RelativisticAverageHingeLoss,
-        RelativisticPairingLoss, Role, Step,
+        RelativisticPairingLoss,
     };
     #[cfg(feature = "ndarray")]
     pub use image_losses_ndarray::NdTensor;

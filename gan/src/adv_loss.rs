@@ -1,13 +1,13 @@
 //! DeblurGANv2's adversarial objectives.
 
 use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome};
-use image_losses_core::{About, Declared, Differentiable, Error, Function, Result, Tensor};
+use image_losses_core::{About, Declared, Differentiable, Error, Function, Result, Side, Tensor};
 use image_losses_penalties::{Draws, NormMode, gradient_penalty};
 use serde::{Deserialize, Serialize};
 
-use crate::role::step_of;
 use crate::scores::{Distance, Signed, Softplus, SquaredDistance, check_scores, less, mean, scalar};
-use crate::{ImagePool, Sample, Step, Stored};
+use crate::side::side_of;
+use crate::{ImagePool, Sample, Stored};
 
 /// Past predictions in each pool.
 const POOL_SIZE: usize = 50;
@@ -62,7 +62,8 @@ pub enum AdvLossType {
 ///
 /// ```
 /// use image_losses_core::Tensor;
-/// use image_losses_gan::{AdvLoss, AdvLossType, AdvState, Sample, Step};
+/// use image_losses_core::Side;
+/// use image_losses_gan::{AdvLoss, AdvLossType, AdvState, Sample};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
@@ -70,7 +71,7 @@ pub enum AdvLossType {
 /// let mut state = AdvState::<Sample>::new(7);
 /// for _ in 0..2 {
 ///     let (fake, real) = (NdTensor::new(array![[1.0f64], [3.0]]), NdTensor::new(array![[4.0], [6.0]]));
-///     let terms = loss.forward(|x| Ok(x.clone()), &fake, &real, Step::Discriminator, None, &mut state)?;
+///     let terms = loss.forward(|x| Ok(x.clone()), &fake, &real, Side::Discriminator, None, &mut state)?;
 ///     let new = terms.predictions.unwrap();
 ///     let values = |x: &NdTensor<'_, f64>| x.array().iter().copied().collect::<Vec<_>>();
 ///     state.add_values((&values(&new.fake), &new.fake.shape()), (&values(&new.real), &new.real.shape()))?;
@@ -116,22 +117,22 @@ impl AdvLoss {
         critic: impl Fn(&T) -> Result<T>,
         fake: &T,
         real: &T,
-        step: Step,
+        side: Side,
         alpha: Option<&T>,
         state: &mut AdvState<V>,
     ) -> Result<AdvTerms<T>> {
         let detached;
-        let fake = if step == Step::Discriminator {
+        let fake = if side == Side::Discriminator {
             detached = fake.detach();
             &detached
         } else {
             fake
         };
-        let loss = match (self.loss_type, step) {
+        let loss = match (self.loss_type, side) {
             (AdvLossType::Ragan | AdvLossType::RaganLs, _) => {
-                return self.relativistic(critic, fake, real, step, state);
+                return self.relativistic(critic, fake, real, side, state);
             }
-            (AdvLossType::WganGp, Step::Discriminator) => {
+            (AdvLossType::WganGp, Side::Discriminator) => {
                 let (towards_real, towards_fake) = labelled(AdvLossType::WganGp);
                 let on_fake = judged(&towards_fake, &critic(fake)?, 1.0)?;
                 let on_real = judged(&towards_real, &critic(real)?, 1.0)?;
@@ -147,13 +148,13 @@ impl AdvLoss {
                 let penalty = scalar(&penalty.accumulator()?)?.scale(PENALTY)?;
                 on_fake.add(&on_real)?.add(&penalty)?.cast_like(fake)
             }
-            (kind, Step::Discriminator) => {
+            (kind, Side::Discriminator) => {
                 let (towards_real, towards_fake) = labelled(kind);
                 let scores = critic(fake)?;
                 let on_fake = judged(&towards_fake, &scores, 0.5)?;
                 on_fake.add(&judged(&towards_real, &critic(real)?, 0.5)?)?.cast_like(&scores)
             }
-            (kind, Step::Generator) => {
+            (kind, Side::Generator) => {
                 let scores = critic(fake)?;
                 judged(&labelled(kind).0, &scores, 1.0)?.cast_like(&scores)
             }
@@ -166,14 +167,14 @@ impl AdvLoss {
         critic: impl Fn(&T) -> Result<T>,
         fake: &T,
         real: &T,
-        step: Step,
+        side: Side,
         state: &mut AdvState<V>,
     ) -> Result<AdvTerms<T>> {
         let (on_fake, on_real) = (critic(fake)?, critic(real)?);
         check_scores(Self::NAME, "fake", &on_fake)?;
         check_scores(Self::NAME, "real", &on_real)?;
         let (f, r) = (on_fake.accumulator()?, on_real.accumulator()?);
-        let filling = step == Step::Discriminator;
+        let filling = side == Side::Discriminator;
         let empty = || Error::MissingInput {
             operation: Self::NAME,
             argument: "predictions".into(),
@@ -220,12 +221,12 @@ impl Configurable for AdvLoss {
     }
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, state: &mut AdvState<Sample>) -> Result<Outcome<T>> {
-        let step = step_of(Self::NAME, inputs)?;
+        let side = side_of(Self::NAME, inputs)?;
         let net = inputs.get_network(Self::NAME, "net")?;
         let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
         let alpha = inputs.get_tensor_if_any(Self::NAME, "alpha")?;
         let given = (inputs.get_tensor_if_any(Self::NAME, FAKE)?, inputs.get_tensor_if_any(Self::NAME, REAL)?);
-        if let (Step::Generator, (Some(on_fake), Some(on_real))) = (step, given) {
+        if let (Side::Generator, (Some(on_fake), Some(on_real))) = (side, given) {
             // For this call alone: what is added may not be evaluated yet.
             let mut with_new = AdvState::<T>::new(0);
             for (pool, known, new) in [
@@ -237,9 +238,9 @@ impl Configurable for AdvLoss {
                 let samples = new.shape().first().copied().unwrap_or(0);
                 pool.add((0..samples).map(|n| new.narrow(0, n, 1)).collect::<Result<Vec<_>>>()?);
             }
-            return Ok(Outcome::Value(self.forward(net, fake, real, step, alpha, &mut with_new)?.loss));
+            return Ok(Outcome::Value(self.forward(net, fake, real, side, alpha, &mut with_new)?.loss));
         }
-        let terms = self.forward(net, fake, real, step, alpha, state)?;
+        let terms = self.forward(net, fake, real, side, alpha, state)?;
         let outcome = Outcome::Value(terms.loss);
         Ok(match terms.predictions {
             Some(AdvPredictions { fake, real }) => outcome.carrying(vec![(FAKE, fake), (REAL, real)]),

@@ -4,13 +4,13 @@ use std::sync::LazyLock;
 
 use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{
-    About, Declared, Differentiable, Error, Expr, Extent, Function, Input, Interpolation, Pointwise, PointwiseLoss,
-    Reducer, Result, Tensor, finite,
+    About, Declared, Differentiable, Error, Expr, Extent, Function, Input, Interpolation, On, Pointwise, PointwiseLoss,
+    Reducer, Result, Side, Tensor, finite,
 };
 use serde::{Deserialize, Serialize};
 
+use crate::GaussianBlur;
 use crate::scores::{SQUARED_DIFFERENCE, check_scores, mean, scalar};
-use crate::{GaussianBlur, Role};
 
 /// Which function of the score a [`GanLoss`] averages. The table stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub enum GanType {
 
 /// The mean of a function of a critic's scores: adversarial loss, GAN loss (`GANLoss` and `GANLossComps`).
 ///
-/// With s a score, t the label of the role ([`Role`]: `real_label_val` or `fake_label_val`):
+/// With s a score, t its label (`real_label_val` where [`Side::wants_real`], else `fake_label_val`):
 ///
 /// | `gan_type` | value |
 /// |---|---|
@@ -67,15 +67,16 @@ pub enum GanType {
 ///
 /// ```
 /// use image_losses_core::Tensor;
-/// use image_losses_gan::{GanLoss, GanType, Role};
+/// use image_losses_core::{On, Side};
+/// use image_losses_gan::{GanLoss, GanType};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
 /// let hinge = GanLoss::new(GanType::Hinge);
 /// let scores = NdTensor::new(array![0.5f64, 2.0]);
-/// assert_eq!(hinge.forward(&scores, Role::DiscriminatorOnReal, None)?.item()?, 0.25); // mean of 0.5, 0
-/// assert_eq!(hinge.forward(&scores, Role::DiscriminatorOnFake, None)?.item()?, 2.25); // mean of 1.5, 3
-/// assert_eq!(hinge.forward(&scores, Role::Generator, None)?.item()?, -1.25);
+/// assert_eq!(hinge.forward(&scores, Side::Discriminator, On::Real, None)?.item()?, 0.25); // mean of 0.5, 0
+/// assert_eq!(hinge.forward(&scores, Side::Discriminator, On::Fake, None)?.item()?, 2.25); // mean of 1.5, 3
+/// assert_eq!(hinge.forward(&scores, Side::Generator, On::Fake, None)?.item()?, -1.25);
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
 ///
@@ -153,37 +154,38 @@ impl GanLoss {
     ///
     /// # Errors
     /// As the type says.
-    pub fn forward<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>) -> Result<T> {
-        self.forward_scales(&[scores], role, mask)
+    pub fn forward<T: Tensor>(&self, scores: &T, side: Side, on: On, mask: Option<&T>) -> Result<T> {
+        self.forward_scales(&[scores], side, on, mask)
     }
 
     /// The mean over the scales of a multi-scale discriminator, each with its own scores.
     ///
     /// # Errors
     /// As the type says, and `Error::InputCount` for no scales.
-    pub fn forward_scales<T: Tensor>(&self, scores: &[&T], role: Role, mask: Option<&T>) -> Result<T> {
+    pub fn forward_scales<T: Tensor>(&self, scores: &[&T], side: Side, on: On, mask: Option<&T>) -> Result<T> {
         self.check()?;
         let Some((&first, rest)) = scores.split_first() else {
             return Err(Error::InputCount { operation: Self::NAME, expected: 1, got: 0 });
         };
-        let scale = self.weight(role) / scores.len() as f64;
-        let mut sum = self.scaled(first, role, mask, scale)?;
+        let scale = self.weight(side) / scores.len() as f64;
+        let mut sum = self.scaled(first, side, on, mask, scale)?;
         for &scores in rest {
-            sum = scalar(&sum)?.add(&scalar(&self.scaled(scores, role, mask, scale)?)?)?;
+            sum = scalar(&sum)?.add(&scalar(&self.scaled(scores, side, on, mask, scale)?)?)?;
         }
         sum.cast_like(first)
     }
 
-    /// The loss in one role as a pointwise function with a mean: closed-form gradients on CPU slices and, on the engines,
+    /// The loss of one side on one kind of images as a pointwise function with a mean: closed-form gradients on CPU slices and, on the engines,
     /// the same numbers as [`forward`](GanLoss::forward) for scores of rank at least 2.
     ///
     /// ```
-    /// use image_losses_gan::{GanLoss, GanType, Role};
+    /// use image_losses_core::{On, Side};
+    /// use image_losses_gan::{GanLoss, GanType};
     /// use ndarray::array;
     ///
     /// let wgan = GanLoss { loss_weight: 0.5, ..GanLoss::new(GanType::Wgan) };
     /// let scores = array![[3.0f64], [1.0]];
-    /// let criterion = wgan.criterion(Role::Generator)?;
+    /// let criterion = wgan.criterion(Side::Generator, On::Fake)?;
     /// let (value, [gradient]) =
     ///     image_losses_ndarray::value_and_gradients(&criterion, [scores.view()], None, [true])?;
     /// assert_eq!(value, -1.0); // −λ · mean of 3, 1
@@ -193,27 +195,27 @@ impl GanLoss {
     ///
     /// # Errors
     /// `Error::InvalidOption` for `smgan`, which is no function of the scores alone.
-    pub fn criterion(&self, role: Role) -> Result<GanCriterion> {
+    pub fn criterion(&self, side: Side, on: On) -> Result<GanCriterion> {
         if self.gan_type == GanType::Smgan {
             return Err(Error::option(Self::NAME, "gan_type", "a function of the scores alone", "smgan"));
         }
         self.check()?;
-        Ok(self.in_role(role))
+        Ok(self.criterion_of(side, on))
     }
 
-    fn in_role(&self, role: Role) -> GanCriterion {
-        GanCriterion { gan_type: self.gan_type, role, label: self.label(role), loss_weight: self.weight(role) }
+    fn criterion_of(&self, side: Side, on: On) -> GanCriterion {
+        GanCriterion { gan_type: self.gan_type, side, on, label: self.label(side, on), loss_weight: self.weight(side) }
     }
 
     /// `scale` · mean, in the accumulator's type.
-    fn scaled<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>, scale: f64) -> Result<T> {
+    fn scaled<T: Tensor>(&self, scores: &T, side: Side, on: On, mask: Option<&T>, scale: f64) -> Result<T> {
         if self.gan_type == GanType::Smgan {
-            return self.soft_mask(scores, role, mask, scale);
+            return self.soft_mask(scores, side, on, mask, scale);
         }
-        mean(Self::NAME, &Function::new(self.in_role(role)), &[("input", scores)], scale)
+        mean(Self::NAME, &Function::new(self.criterion_of(side, on)), &[("input", scores)], scale)
     }
 
-    fn soft_mask<T: Tensor>(&self, scores: &T, role: Role, mask: Option<&T>, scale: f64) -> Result<T> {
+    fn soft_mask<T: Tensor>(&self, scores: &T, side: Side, on: On, mask: Option<&T>, scale: f64) -> Result<T> {
         let Some(mask) = mask else {
             let hint = ": smgan compares the scores with the inpainting mask".into();
             return Err(Error::MissingInput { operation: Self::NAME, argument: "mask".into(), hint });
@@ -237,32 +239,32 @@ impl GanLoss {
             scores = scores.resize(size, Interpolation::Bilinear { align_corners: true })?;
         }
         let mask = mask.accumulator()?;
-        if role == Role::DiscriminatorOnFake {
+        if (side, on) == (Side::Discriminator, On::Fake) {
             let target = self.gaussian_blur.forward(&mask)?.detach();
             let scale = scale / scores.elements() as f64;
             return T::map_reduce(&SQUARED_DIFFERENCE, &[&scores, &target], None, None, scale, Extent::Sum);
         }
-        let function = Function::new(self.in_role(role));
+        let function = Function::new(self.criterion_of(side, on));
         let total = mask.sum_all()?;
-        if !role.is_discriminator() {
+        if side == Side::Generator {
             // Under an empty mask no score takes part, whatever it is: the error's derivative would be 0·∞.
             scores = scores.unless_zero(&total.reshape(&[1; 4])?, 0.0)?;
         }
         let error = mean(Self::NAME, &function, &[("input", &scores)], scale)?;
-        if role == Role::DiscriminatorOnReal {
+        if (side, on) == (Side::Discriminator, On::Real) {
             return Ok(error);
         }
         // The mean over pixels of error·mask/mean(mask) is the error itself, unless the mask is empty.
         T::pointwise(&ZERO_WHERE_EMPTY, &[&scalar(&error)?, &scalar(&total)?])
     }
 
-    fn label(&self, role: Role) -> f64 {
-        if role.target_is_real() { self.real_label_val } else { self.fake_label_val }
+    fn label(&self, side: Side, on: On) -> f64 {
+        if side.wants_real(on) { self.real_label_val } else { self.fake_label_val }
     }
 
-    /// The weight that is in the value: λ in the generator's roles, 1 in the discriminator's.
-    pub fn weight(&self, role: Role) -> f64 {
-        if role.is_discriminator() { 1.0 } else { self.loss_weight }
+    /// The weight that is in the value: λ for the generator, 1 for the discriminator.
+    pub fn weight(&self, side: Side) -> f64 {
+        if side == Side::Discriminator { 1.0 } else { self.loss_weight }
     }
 }
 
@@ -281,26 +283,29 @@ impl Configurable for GanLoss {
     }
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        let (side, on) = side_of(inputs)?;
         let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
-        self.forward_scales(&inputs.get_tensors(Self::NAME, "input")?, role_of(inputs)?, mask).map(Outcome::Value)
+        self.forward_scales(&inputs.get_tensors(Self::NAME, "input")?, side, on, mask).map(Outcome::Value)
     }
 
     fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
-        Ok(Some(GanLoss::weight(self, role_of(inputs)?)))
+        let (side, _) = side_of(inputs)?;
+        Ok(Some(GanLoss::weight(self, side)))
     }
 }
 
-/// The role that the switches name.
-fn role_of<T>(inputs: &Inputs<'_, T>) -> Result<Role> {
+/// What the switches mean.
+fn side_of<T>(inputs: &Inputs<'_, T>) -> Result<(Side, On)> {
     let is_disc = inputs.get_flag_if_any(GanLoss::NAME, "is_disc")?.unwrap_or(false);
-    Ok(Role::from_flags(inputs.get_flag(GanLoss::NAME, "target_is_real")?, is_disc))
+    Ok(Side::from_flags(inputs.get_flag(GanLoss::NAME, "target_is_real")?, is_disc))
 }
 
-/// A [`GanLoss`] in one role, as a pointwise function of the scores and a mean. [`GanLoss::criterion`] makes it.
+/// A [`GanLoss`] of one side on one kind of images, as a pointwise function of the scores and a mean. [`GanLoss::criterion`] makes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GanCriterion {
     gan_type: GanType,
-    role: Role,
+    side: Side,
+    on: On,
     label: f64,
     loss_weight: f64,
 }
@@ -311,9 +316,9 @@ impl Declared for GanCriterion {
 
 impl Pointwise<1> for GanCriterion {
     fn value<'e>(&self, [s]: [Expr<'e>; 1]) -> Expr<'e> {
-        let GanCriterion { gan_type, role, label, .. } = *self;
+        let GanCriterion { gan_type, side, on, label, .. } = *self;
         // Towards real the score should grow.
-        let sign = if role.target_is_real() { -1.0 } else { 1.0 };
+        let sign = if side.wants_real(on) { -1.0 } else { 1.0 };
         match gan_type {
             GanType::Vanilla if label == 1.0 => (-s).softplus(),
             GanType::Vanilla if label == 0.0 => s.softplus(),
@@ -321,7 +326,7 @@ impl Pointwise<1> for GanCriterion {
             GanType::Vanilla => (-s).softplus() * label + s.softplus() * (1.0 - label),
             GanType::Lsgan | GanType::Smgan => (s - label).square(),
             GanType::L1 => (s - label).abs(),
-            GanType::Hinge if role.is_discriminator() => (s * sign + 1.0).relu(),
+            GanType::Hinge if side == Side::Discriminator => (s * sign + 1.0).relu(),
             GanType::Hinge => -s,
             GanType::Wgan => s * sign,
             GanType::WganLogisticNs => (s * sign).softplus(),

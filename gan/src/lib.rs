@@ -22,18 +22,18 @@ mod image_pool;
 mod lecam;
 mod relativistic_average_hinge;
 mod relativistic_pairing;
-mod role;
 mod scores;
+mod side;
 
 pub use adv_loss::{AdvLoss, AdvLossType, AdvPredictions, AdvState, AdvTerms};
 pub use feature_matching::{FeatureCriterion, FeatureMatchingLoss};
 pub use gan_loss::{GanCriterion, GanLoss, GanType};
 pub use gaussian_blur::GaussianBlur;
+pub use image_losses_core::{On, Side};
 pub use image_pool::{ImagePool, Sample, Stored};
 pub use lecam::{LeCamAverages, LeCamLoss};
 pub use relativistic_average_hinge::RelativisticAverageHingeLoss;
 pub use relativistic_pairing::RelativisticPairingLoss;
-pub use role::{Role, Step};
 
 /// Every loss of the family.
 pub fn every(visitor: &mut impl image_losses_core::Visitor) {

@@ -1,12 +1,11 @@
 //! Real and generated images judged against each other's average.
 
 use image_losses_core::config::{Argument, Configurable, Inputs, Outcome};
-use image_losses_core::{About, Declared, Differentiable, Function, Result, Tensor, finite};
+use image_losses_core::{About, Declared, Differentiable, Function, Result, Side, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::Step;
-use crate::role::{pair_arguments, step_of};
 use crate::scores::{Hinge, check_scores, less, mean, scalar};
+use crate::side::{pair_arguments, side_of};
 
 /// The hinge loss of scores less the other side's average: RaHinge, relativistic average hinge GAN.
 ///
@@ -26,12 +25,13 @@ use crate::scores::{Hinge, check_scores, less, mean, scalar};
 /// `Error::ShapeRule` for scores without axes, `Error::Empty`.
 ///
 /// ```
-/// use image_losses_gan::{RelativisticAverageHingeLoss, Step};
+/// use image_losses_core::Side;
+/// use image_losses_gan::{RelativisticAverageHingeLoss};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
 /// let (fake, real) = (NdTensor::new(array![0.0f64, 1.0]), NdTensor::new(array![1.0f64, 2.0]));
-/// let loss = RelativisticAverageHingeLoss::default().forward(&fake, &real, Step::Discriminator)?;
+/// let loss = RelativisticAverageHingeLoss::default().forward(&fake, &real, Side::Discriminator)?;
 /// assert_eq!(loss.item()?, 0.5); // r = 0.5, 1.5; f = −1.5, −0.5: mean of 0.5, 0 and mean of 0, 0.5
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
@@ -70,10 +70,10 @@ impl Declared for RelativisticAverageHingeLoss {
 
 impl RelativisticAverageHingeLoss {
     /// The weight that is in the value: λ in the generator's step, 1 in the discriminator's.
-    pub fn weight(&self, step: Step) -> f64 {
-        match step {
-            Step::Discriminator => 1.0,
-            Step::Generator => self.loss_weight,
+    pub fn weight(&self, side: Side) -> f64 {
+        match side {
+            Side::Discriminator => 1.0,
+            Side::Generator => self.loss_weight,
         }
     }
 
@@ -81,12 +81,12 @@ impl RelativisticAverageHingeLoss {
     ///
     /// # Errors
     /// As the type says.
-    pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
+    pub fn forward<T: Tensor>(&self, fake: &T, real: &T, side: Side) -> Result<T> {
         self.check()?;
         check_scores(Self::NAME, "fake", fake)?;
         check_scores(Self::NAME, "real", real)?;
-        let sign = if step == Step::Discriminator { 1.0 } else { -1.0 };
-        let weight = self.weight(step);
+        let sign = if side == Side::Discriminator { 1.0 } else { -1.0 };
+        let weight = self.weight(side);
         let (wide_fake, wide_real) = (fake.accumulator()?, real.accumulator()?);
         let r = less(&wide_real, &wide_fake.mean_all()?)?;
         let f = less(&wide_fake, &wide_real.mean_all()?)?;
@@ -105,10 +105,10 @@ impl Configurable for RelativisticAverageHingeLoss {
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
         let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
-        self.forward(fake, real, step_of(Self::NAME, inputs)?).map(Outcome::Value)
+        self.forward(fake, real, side_of(Self::NAME, inputs)?).map(Outcome::Value)
     }
 
     fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
-        Ok(Some(RelativisticAverageHingeLoss::weight(self, step_of(Self::NAME, inputs)?)))
+        Ok(Some(RelativisticAverageHingeLoss::weight(self, side_of(Self::NAME, inputs)?)))
     }
 }

@@ -1,12 +1,11 @@
 //! Real and generated images judged in pairs.
 
 use image_losses_core::config::{Argument, Configurable, Inputs, Outcome};
-use image_losses_core::{About, Declared, Differentiable, Expr, Function, Pointwise, Result, Tensor, finite};
+use image_losses_core::{About, Declared, Differentiable, Expr, Function, Pointwise, Result, Side, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::Step;
-use crate::role::{pair_arguments, step_of};
 use crate::scores::mean;
+use crate::side::{pair_arguments, side_of};
 
 /// Softplus of the negated difference of paired scores: the relativistic pairing loss (RpGAN), R3GAN's objective.
 ///
@@ -25,12 +24,13 @@ use crate::scores::mean;
 /// `Error::ShapeMismatch`, `Error::ShapeRule` for scores without axes, `Error::Empty`.
 ///
 /// ```
-/// use image_losses_gan::{RelativisticPairingLoss, Step};
+/// use image_losses_core::Side;
+/// use image_losses_gan::{RelativisticPairingLoss};
 /// use image_losses_ndarray::NdTensor;
 /// use ndarray::array;
 ///
 /// let (fake, real) = (NdTensor::new(array![1.0f64, -2.0]), NdTensor::new(array![1.0f64, -2.0]));
-/// let loss = RelativisticPairingLoss::default().forward(&fake, &real, Step::Discriminator)?;
+/// let loss = RelativisticPairingLoss::default().forward(&fake, &real, Side::Discriminator)?;
 /// assert_eq!(loss.item()?, 2f64.ln()); // softplus(0)
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```
@@ -69,10 +69,10 @@ impl Declared for RelativisticPairingLoss {
 
 impl RelativisticPairingLoss {
     /// The weight that is in the value: λ in the generator's step, 1 in the discriminator's.
-    pub fn weight(&self, step: Step) -> f64 {
-        match step {
-            Step::Discriminator => 1.0,
-            Step::Generator => self.loss_weight,
+    pub fn weight(&self, side: Side) -> f64 {
+        match side {
+            Side::Discriminator => 1.0,
+            Side::Generator => self.loss_weight,
         }
     }
 
@@ -80,11 +80,11 @@ impl RelativisticPairingLoss {
     ///
     /// # Errors
     /// As the type says.
-    pub fn forward<T: Tensor>(&self, fake: &T, real: &T, step: Step) -> Result<T> {
+    pub fn forward<T: Tensor>(&self, fake: &T, real: &T, side: Side) -> Result<T> {
         self.check()?;
-        let sign = if step == Step::Discriminator { -1.0 } else { 1.0 };
+        let sign = if side == Side::Discriminator { -1.0 } else { 1.0 };
         let function = Function::new(SoftplusOfDifference { sign });
-        mean(Self::NAME, &function, &[("real", real), ("fake", fake)], self.weight(step))?.cast_like(fake)
+        mean(Self::NAME, &function, &[("real", real), ("fake", fake)], self.weight(side))?.cast_like(fake)
     }
 }
 
@@ -97,11 +97,11 @@ impl Configurable for RelativisticPairingLoss {
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
         let (fake, real) = (inputs.get_tensor(Self::NAME, "fake")?, inputs.get_tensor(Self::NAME, "real")?);
-        self.forward(fake, real, step_of(Self::NAME, inputs)?).map(Outcome::Value)
+        self.forward(fake, real, side_of(Self::NAME, inputs)?).map(Outcome::Value)
     }
 
     fn weight<T>(&self, _: &str, inputs: &Inputs<'_, T>) -> Result<Option<f64>> {
-        Ok(Some(RelativisticPairingLoss::weight(self, step_of(Self::NAME, inputs)?)))
+        Ok(Some(RelativisticPairingLoss::weight(self, side_of(Self::NAME, inputs)?)))
     }
 }
 

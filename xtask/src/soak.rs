@@ -151,7 +151,7 @@ fn evaluate<'g>(
     iteration: usize,
 ) -> Result<(Step<'g>, AnyTensor<'g>)> {
     let outputs = Inputs::new().tensor("fake", fake.clone()).tensor("real", real).number("iteration", iteration as f64);
-    let step = objective.evaluate(Side::Only, &outputs)?;
+    let step = objective.evaluate(Side::Generator, &outputs)?;
     let total = step.total().cloned();
     let total = total.ok_or(Error::Unsupported { operation: "a step without a total", engine: fake.engine() })?;
     Ok((step, total))

@@ -64,7 +64,7 @@ fn fit(losses: &Value, steps: usize, bar: &ProgressBar) -> image_losses::Result<
         let variable = |value: f64| NdTensor::from_vec(vec![value], &[1, 1, 1, 1])?.leaf().map(AnyTensor::from);
         let (gain, offset) = (variable(found[0])?, variable(found[1])?);
         let outputs = Inputs::new().tensor("pred", image.mul(&gain)?.add(&offset)?).tensor("target", exposure.clone());
-        let step = objective.evaluate(Side::Only, &outputs)?;
+        let step = objective.evaluate(Side::Generator, &outputs)?;
         let report = objective.finish(&step, &step.values()?)?;
         if number == 0 {
             let names: Vec<&str> = report.terms.iter().map(|term| term.name.as_str()).collect();
@@ -135,7 +135,7 @@ mod tests {
         let pred = AnyTensor::from(NdTensor::from_vec(vec![3.0, 1.0], &[1, 1, 1, 2])?.leaf()?);
         let target = AnyTensor::from(NdTensor::from_vec(vec![1.0, 1.0], &[1, 1, 1, 2])?);
         let outputs = Inputs::new().tensor("pred", pred.clone()).tensor("target", target);
-        let step = objective.evaluate(Side::Only, &outputs)?;
+        let step = objective.evaluate(Side::Generator, &outputs)?;
         let total = step.total().expect("three losses act");
         let gradient = AnyTensor::gradients(total, &[&pred], false)?.remove(0).expect("all depend on it").values()?;
         let report = objective.finish(&step, &step.values()?)?;

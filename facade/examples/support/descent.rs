@@ -67,7 +67,7 @@ fn differentiated<'g>(
     variable: &AnyTensor<'g>,
     outputs: &impl Fn(&AnyTensor<'g>) -> Result<Inputs<'g, AnyTensor<'g>>>,
 ) -> Result<(Step<'g>, AnyTensor<'g>)> {
-    let step = objective.evaluate(Side::Only, &outputs(variable)?)?;
+    let step = objective.evaluate(Side::Generator, &outputs(variable)?)?;
     let gradient = match step.total() {
         Some(total) => AnyTensor::gradients(total, &[variable], false)?.pop().flatten(),
         None => None,

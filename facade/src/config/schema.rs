@@ -90,12 +90,14 @@ fn describe(entry: &Entry, generator: &mut SchemaGenerator) -> Value {
     schema
 }
 
-/// The schema itself, where it is a reference to a definition.
+/// The schema itself, where it is a reference to a definition, or to one that is a reference.
 fn resolve(schema: Schema, generator: &SchemaGenerator) -> Value {
-    let value = schema.to_value();
-    let name = value.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
-    match name.and_then(|name| generator.definitions().get(name)) {
-        Some(definition) => definition.clone(),
-        None => value,
+    let mut value = schema.to_value();
+    loop {
+        let name = value.get("$ref").and_then(Value::as_str).and_then(|path| path.rsplit('/').next());
+        match name.and_then(|name| generator.definitions().get(name)) {
+            Some(definition) => value = definition.clone(),
+            None => return value,
+        }
     }
 }

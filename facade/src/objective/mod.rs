@@ -1,7 +1,7 @@
 //! Objectives: what a training step minimises, made of configured losses.
 //!
-//! An [`Objective`] has the terms of a discriminator's and of a generator's step, or of one step where there is one
-//! network ([`Side`]). It is built from data:
+//! An [`Objective`] has the terms of a discriminator's and of a generator's step ([`Side`]); where there is no adversary,
+//! all are the generator's. It is built from data:
 //!
 //! | document | objective |
 //! |---|---|
@@ -34,7 +34,7 @@
 //!     .tensor("fake_imgs", NdTensor::new(array![[[[1.0f64, 1.0]]]]).into())
 //!     .tensor("real_imgs", NdTensor::new(array![[[[1.0f64, 2.0]]]]).into())
 //!     .number("iteration", 1.0);
-//! let step = objective.evaluate(Side::Only, &outputs)?;
+//! let step = objective.evaluate(Side::Generator, &outputs)?;
 //! let report = objective.finish(&step, &step.values()?)?;
 //! assert_eq!(report.to_string(), "total 1.000000, loss_pixel 1.000000 (weight 2), skipped loss_tv");
 //! # Ok::<(), image_losses::Error>(())
@@ -52,6 +52,7 @@ mod table;
 
 use std::borrow::Cow;
 
+pub use image_losses_core::Side;
 use image_losses_core::{Error, Result, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -65,17 +66,6 @@ use crate::AnyTensor;
 use crate::config::fields::{join, read_options, refuse, unknown};
 use crate::config::names::{own_name, own_name_at};
 use crate::config::{Argument, BuildContext, Component, Entry, Inputs, Item, Kind, Registry, check_offered, seed_at};
-
-/// Whose step it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// The discriminator's.
-    Discriminator,
-    /// The generator's.
-    Generator,
-    /// The only one, of an objective without an adversary.
-    Only,
-}
 
 /// Where an argument of a part comes from.
 #[derive(Clone, Debug)]
@@ -322,16 +312,16 @@ impl Objective {
                     let known = registry.types().map(Entry::name).chain(model_names());
                     return Err(unknown(place, "type", name, known));
                 }
-                parts.configured(Side::Only, value, path.to_owned(), None)?
+                parts.configured(Side::Generator, value, path.to_owned(), None)?
             }
             Value::Object(map) if map.values().any(|loss| loss.is_null() || loss.is_object()) => {
                 let added = map.iter().filter(|(_, loss)| !loss.is_null()).map(|(key, loss)| {
-                    let value = parts.configured(Side::Only, loss, join(path, key), Some(key))?;
+                    let value = parts.configured(Side::Generator, loss, join(path, key), Some(key))?;
                     Ok((key.clone(), value))
                 });
                 Value::Object(added.collect::<Result<_>>()?)
             }
-            Value::Array(list) if !list.is_empty() => parts.listed(Side::Only, list, path)?,
+            Value::Array(list) if !list.is_empty() => parts.listed(Side::Generator, list, path)?,
             _ => {
                 let message = "there is no loss: a sum is a mapping {name: loss, …} or a list of losses";
                 return Err(refuse(path, message));

@@ -191,7 +191,6 @@ impl TermRow {
         let side = match self.side {
             Side::Discriminator => "discriminator",
             Side::Generator => "generator",
-            Side::Only => "",
         };
         let terms = match self.values {
             [] => format!("`{}`", self.name),

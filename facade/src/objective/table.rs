@@ -188,7 +188,7 @@ const fn d(loss: LossOf, name: &'static str, takes: &'static [Take]) -> TermRow 
 }
 /// Of a model without an adversary.
 const fn o(loss: LossOf, name: &'static str, takes: &'static [Take]) -> TermRow {
-    TermRow::of(Side::Only, loss, name, takes)
+    TermRow::of(Side::Generator, loss, name, takes)
 }
 
 const IMAGES: &[Take] = &[Out("fake_imgs"), Out("real_imgs")];

@@ -300,7 +300,7 @@ fn the_first_term_that_is_not_finite_is_named() {
     let mut objective = gan(document).unwrap();
     let outputs =
         |a: f64, c: f64| Inputs::new().tensor("pred", row(&[a])).tensor("c", row(&[c])).tensor("target", row(&[0.0]));
-    let mut first = |a, c| eager(&mut objective, Side::Only, &outputs(a, c)).first_not_finite;
+    let mut first = |a, c| eager(&mut objective, Side::Generator, &outputs(a, c)).first_not_finite;
     assert_eq!(first(1.0, 2.0), None);
     assert_eq!(first(1.0, f64::NAN), Some("loss_b".to_owned()));
     assert_eq!(first(f64::INFINITY, f64::NAN), Some("loss_a".to_owned()));
@@ -321,16 +321,16 @@ fn lecam_reports_what_is_not_finite_and_remembers_the_last_finite_means() {
     let mut objective = gan(document).unwrap();
     let outputs = |fake: f64, real: f64| Inputs::new().tensor("fake", row(&[fake])).tensor("real", row(&[real]));
     // The first call has no value yet; the mean that is not finite is reported all the same.
-    let report = eager(&mut objective, Side::Only, &outputs(f64::NAN, 2.0));
+    let report = eager(&mut objective, Side::Generator, &outputs(f64::NAN, 2.0));
     assert_eq!((report.terms.len(), report.first_not_finite.as_deref()), (0, Some("loss_lecam")));
-    eager(&mut objective, Side::Only, &outputs(4.0, 2.0));
+    eager(&mut objective, Side::Generator, &outputs(4.0, 2.0));
     for overflow in [f64::NAN, f64::INFINITY] {
-        let report = eager(&mut objective, Side::Only, &outputs(overflow, 2.0));
+        let report = eager(&mut objective, Side::Generator, &outputs(overflow, 2.0));
         assert!(!report.total.is_finite());
         assert_eq!(report.first_not_finite.as_deref(), Some("loss_lecam"));
         objective = reloaded(&objective);
     }
-    let report = eager(&mut objective, Side::Only, &outputs(3.0, 5.0));
+    let report = eager(&mut objective, Side::Generator, &outputs(3.0, 5.0));
     // α_real = 2, α_fake = 4.
     assert_eq!((report.total, report.first_not_finite), (1.0 + 1.0, None));
 }
@@ -364,7 +364,7 @@ fn the_mean_path_length_survives_an_overflow() {
             .tensor("latents", leaf(vec![0.5, -1.0], &[1, 1, 2]))
             .tensor("noise", leaf(vec![1.0], &[1, 1, 1, 1]))
             .network("generator", &generator);
-        let step = objective.evaluate(Side::Only, &outputs).unwrap();
+        let step = objective.evaluate(Side::Generator, &outputs).unwrap();
         objective.finish(&step, &step.values().unwrap()).unwrap()
     };
     let near = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-12;
@@ -397,7 +397,7 @@ fn losses_at_different_places_draw_differently() {
             .tensor("real_imgs", tensor(2.0))
             .tensor("fake_imgs", tensor(1.0))
             .network("disc", &critic);
-        let side = if document.get("gan_loss").is_some() { Side::Discriminator } else { Side::Only };
+        let side = if document.get("gan_loss").is_some() { Side::Discriminator } else { Side::Generator };
         let step = objective.evaluate(side, &outputs).unwrap();
         let wanted: Vec<&Any<'_>> = step.terms().iter().filter(|t| t.name.contains("gp")).map(|t| &t.value).collect();
         numbers(&wanted).unwrap().concat()
@@ -665,7 +665,7 @@ fn every_mistake_has_its_variant_and_its_place() {
     // At the step: an output that is not there, one of another kind.
     let mut objective = gan(json!({"loss_a": {"type": "L1Loss"}})).unwrap();
     let evaluate = |objective: &mut Objective, outputs: Inputs<'_, AnyTensor<'static>>| {
-        objective.evaluate(Side::Only, &outputs).unwrap_err()
+        objective.evaluate(Side::Generator, &outputs).unwrap_err()
     };
     let is_missing = |error: Error, name: &str| {
         matches!(error, Error::At { path, error } if path == "losses.loss_a"

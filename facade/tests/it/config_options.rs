@@ -40,11 +40,13 @@ fn alternatives(name: &str) -> Value {
     let defaults = build(name, &json!({})).unwrap_or_else(|error| panic!("{name} has no row in `special`: {error}"));
     let Value::Object(defaults) = defaults.to_value().unwrap() else { panic!("{name}: no mapping") };
     let other = |option: &str, default: &Value| match default {
-        Value::Number(number) => json!(number.as_f64().unwrap() / 2.0 + 0.05),
+        Value::Number(number) => json!(number.as_f64().unwrap() / 2.0 + 0.03),
         Value::Bool(flag) => json!(!flag),
         Value::String(word) => match build(name, &json!({option: "?"})) {
-            // The error lists the words.
-            Err(Error::UnknownName { known, .. }) => known.into_iter().find(|known| known != word).unwrap().into(),
+            // The error lists the words, other spellings in capitals among them.
+            Err(Error::UnknownName { known, .. }) => {
+                known.into_iter().find(|known| known != word && known.to_lowercase() == *known).unwrap().into()
+            }
             other => panic!("{name}.{option} has no row in `special`: {other:?}"),
         },
         _ => panic!("{name}.{option} has no row in `special`"),
@@ -265,7 +267,7 @@ fn evaluate<'g>(loss: &mut Component, mut inputs: Inputs<'_, AnyTensor<'g>>, tim
 fn reported(name: &str, term: &str, options: &Value) -> Vec<(String, f64, f64)> {
     let document = json!({term: document(name, options)});
     let mut objective = Objective::sum(&Registry::standard(), &document, "losses", &context(name)).unwrap();
-    let takes = |argument: &str| objective.needs(Side::Only).iter().any(|need| need.output == argument);
+    let takes = |argument: &str| objective.needs(Side::Generator).iter().any(|need| need.output == argument);
     // Whether the target is real, whether it is the discriminator's step.
     let roles = [(true, true), (true, false), (false, true), (false, false)];
     let roles = if takes("is_disc") {
@@ -282,7 +284,7 @@ fn reported(name: &str, term: &str, options: &Value) -> Vec<(String, f64, f64)> 
             NdTensor::from_vec(values, shape).map(AnyTensor::from)
         };
         let inputs = world(make, small(name)).unwrap();
-        let evaluated = objective.evaluate(Side::Only, &inputs).unwrap();
+        let evaluated = objective.evaluate(Side::Generator, &inputs).unwrap();
         let report = objective.finish(&evaluated, &evaluated.values().unwrap()).unwrap();
         all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
         return all;
@@ -293,7 +295,7 @@ fn reported(name: &str, term: &str, options: &Value) -> Vec<(String, f64, f64)> 
                 inputs.insert("target_is_real", Item::Flag(real));
                 inputs.insert("is_disc", Item::Flag(disc));
                 inputs.insert("model", Item::Text(if disc { "discriminator" } else { "generator" }.into()));
-                let evaluated = objective.evaluate(Side::Only, inputs)?;
+                let evaluated = objective.evaluate(Side::Generator, inputs)?;
                 let report = objective.finish(&evaluated, &evaluated.values()?)?;
                 all.extend(report.terms.into_iter().map(|term| (term.name, term.value, term.weights[0])));
             }

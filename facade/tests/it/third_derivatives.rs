@@ -4,7 +4,7 @@
 use image_losses::composition::CharbonnierCompLoss;
 use image_losses::core::gradcheck::check_gradient;
 use image_losses::core::{Differentiable, Loss, Result, Tensor};
-use image_losses::gan::{GanLoss, GanType, Role};
+use image_losses::gan::{GanLoss, GanType, On, Side};
 use image_losses::ndarray::NdTensor;
 use image_losses::pixelwise::CharbonnierLoss;
 
@@ -58,6 +58,6 @@ fn of_three_losses() {
     let options = CharbonnierCompLoss { eps, ..Default::default() };
     has_third_derivatives(&options);
     let vanilla = GanLoss::new(GanType::Vanilla);
-    let criterion = vanilla.criterion(Role::DiscriminatorOnReal).unwrap();
+    let criterion = vanilla.criterion(Side::Discriminator, On::Real).unwrap();
     has_third_derivatives(&criterion);
 }

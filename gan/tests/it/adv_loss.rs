@@ -1,6 +1,6 @@
 use image_losses_autograd::{AgTensor, run};
 use image_losses_core::{Differentiable, Error, Result, Tensor, Unary};
-use image_losses_gan::{AdvLoss, AdvLossType, AdvPredictions, AdvState, AdvTerms, ImagePool, Sample, Step};
+use image_losses_gan::{AdvLoss, AdvLossType, AdvPredictions, AdvState, AdvTerms, ImagePool, Sample, Side};
 use image_losses_laws::drawn;
 use image_losses_ndarray::NdTensor;
 use proptest::prelude::*;
@@ -20,25 +20,25 @@ fn critic<T: Tensor>(x: &T) -> Result<T> {
 }
 
 /// The table of the type's documentation, from predictions and the pools' means, without the gradient penalty.
-fn formula(kind: AdvLossType, step: Step, f: &[f64], r: &[f64], m_f: f64, m_r: f64) -> f64 {
+fn formula(kind: AdvLossType, step: Side, f: &[f64], r: &[f64], m_f: f64, m_r: f64) -> f64 {
     let each = |scores: &[f64], value: &dyn Fn(f64) -> f64| mean(scores.iter().map(|&s| value(s)));
     match (kind, step) {
-        (AdvLossType::Gan, Step::Discriminator) => 0.5 * (each(f, &softplus) + each(r, &|s| softplus(-s))),
-        (AdvLossType::Gan, Step::Generator) => each(f, &|s| softplus(-s)),
-        (AdvLossType::Lsgan, Step::Discriminator) => 0.5 * (each(f, &f64::abs) + each(r, &|s| (s - 1.0).abs())),
-        (AdvLossType::Lsgan, Step::Generator) => each(f, &|s| (s - 1.0).abs()),
-        (AdvLossType::WganGp, Step::Discriminator) => each(f, &|s| s) - each(r, &|s| s),
-        (AdvLossType::WganGp, Step::Generator) => -each(f, &|s| s),
-        (AdvLossType::Ragan, Step::Discriminator) => {
+        (AdvLossType::Gan, Side::Discriminator) => 0.5 * (each(f, &softplus) + each(r, &|s| softplus(-s))),
+        (AdvLossType::Gan, Side::Generator) => each(f, &|s| softplus(-s)),
+        (AdvLossType::Lsgan, Side::Discriminator) => 0.5 * (each(f, &f64::abs) + each(r, &|s| (s - 1.0).abs())),
+        (AdvLossType::Lsgan, Side::Generator) => each(f, &|s| (s - 1.0).abs()),
+        (AdvLossType::WganGp, Side::Discriminator) => each(f, &|s| s) - each(r, &|s| s),
+        (AdvLossType::WganGp, Side::Generator) => -each(f, &|s| s),
+        (AdvLossType::Ragan, Side::Discriminator) => {
             0.5 * (each(r, &|s| softplus(-(s - m_f))) + each(f, &|s| softplus(s - m_r)))
         }
-        (AdvLossType::Ragan, Step::Generator) => {
+        (AdvLossType::Ragan, Side::Generator) => {
             0.5 * (each(r, &|s| softplus(s - m_f)) + each(f, &|s| softplus(-(s - m_r))))
         }
-        (AdvLossType::RaganLs, Step::Discriminator) => {
+        (AdvLossType::RaganLs, Side::Discriminator) => {
             0.5 * (each(r, &|s| (s - m_f - 1.0).powi(2)) + each(f, &|s| (s - m_r + 1.0).powi(2)))
         }
-        (AdvLossType::RaganLs, Step::Generator) => {
+        (AdvLossType::RaganLs, Side::Generator) => {
             0.5 * (each(r, &|s| (s - m_f + 1.0).powi(2)) + each(f, &|s| (s - m_r - 1.0).powi(2)))
         }
     }
@@ -56,7 +56,7 @@ proptest! {
     #[test]
     fn drawn_values_are_the_formulas(
         kind in prop::sample::select(TYPES.to_vec()),
-        step in prop::sample::select(vec![Step::Discriminator, Step::Generator]),
+        step in prop::sample::select(vec![Side::Discriminator, Side::Generator]),
         [fake, real] in images(),
     ) {
         let state = AdvState::<Sample>::new(0);
@@ -64,7 +64,7 @@ proptest! {
         let (f, r) = (judge(&fake.0), judge(&real.0));
         let (m_f, m_r) = (mean(f.clone()), mean(r.clone()));
         let mut expected = formula(kind, step, &f, &r, m_f, m_r);
-        if (kind, step) == (AdvLossType::WganGp, Step::Discriminator) {
+        if (kind, step) == (AdvLossType::WganGp, Side::Discriminator) {
             // α = ¼: x̂ = r/4 + 3f/4, and the critic's slope is 2·sigmoid(2x̂), normed over the channels.
             let slopes: Vec<f64> = fake.0.iter().zip(&real.0)
                 .map(|(f, r)| 2.0 / (1.0 + (-2.0 * (0.25 * r + 0.75 * f)).exp()))
@@ -81,7 +81,7 @@ proptest! {
             let mut state = state.clone();
             let n = fake.1[0];
             let alpha = AgTensor::constant(&x[0].context(), &vec![0.25; n], &[n, 1, 1, 1])?;
-            if step == Step::Generator {
+            if step == Side::Generator {
                 state.add_values((&f, &fake.1), (&r, &real.1))?;
             }
             Ok(loss(kind).forward(critic, &x[0], &x[1], step, Some(&alpha), &mut state)?.loss)
@@ -99,10 +99,10 @@ proptest! {
         state.add_values((&past, &[past.len()]), (&past, &[past.len()])).unwrap();
         // The generator's step by both images; in the discriminator's nothing reaches the generated ones.
         check_derivatives(&[fake.clone(), real.clone()], |x| {
-            Ok(loss(kind).forward(critic, &x[0], &x[1], Step::Generator, None, &mut state.clone())?.loss)
+            Ok(loss(kind).forward(critic, &x[0], &x[1], Side::Generator, None, &mut state.clone())?.loss)
         });
         let (_, gradients) = differentiate(&[fake, real], |x| {
-            Ok(loss(kind).forward(critic, &x[0], &x[1], Step::Discriminator, None, &mut state.clone())?.loss)
+            Ok(loss(kind).forward(critic, &x[0], &x[1], Side::Discriminator, None, &mut state.clone())?.loss)
         })?;
         prop_assert!(gradients[0].iter().all(|&g| g == 0.0));
         prop_assert!(gradients[1].iter().any(|&g| g != 0.0) || matches!(kind, AdvLossType::Lsgan | AdvLossType::RaganLs));
@@ -123,7 +123,7 @@ proptest! {
             let alpha = AgTensor::constant(&w[0].context(), &vec![0.25; n], &[n, 1, 1, 1])?;
             let critic = |x: &_| w[0].mul(x)?.unary(Unary::Softplus);
             let mut state = AdvState::<Sample>::new(0);
-            Ok(loss(kind).forward(critic, &fake, &real, Step::Discriminator, Some(&alpha), &mut state)?.loss)
+            Ok(loss(kind).forward(critic, &fake, &real, Side::Discriminator, Some(&alpha), &mut state)?.loss)
         });
     }
 }
@@ -146,11 +146,11 @@ fn pools_remember_the_last_fifty() {
         seen_f.extend(f);
         seen_r.extend(r);
         let (m_f, m_r) = (mean(tail(&seen_f)), mean(tail(&seen_r)));
-        expected.push(formula(kind, Step::Discriminator, f, r, m_f, m_r));
-        expected.push(formula(kind, Step::Generator, f, r, m_f, m_r));
+        expected.push(formula(kind, Side::Discriminator, f, r, m_f, m_r));
+        expected.push(formula(kind, Side::Generator, f, r, m_f, m_r));
     }
 
-    let steps = [Step::Discriminator, Step::Generator];
+    let steps = [Side::Discriminator, Side::Generator];
     let mut state = AdvState::<Sample>::new(1);
     let mut across = Vec::new();
     for [f, r] in &batches {
@@ -209,10 +209,10 @@ fn a_step_draws_as_a_query_after_adding() {
             pool.add(Sample::split(new, &[3]).unwrap());
             mean(pool.query().into_iter().map(|sample| sample.values()[0]))
         };
-        let expected = formula(AdvLossType::RaganLs, Step::Discriminator, &f, &r, drawn(&f), drawn(&r));
+        let expected = formula(AdvLossType::RaganLs, Side::Discriminator, &f, &r, drawn(&f), drawn(&r));
         let inputs = [(f.to_vec(), vec![3]), (r.to_vec(), vec![3])];
         let (value, _) = differentiate(&inputs, |x| {
-            let step = Step::Discriminator;
+            let step = Side::Discriminator;
             Ok(loss(AdvLossType::RaganLs)
                 .forward(|x: &_| x.shift(0.0), &x[0], &x[1], step, None, &mut state.clone())?
                 .loss)
@@ -232,7 +232,7 @@ fn pools_carry_no_gradient() {
         let (fake, real) = (session.input(inputs[0].0.clone(), &[1, 1])?, session.input(inputs[1].0.clone(), &[1, 1])?);
         let mut state = AdvState::<Sample>::new(0);
         let critic = |x: &_| w.mul(x);
-        let terms = loss(AdvLossType::RaganLs).forward(critic, &fake, &real, Step::Discriminator, None, &mut state)?;
+        let terms = loss(AdvLossType::RaganLs).forward(critic, &fake, &real, Side::Discriminator, None, &mut state)?;
         let gradient = Differentiable::gradients(&terms.loss, &[&w], false)?.remove(0).unwrap();
         session.evaluate(&[&gradient])
     })
@@ -247,7 +247,7 @@ fn alpha_follows_the_seed() {
         let inputs = [(vec![0.0, 1.0], vec![2, 1]), (vec![3.0, -2.0], vec![2, 1])];
         let loss = loss(AdvLossType::WganGp);
         let state = AdvState::<Sample>::new(seed);
-        let step = Step::Discriminator;
+        let step = Side::Discriminator;
         differentiate(&inputs, |x| Ok(loss.forward(critic, &x[0], &x[1], step, None, &mut state.clone())?.loss))
             .unwrap()
             .0
@@ -259,8 +259,8 @@ fn alpha_follows_the_seed() {
     let values = run(|session| {
         let (fake, real) = (session.input(vec![0.0], &[1, 1])?, session.input(vec![3.0], &[1, 1])?);
         let loss = loss(AdvLossType::WganGp);
-        let a = loss.forward(critic, &fake, &real, Step::Discriminator, None, &mut state)?.loss;
-        let b = loss.forward(critic, &fake, &real, Step::Discriminator, None, &mut state)?.loss;
+        let a = loss.forward(critic, &fake, &real, Side::Discriminator, None, &mut state)?.loss;
+        let b = loss.forward(critic, &fake, &real, Side::Discriminator, None, &mut state)?.loss;
         session.evaluate(&[&a, &b])
     })
     .unwrap();
@@ -274,15 +274,15 @@ fn errors_name_their_cause() {
         let other = session.input(vec![1.0f64, 2.0, 3.0], &[3, 1]).unwrap();
         for kind in [AdvLossType::Ragan, AdvLossType::RaganLs] {
             let mut state = AdvState::<Sample>::new(0);
-            let result = loss(kind).forward(critic, &images, &images, Step::Generator, None, &mut state);
+            let result = loss(kind).forward(critic, &images, &images, Side::Generator, None, &mut state);
             assert_eq!(variant(result), "MissingInput");
             // A pool that stores nothing has no mean.
             state.fake_pool = ImagePool::new(0, 0);
-            let result = loss(kind).forward(critic, &images, &images, Step::Discriminator, None, &mut state);
+            let result = loss(kind).forward(critic, &images, &images, Side::Discriminator, None, &mut state);
             assert_eq!(variant(result), "MissingInput");
         }
         let mut state = AdvState::<Sample>::new(0);
-        let step = Step::Discriminator;
+        let step = Side::Discriminator;
         let result = loss(AdvLossType::WganGp).forward(critic, &images, &other, step, None, &mut state);
         assert_eq!(variant(result), "ShapeMismatch");
         for kind in TYPES {
@@ -310,14 +310,14 @@ fn configurations_and_states_are_read_and_written() {
     state.add_values((&[1.0, 2.0], &[2, 1]), (&[3.0], &[1])).unwrap();
     let text = serde_json::to_string(&state).unwrap();
     assert_eq!(serde_json::from_str::<AdvState<Sample>>(&text).unwrap(), state);
-    assert_eq!(serde_json::to_string(&Step::Generator).unwrap(), "\"generator\"");
+    assert_eq!(serde_json::to_string(&Side::Generator).unwrap(), "\"generator\"");
 }
 
 #[test]
 fn predictions_that_are_not_finite_are_not_remembered() {
     for kind in [AdvLossType::Ragan, AdvLossType::RaganLs] {
         let mut state = AdvState::<Sample>::new(4);
-        let step = |fake: f64, step: Step, state: &mut AdvState<Sample>| {
+        let step = |fake: f64, step: Side, state: &mut AdvState<Sample>| {
             run(|session| {
                 let (fake, real) = (session.input(vec![fake, 1.0], &[2, 1])?, session.input(vec![4.0, 6.0], &[2, 1])?);
                 let terms = loss(kind).forward(|x: &_| Ok(Clone::clone(x)), &fake, &real, step, None, state)?;
@@ -329,7 +329,7 @@ fn predictions_that_are_not_finite_are_not_remembered() {
             .unwrap()
         };
         for overflow in [f64::INFINITY, f64::NAN] {
-            assert!(!step(overflow, Step::Discriminator, &mut state).is_finite());
+            assert!(!step(overflow, Side::Discriminator, &mut state).is_finite());
         }
         // Of each step the finite sample of the generated images, and both real ones.
         assert_eq!((state.fake_pool.len(), state.real_pool.len()), (2, 4));
@@ -337,7 +337,7 @@ fn predictions_that_are_not_finite_are_not_remembered() {
         let text = serde_json::to_string(&state).unwrap();
         let mut loaded: AdvState<Sample> = serde_json::from_str(&text).unwrap();
         assert_eq!(loaded, state);
-        for side in [Step::Generator, Step::Discriminator] {
+        for side in [Side::Generator, Side::Discriminator] {
             assert!(step(2.0, side, &mut loaded).is_finite());
         }
     }

@@ -1,5 +1,5 @@
 use image_losses_core::{Declared, Error, Loss};
-use image_losses_gan::{GanLoss, GanType, GaussianBlur, Role};
+use image_losses_gan::{GanLoss, GanType, GaussianBlur, On, Side};
 use image_losses_laws::drawn;
 use image_losses_ndarray::value_and_gradients;
 use ndarray::{Array2, array};
@@ -9,8 +9,12 @@ use crate::tools::{
     check_derivatives, close, differentiate, mean, nd, nd32, quarter, scores, shapes, softplus, variant,
 };
 
-const ROLES: [Role; 4] =
-    [Role::Generator, Role::GeneratorTowardsFake, Role::DiscriminatorOnReal, Role::DiscriminatorOnFake];
+const ROLES: [(Side, On); 4] = [
+    (Side::Generator, On::Fake),
+    (Side::Generator, On::Real),
+    (Side::Discriminator, On::Real),
+    (Side::Discriminator, On::Fake),
+];
 const TYPES: [GanType; 6] =
     [GanType::Vanilla, GanType::Lsgan, GanType::L1, GanType::Wgan, GanType::Hinge, GanType::WganLogisticNs];
 
@@ -19,8 +23,8 @@ fn loss(options: GanLoss) -> GanLoss {
 }
 
 /// The formulas of the type's table, one score at a time.
-fn formula(options: &GanLoss, role: Role, s: f64) -> f64 {
-    let (real, discriminator) = (role.target_is_real(), role.is_discriminator());
+fn formula(options: &GanLoss, (side, on): (Side, On), s: f64) -> f64 {
+    let (real, discriminator) = (side.wants_real(on), side == Side::Discriminator);
     let t = if real { options.real_label_val } else { options.fake_label_val };
     let value = match options.gan_type {
         GanType::Vanilla => {
@@ -59,36 +63,35 @@ fn options() -> impl Strategy<Value = GanLoss> {
 fn hand_values() {
     // Scores 2 and −1 with λ = 3; the discriminator's values lack it.
     let scores = nd(&[2.0, -1.0], &[2]);
-    let value = |gan_type, role| {
+    let value = |gan_type, role: (Side, On)| {
         loss(GanLoss { loss_weight: 3.0, ..GanLoss::new(gan_type) })
-            .forward(&scores, role, None)
+            .forward(&scores, role.0, role.1, None)
             .unwrap()
             .item()
             .unwrap()
     };
     use GanType::{Hinge, L1, Lsgan, Vanilla, Wgan, WganLogisticNs};
-    use Role::{DiscriminatorOnFake, DiscriminatorOnReal, Generator, GeneratorTowardsFake};
     // (1² + 2²)/2 and (2² + 1²)/2
-    assert_eq!(value(Lsgan, DiscriminatorOnReal), 2.5);
-    assert_eq!(value(Lsgan, DiscriminatorOnFake), 2.5);
-    assert_eq!(value(Lsgan, Generator), 7.5);
+    assert_eq!(value(Lsgan, (Side::Discriminator, On::Real)), 2.5);
+    assert_eq!(value(Lsgan, (Side::Discriminator, On::Fake)), 2.5);
+    assert_eq!(value(Lsgan, (Side::Generator, On::Fake)), 7.5);
     // (1 + 2)/2, (2 + 1)/2
-    assert_eq!(value(L1, DiscriminatorOnReal), 1.5);
-    assert_eq!(value(L1, GeneratorTowardsFake), 4.5);
-    assert_eq!(value(Wgan, DiscriminatorOnReal), -0.5);
-    assert_eq!(value(Wgan, DiscriminatorOnFake), 0.5);
-    assert_eq!(value(Wgan, Generator), -1.5);
-    assert_eq!(value(Wgan, GeneratorTowardsFake), 1.5);
+    assert_eq!(value(L1, (Side::Discriminator, On::Real)), 1.5);
+    assert_eq!(value(L1, (Side::Generator, On::Real)), 4.5);
+    assert_eq!(value(Wgan, (Side::Discriminator, On::Real)), -0.5);
+    assert_eq!(value(Wgan, (Side::Discriminator, On::Fake)), 0.5);
+    assert_eq!(value(Wgan, (Side::Generator, On::Fake)), -1.5);
+    assert_eq!(value(Wgan, (Side::Generator, On::Real)), 1.5);
     // (0 + 2)/2, (3 + 0)/2; the generator's ignores its target
-    assert_eq!(value(Hinge, DiscriminatorOnReal), 1.0);
-    assert_eq!(value(Hinge, DiscriminatorOnFake), 1.5);
-    assert_eq!(value(Hinge, Generator), -1.5);
-    assert_eq!(value(Hinge, GeneratorTowardsFake), -1.5);
+    assert_eq!(value(Hinge, (Side::Discriminator, On::Real)), 1.0);
+    assert_eq!(value(Hinge, (Side::Discriminator, On::Fake)), 1.5);
+    assert_eq!(value(Hinge, (Side::Generator, On::Fake)), -1.5);
+    assert_eq!(value(Hinge, (Side::Generator, On::Real)), -1.5);
     // ln(1 + e⁻²) = 0.126928011, ln(1 + e) = 1.313261688, ln(1 + e²) = 2.126928011, ln(1 + e⁻¹) = 0.313261688
     for gan_type in [Vanilla, WganLogisticNs] {
-        close(value(gan_type, DiscriminatorOnReal), (0.126_928_011 + 1.313_261_688) / 2.0, 1e-9);
-        close(value(gan_type, DiscriminatorOnFake), (2.126_928_011 + 0.313_261_688) / 2.0, 1e-9);
-        close(value(gan_type, Generator), 3.0 * (0.126_928_011 + 1.313_261_688) / 2.0, 1e-9);
+        close(value(gan_type, (Side::Discriminator, On::Real)), (0.126_928_011 + 1.313_261_688) / 2.0, 1e-9);
+        close(value(gan_type, (Side::Discriminator, On::Fake)), (2.126_928_011 + 0.313_261_688) / 2.0, 1e-9);
+        close(value(gan_type, (Side::Generator, On::Fake)), 3.0 * (0.126_928_011 + 1.313_261_688) / 2.0, 1e-9);
     }
 }
 
@@ -96,12 +99,12 @@ fn hand_values() {
 fn flags_mean_the_roles_that_say_so() {
     for target_is_real in [false, true] {
         for is_disc in [false, true] {
-            let role = Role::from_flags(target_is_real, is_disc);
-            assert_eq!((role.target_is_real(), role.is_discriminator()), (target_is_real, is_disc));
+            let (side, on) = Side::from_flags(target_is_real, is_disc);
+            assert_eq!((side.wants_real(on), side == Side::Discriminator), (target_is_real, is_disc));
         }
     }
-    assert_eq!(Role::from_flags(true, false), Role::Generator);
-    assert_eq!(serde_json::to_string(&Role::DiscriminatorOnFake).unwrap(), "\"discriminator_on_fake\"");
+    assert_eq!(Side::from_flags(true, false), (Side::Generator, On::Fake));
+    assert_eq!(serde_json::to_string(&(Side::Discriminator, On::Fake)).unwrap(), r#"["discriminator","fake"]"#);
 }
 
 proptest! {
@@ -115,10 +118,10 @@ proptest! {
     ) {
         let loss = loss(options);
         let expected = mean(values.iter().map(|&s| formula(&options, role, s)));
-        close(loss.forward(&nd(&values, &shape), role, None)?.item()?, expected, 1e-12);
+        close(loss.forward(&nd(&values, &shape), role.0, role.1, None)?.item()?, expected, 1e-12);
         // A mask is for smgan alone.
         let mask = nd(&[0.0], &[1]);
-        close(loss.forward(&nd(&values, &shape), role, Some(&mask))?.item()?, expected, 1e-12);
+        close(loss.forward(&nd(&values, &shape), role.0, role.1, Some(&mask))?.item()?, expected, 1e-12);
     }
 
     #[test]
@@ -128,7 +131,7 @@ proptest! {
         input in shapes().prop_flat_map(scores),
     ) {
         let loss = loss(options);
-        check_derivatives(&[input], |x| loss.forward(&x[0], role, None));
+        check_derivatives(&[input], |x| loss.forward(&x[0], role.0, role.1, None));
     }
 
     #[test]
@@ -138,9 +141,9 @@ proptest! {
         (values, shape) in (1usize..4, 1usize..6).prop_flat_map(|(n, c)| scores(vec![n, c])),
     ) {
         let loss = loss(options);
-        let criterion = loss.criterion(role)?;
+        let criterion = loss.criterion(role.0, role.1)?;
         let (expected, gradients) = differentiate(&[(values.clone(), shape.clone())], |x| {
-            loss.forward(&x[0], role, None)
+            loss.forward(&x[0], role.0, role.1, None)
         })?;
         let array = Array2::from_shape_vec((shape[0], shape[1]), values.clone()).unwrap();
         let (value, [gradient]) = value_and_gradients(&criterion, [array.view()], None, [true])?;
@@ -159,10 +162,10 @@ proptest! {
     ) {
         let loss = loss(options);
         let tensors: Vec<_> = scales.iter().map(|(values, shape)| nd(values, shape)).collect();
-        let single = tensors.iter().map(|scores| loss.forward(scores, role, None).unwrap().item().unwrap());
+        let single = tensors.iter().map(|scores| loss.forward(scores, role.0, role.1, None).unwrap().item().unwrap());
         let expected = mean(single);
         let views: Vec<_> = tensors.iter().collect();
-        close(loss.forward_scales(&views, role, None)?.item()?, expected, 1e-13);
+        close(loss.forward_scales(&views, role.0, role.1, None)?.item()?, expected, 1e-13);
     }
 
     #[test]
@@ -189,7 +192,7 @@ proptest! {
             let mask = image_losses_core::Tensor::constant(
                 &image_losses_core::Tensor::context(&x[0]), &mask.0, &mask.1,
             )?;
-            loss.forward(&x[0], role, Some(&mask))
+            loss.forward(&x[0], role.0, role.1, Some(&mask))
         });
     }
 }
@@ -206,40 +209,40 @@ fn smgan_hand_values() {
         ..GanLoss::new(GanType::Smgan)
     };
     let (scores, mask) = (nd(&[1.0, 3.0], &[1, 1, 1, 2]), nd(&[1.0, 0.0], &[1, 1, 1, 2]));
-    let value = |role| loss(options).forward(&scores, role, Some(&mask)).unwrap().item().unwrap();
-    close(value(Role::DiscriminatorOnReal), 1.0, 1e-14); // (1 − 2)², (3 − 2)²
+    let value = |role: (Side, On)| loss(options).forward(&scores, role.0, role.1, Some(&mask)).unwrap().item().unwrap();
+    close(value((Side::Discriminator, On::Real)), 1.0, 1e-14); // (1 − 2)², (3 − 2)²
     // The blurred mask is (0.5, 0.25): mean of 0.5², 2.75²
-    close(value(Role::DiscriminatorOnFake), (0.25 + 7.5625) / 2.0, 1e-14);
-    close(value(Role::Generator), 10.0, 1e-14);
-    close(value(Role::GeneratorTowardsFake), 10.0 * (4.0 + 16.0) / 2.0, 1e-14);
+    close(value((Side::Discriminator, On::Fake)), (0.25 + 7.5625) / 2.0, 1e-14);
+    close(value((Side::Generator, On::Fake)), 10.0, 1e-14);
+    close(value((Side::Generator, On::Real)), 10.0 * (4.0 + 16.0) / 2.0, 1e-14);
 
     // Scores of half the extents are resized with the corners aligned: 1, 5/3, 7/3, 3.
     let wide = nd(&[1.0, 1.0, 0.0, 0.0], &[1, 1, 1, 4]);
     let resized: [f64; 4] = [1.0, 5.0 / 3.0, 7.0 / 3.0, 3.0];
     let expected = mean(resized.map(|s| (s - 2.0).powi(2)));
-    let value = loss(options).forward(&scores, Role::DiscriminatorOnReal, Some(&wide)).unwrap();
+    let value = loss(options).forward(&scores, Side::Discriminator, On::Real, Some(&wide)).unwrap();
     close(value.item().unwrap(), expected, 1e-14);
 
     // The soft target is shared by all channels.
     let two = nd(&[1.0, 3.0, 1.0, 3.0], &[1, 2, 1, 2]);
-    let value = loss(options).forward(&two, Role::DiscriminatorOnFake, Some(&mask)).unwrap();
+    let value = loss(options).forward(&two, Side::Discriminator, On::Fake, Some(&mask)).unwrap();
     close(value.item().unwrap(), (0.25 + 7.5625) / 2.0, 1e-14);
 }
 
 #[test]
 fn an_empty_mask_gives_the_generator_nothing() {
     let smgan = loss(GanLoss::new(GanType::Smgan));
-    let smgan_roles = [Role::Generator, Role::GeneratorTowardsFake];
+    let smgan_roles = [(Side::Generator, On::Fake), (Side::Generator, On::Real)];
     let extremes = [0.3, 1e200, f64::INFINITY, f64::NAN];
     for (extreme, role) in extremes.into_iter().flat_map(|extreme| smgan_roles.map(|role| (extreme, role))) {
         let inputs = [(vec![extreme, -1.0, 2.0, 0.0], vec![1, 1, 2, 2]), (vec![0.0; 4], vec![1, 1, 2, 2])];
-        let (value, gradients) = differentiate(&inputs, |x| smgan.forward(&x[0], role, Some(&x[1]))).unwrap();
+        let (value, gradients) = differentiate(&inputs, |x| smgan.forward(&x[0], role.0, role.1, Some(&x[1]))).unwrap();
         assert_eq!(value, 0.0);
         assert_eq!(gradients[0], [0.0; 4]);
     }
     // A single pixel of the hole is enough for the whole error.
     let (scores, mask) = (nd(&[3.0, 1.0], &[1, 1, 1, 2]), nd(&[0.0, 1e-3], &[1, 1, 1, 2]));
-    assert_eq!(smgan.forward(&scores, Role::Generator, Some(&mask)).unwrap().item().unwrap(), 2.0);
+    assert_eq!(smgan.forward(&scores, Side::Generator, On::Fake, Some(&mask)).unwrap().item().unwrap(), 2.0);
 }
 
 #[test]
@@ -250,10 +253,11 @@ fn extremes_stay_finite() {
                 let options = GanLoss { real_label_val: label, ..GanLoss::new(gan_type) };
                 let loss = loss(options);
                 let input = (vec![1e30, -1e30, 0.0, 1.0], vec![4]);
-                let (value, gradients) = differentiate(&[input], |x| loss.forward(&x[0], role, None)).unwrap();
+                let (value, gradients) =
+                    differentiate(&[input], |x| loss.forward(&x[0], role.0, role.1, None)).unwrap();
                 assert!(value.is_finite() && gradients[0].iter().all(|g| g.is_finite()), "{gan_type:?} {role:?}");
                 // The square overflows single precision; nothing else does.
-                let single = loss.forward(&nd32(&[1e30, -1e30], &[2]), role, None).unwrap().item().unwrap();
+                let single = loss.forward(&nd32(&[1e30, -1e30], &[2]), role.0, role.1, None).unwrap().item().unwrap();
                 assert!(single.is_finite() || gan_type == GanType::Lsgan, "{gan_type:?} {role:?}");
             }
         }
@@ -265,7 +269,8 @@ fn gradients_at_distance_zero_are_zero() {
     for gan_type in [GanType::L1, GanType::Lsgan] {
         let loss = loss(GanLoss::new(gan_type));
         let (_, gradients) =
-            differentiate(&[(vec![1.0, 1.0], vec![2])], |x| loss.forward(&x[0], Role::Generator, None)).unwrap();
+            differentiate(&[(vec![1.0, 1.0], vec![2])], |x| loss.forward(&x[0], Side::Generator, On::Fake, None))
+                .unwrap();
         assert_eq!(gradients[0], [0.0, 0.0]);
     }
 }
@@ -274,7 +279,7 @@ fn gradients_at_distance_zero_are_zero() {
 fn a_confident_score_keeps_its_gradient_in_single_precision() {
     // −sigmoid(−40) = −e⁻⁴⁰; softplus(s) − s would give 0.
     for gan_type in [GanType::Vanilla, GanType::WganLogisticNs] {
-        let criterion = loss(GanLoss::new(gan_type)).criterion(Role::DiscriminatorOnReal).unwrap();
+        let criterion = loss(GanLoss::new(gan_type)).criterion(Side::Discriminator, On::Real).unwrap();
         let (value, [gradient]) = value_and_gradients(&criterion, [array![[40.0f32]].view()], None, [true]).unwrap();
         let expected = (-40.0f64).exp();
         assert!((f64::from(value) / expected - 1.0).abs() < 1e-5);
@@ -286,21 +291,24 @@ fn a_confident_score_keeps_its_gradient_in_single_precision() {
 fn errors_name_their_cause() {
     let hinge = loss(GanLoss::new(GanType::Hinge));
     let smgan = loss(GanLoss::new(GanType::Smgan));
-    let role = Role::Generator;
-    assert_eq!(variant(hinge.forward(&nd(&[1.0], &[]), role, None)), "ShapeRule");
-    assert_eq!(variant(hinge.forward(&nd(&[], &[0, 3]), role, None)), "Empty");
-    assert_eq!(variant(hinge.forward_scales::<image_losses_ndarray::NdTensor<'_, f64>>(&[], role, None)), "InputCount");
+    let role = (Side::Generator, On::Fake);
+    assert_eq!(variant(hinge.forward(&nd(&[1.0], &[]), role.0, role.1, None)), "ShapeRule");
+    assert_eq!(variant(hinge.forward(&nd(&[], &[0, 3]), role.0, role.1, None)), "Empty");
+    assert_eq!(
+        variant(hinge.forward_scales::<image_losses_ndarray::NdTensor<'_, f64>>(&[], role.0, role.1, None)),
+        "InputCount"
+    );
     let scores = nd(&[1.0; 4], &[2, 1, 1, 2]);
     for role in ROLES {
-        assert_eq!(variant(smgan.forward(&scores, role, None)), "MissingInput");
+        assert_eq!(variant(smgan.forward(&scores, role.0, role.1, None)), "MissingInput");
         for shape in [vec![1, 1, 2, 2], vec![2, 2, 1, 1], vec![4], vec![2, 1, 2]] {
-            assert_eq!(variant(smgan.forward(&scores, role, Some(&nd(&[1.0; 4], &shape)))), "ShapeMismatch");
+            assert_eq!(variant(smgan.forward(&scores, role.0, role.1, Some(&nd(&[1.0; 4], &shape)))), "ShapeMismatch");
         }
-        assert_eq!(variant(smgan.forward(&scores, role, Some(&nd(&[], &[2, 1, 0, 2])))), "Empty");
-        assert_eq!(variant(smgan.forward(&nd(&[1.0], &[1, 1]), role, Some(&scores))), "ShapeRule");
-        assert_eq!(variant(smgan.criterion(role)), "InvalidOption");
+        assert_eq!(variant(smgan.forward(&scores, role.0, role.1, Some(&nd(&[], &[2, 1, 0, 2])))), "Empty");
+        assert_eq!(variant(smgan.forward(&nd(&[1.0], &[1, 1]), role.0, role.1, Some(&scores))), "ShapeRule");
+        assert_eq!(variant(smgan.criterion(role.0, role.1)), "InvalidOption");
     }
-    let message = smgan.forward(&scores, role, None).err().unwrap().to_string();
+    let message = smgan.forward(&scores, role.0, role.1, None).err().unwrap().to_string();
     assert_eq!(message, "GANLoss: the input `mask` is missing: smgan compares the scores with the inpainting mask");
 }
 
@@ -345,12 +353,9 @@ fn configurations_are_read_and_written() {
     ] {
         assert_eq!(serde_json::to_value(gan_type).unwrap(), name);
     }
-    for wrong in [
-        "{}",
-        r#"{"gan_type": "dcgan"}"#,
-        r#"{"gan_type": "lsgan", "real_label": 1}"#,
-        r#"{"gan_type": "smgan", "gaussian_blur": {"kernel_size": [2, 3]}}"#,
-    ] {
+    for wrong in ["{}", r#"{"gan_type": "dcgan"}"#, r#"{"gan_type": "lsgan", "real_label": 1}"#] {
         assert!(serde_json::from_str::<GanLoss>(wrong).is_err(), "{wrong}");
     }
+    let even = r#"{"gan_type": "smgan", "gaussian_blur": {"kernel_size": [2, 3]}}"#;
+    assert_eq!(variant(serde_json::from_str::<GanLoss>(even).unwrap().check()), "InvalidOption");
 }

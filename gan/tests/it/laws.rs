@@ -38,7 +38,8 @@ macro_rules! lawful {
 struct InRole<const REAL: bool, const DISCRIMINATOR: bool>(GanLoss);
 
 lawful!(InRole<REAL, DISCRIMINATOR>, 1, [const REAL: bool, const DISCRIMINATOR: bool], |this, x, mask| {
-    this.0.forward(x[0], Role::from_flags(REAL, DISCRIMINATOR), mask)
+    let (side, on) = Side::from_flags(REAL, DISCRIMINATOR);
+    this.0.forward(x[0], side, on, mask)
 });
 
 const SCORES: Takes<1> = Takes {
@@ -128,8 +129,8 @@ fn lambda(generator: bool) -> &'static [&'static str] {
     if generator { &["loss_weight"] } else { &[] }
 }
 
-fn step(generator: bool) -> Step {
-    if generator { Step::Generator } else { Step::Discriminator }
+fn step(generator: bool) -> Side {
+    if generator { Side::Generator } else { Side::Discriminator }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -265,7 +266,8 @@ lawful!(Masked<REAL, DISCRIMINATOR>, 1, [const REAL: bool, const DISCRIMINATOR: 
     let inside = |i: usize| if i % width.max(1) <= width / 2 { 1.0 } else { 0.0 };
     let values: Vec<f64> = (0..shape.iter().product()).map(inside).collect();
     let mask = T::constant(&x[0].context(), &values, &shape);
-    mask.and_then(|mask| this.0.forward(x[0], Role::from_flags(REAL, DISCRIMINATOR), Some(&mask)))
+    let (side, on) = Side::from_flags(REAL, DISCRIMINATOR);
+    mask.and_then(|mask| this.0.forward(x[0], side, on, Some(&mask)))
 });
 
 fn masked<const REAL: bool, const DISCRIMINATOR: bool>() {
@@ -314,7 +316,7 @@ impl Lawful<1> for Adversary {
         let mut state = AdvState::<Sample>::new(7);
         state.add_values((&[-1.0, 0.0], &[2, 1]), (&[0.5, 1.0], &[2, 1]))?;
         let real = T::full(&fake.context(), 1.0, &fake.shape())?;
-        Ok(self.0.forward(|x| Ok(x.clone()), fake, &real, Step::Generator, None, &mut state)?.loss)
+        Ok(self.0.forward(|x| Ok(x.clone()), fake, &real, Side::Generator, None, &mut state)?.loss)
     }
     fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
         None
@@ -329,7 +331,7 @@ impl Lawful<1> for Critic {
         let alpha = T::full(&w.context(), 0.25, &per_sample)?;
         let mut state = AdvState::<Sample>::new(7);
         let (fake, real) = (images(1.0)?, images(-1.0)?);
-        Ok(self.0.forward(|x| x.mul(w), &fake, &real, Step::Discriminator, Some(&alpha), &mut state)?.loss)
+        Ok(self.0.forward(|x| x.mul(w), &fake, &real, Side::Discriminator, Some(&alpha), &mut state)?.loss)
     }
     fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
         None

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use image_losses::autograd::run as graph;
 use image_losses::composition::CharbonnierCompLoss;
 use image_losses::core::{Differentiable, Loss, PointwiseLoss, Tensor};
-use image_losses::gan::{GanLoss, GanType, Role};
+use image_losses::gan::{GanLoss, GanType, On, Side};
 use image_losses::ndarray::{NdTensor, value_and_gradients};
 use image_losses::pixelwise::{
     CharbonnierLoss, GradientLoss, HuberLoss, L1Loss, MaskedTvLoss, MseLoss, PsnrLoss, TvLoss,
@@ -68,7 +68,7 @@ pub(crate) fn of_shape(shape: [usize; 4]) -> Vec<Case> {
     // Scores of a critic, on either side of its margins.
     let scores = move || uniform(&shape, 1, -3.0, 3.0);
     let charbonnier = CharbonnierLoss { eps: EPS, ..Default::default() };
-    let adversarial = |gan_type| GanLoss::new(gan_type).criterion(Role::DiscriminatorOnReal).map_err(stop);
+    let adversarial = |gan_type| GanLoss::new(gan_type).criterion(Side::Discriminator, On::Real).map_err(stop);
     let case = |kind: &str, make: Make| Case::new(format!("pointwise/{kind} {n}×{c}×{h}×{w}"), make);
     vec![
         case("l1", Box::new(move |name| pair(name, "l1", L1Loss::default(), [full(1), full(2)], None))),

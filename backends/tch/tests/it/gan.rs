@@ -3,13 +3,17 @@
 use image_losses_core::{Differentiable, Error, Tensor, Unary};
 use image_losses_gan::{
     AdvLoss, AdvLossType, AdvState, FeatureMatchingLoss, GanLoss, GanType, GaussianBlur, ImagePool, LeCamAverages,
-    LeCamLoss, RelativisticAverageHingeLoss, RelativisticPairingLoss, Role, Sample, Step,
+    LeCamLoss, On, RelativisticAverageHingeLoss, RelativisticPairingLoss, Sample, Side,
 };
 use image_losses_tch::TchTensor;
 use tch::{Kind, Tensor as Torch};
 
-const ROLES: [Role; 4] =
-    [Role::Generator, Role::GeneratorTowardsFake, Role::DiscriminatorOnReal, Role::DiscriminatorOnFake];
+const ROLES: [(Side, On); 4] = [
+    (Side::Generator, On::Fake),
+    (Side::Generator, On::Real),
+    (Side::Discriminator, On::Real),
+    (Side::Discriminator, On::Fake),
+];
 
 /// What each element type may miss by, relative to 1 or the value: the input's own rounding included.
 const KINDS: [(Kind, f64); 4] =
@@ -62,12 +66,12 @@ fn agrees(case: &impl Case, inputs: &[Values], what: &str) {
     }
 }
 
-struct Gan(GanLoss, Role);
+struct Gan(GanLoss, (Side, On));
 
 impl Case for Gan {
     fn call<T: Differentiable>(&self, x: &[T]) -> Result<T, Error> {
         let mask = x.get(1).map(Tensor::detach);
-        self.0.forward_scales(&[&x[0]], self.1, mask.as_ref())
+        self.0.forward_scales(&[&x[0]], self.1.0, self.1.1, mask.as_ref())
     }
 }
 
@@ -95,7 +99,7 @@ fn smgan_agrees() {
         }
         let empty = (vec![0.0; count], mask_shape.to_vec());
         let loss = GanLoss::new(GanType::Smgan);
-        agrees(&Gan(loss, Role::Generator), &[wave(&[2, 1, 6, 5], 0.3), empty], "smgan with an empty mask");
+        agrees(&Gan(loss, (Side::Generator, On::Fake)), &[wave(&[2, 1, 6, 5], 0.3), empty], "smgan with an empty mask");
     }
 }
 
@@ -132,13 +136,13 @@ fn half_precision_does_not_overflow() {
     // The sum is 300,000, beyond half precision's 65,504; the mean is 3.
     let scores = TchTensor::own(Torch::full([100_000], 3.0, (Kind::Half, tch::Device::Cpu))).unwrap();
     let loss = GanLoss::new(GanType::Wgan);
-    let value = loss.forward(&scores, Role::DiscriminatorOnFake, None).unwrap();
+    let value = loss.forward(&scores, Side::Discriminator, On::Fake, None).unwrap();
     assert_eq!(values(value.tensor()), [3.0]);
 }
 
 enum Beyond {
-    Pairing(Step),
-    Hinge(Step),
+    Pairing(Side),
+    Hinge(Side),
     LeCam,
     Matching,
 }
@@ -161,7 +165,7 @@ impl Case for Beyond {
 #[test]
 fn losses_beyond_mmagic_agree() {
     let inputs = [wave(&[3, 4], 0.3), wave(&[3, 4], 1.9)];
-    for step in [Step::Discriminator, Step::Generator] {
+    for step in [Side::Discriminator, Side::Generator] {
         agrees(&Beyond::Pairing(step), &inputs, "pairing");
         agrees(&Beyond::Hinge(step), &inputs, "average hinge");
     }
@@ -170,7 +174,7 @@ fn losses_beyond_mmagic_agree() {
 }
 
 /// A step of the critic softplus(w·x) with one weight per element, by w and both images.
-struct Adversarial(AdvLoss, Step);
+struct Adversarial(AdvLoss, Side);
 
 impl Case for Adversarial {
     fn call<T: Differentiable>(&self, x: &[T]) -> Result<T, Error> {
@@ -193,7 +197,7 @@ fn adversarial_objectives_agree() {
     for loss_type in
         [AdvLossType::Gan, AdvLossType::Lsgan, AdvLossType::WganGp, AdvLossType::Ragan, AdvLossType::RaganLs]
     {
-        for step in [Step::Discriminator, Step::Generator] {
+        for step in [Side::Discriminator, Side::Generator] {
             let case = Adversarial(AdvLoss { loss_type }, step);
             let (expected, expected_gradients) =
                 image_losses_autograd::differentiate(&inputs, |x| case.call(x)).unwrap();
@@ -228,7 +232,7 @@ fn pools_hold_tensors() {
                 last.iter().sum::<f64>() / last.len() as f64
             };
             let (m_f, m_r) = (mean(&seen_f), mean(&seen_r));
-            for (who, sign) in [(Step::Discriminator, 1.0), (Step::Generator, -1.0)] {
+            for (who, sign) in [(Side::Discriminator, 1.0), (Side::Generator, -1.0)] {
                 let weight = Torch::from(1.0).to_kind(kind).set_requires_grad(true);
                 let images = [&f, &r].map(|values| TchTensor::own(torch(values, kind)).unwrap());
                 let scale = TchTensor::new(&weight).unwrap();

@@ -58,9 +58,9 @@ fn errors_against_double_precision_are_those_of_one_rounding() {
     let image = [2, 3, 16, 16];
     let (x, y) = (numbers(&image, 1), numbers(&image, 2));
     let pair = [x.shallow_clone(), y.shallow_clone()];
-    let sum = |gan_type, role| {
+    let sum = |gan_type, role: (Side, On)| {
         let loss = GanLoss::new(gan_type);
-        move |x: &[TchTensor]| loss.forward(&x[0], role, None)
+        move |x: &[TchTensor]| loss.forward(&x[0], role.0, role.1, None)
     };
     measure("L1Loss", &pair, |x| L1Loss::default().forward([&x[0], &x[1]], None));
     measure("MSELoss", &pair, |x| MseLoss::default().forward([&x[0], &x[1]], None));
@@ -75,10 +75,10 @@ fn errors_against_double_precision_are_those_of_one_rounding() {
         MseCompositionLoss::default().forward([&x[0], &x[1], &x[2], &x[3]], None)
     });
     let scores = &pair[..1];
-    measure("GANLoss vanilla", scores, sum(GanType::Vanilla, Role::DiscriminatorOnReal));
-    measure("GANLoss lsgan", scores, sum(GanType::Lsgan, Role::Generator));
-    measure("GANLoss hinge", scores, sum(GanType::Hinge, Role::DiscriminatorOnFake));
-    measure("GANLoss wgan-logistic-ns", scores, sum(GanType::WganLogisticNs, Role::Generator));
+    measure("GANLoss vanilla", scores, sum(GanType::Vanilla, (Side::Discriminator, On::Real)));
+    measure("GANLoss lsgan", scores, sum(GanType::Lsgan, (Side::Generator, On::Fake)));
+    measure("GANLoss hinge", scores, sum(GanType::Hinge, (Side::Discriminator, On::Fake)));
+    measure("GANLoss wgan-logistic-ns", scores, sum(GanType::WganLogisticNs, (Side::Generator, On::Fake)));
     measure("DiscShiftLoss", scores, |x| DiscShiftLoss::default().forward([&x[0]], None));
     measure("R1GradientPenaltyComps", scores, |w| {
         let images = TchTensor::full(&w[0].context(), 1.0, &w[0].shape())?;
@@ -230,9 +230,9 @@ fn losses_of_wrapped_tensors_of_different_types_have_the_first_ones() {
     };
     let gan = |gan_type| GanLoss::new(gan_type);
     let (smgan, vanilla) = (gan(GanType::Smgan), gan(GanType::Vanilla));
-    check("smgan", &|x, _, mask| smgan.forward(x, Role::Generator, Some(mask)));
-    check("vanilla", &|x, _, _| vanilla.forward(x, Role::DiscriminatorOnReal, None));
-    check("relativistic", &|x, y, _| RelativisticPairingLoss::default().forward(x, y, Step::Generator));
+    check("smgan", &|x, _, mask| smgan.forward(x, Side::Generator, On::Fake, Some(mask)));
+    check("vanilla", &|x, _, _| vanilla.forward(x, Side::Discriminator, On::Real, None));
+    check("relativistic", &|x, y, _| RelativisticPairingLoss::default().forward(x, y, Side::Generator));
     check("feature matching", &|x, y, _| FeatureMatchingLoss::default().forward(&[x], &[y]));
     check("disc shift", &|x, _, mask| DiscShiftLoss::default().forward([x], Some(mask)));
     check("R1", &|x, y, mask| {
