@@ -43,14 +43,15 @@
 //! environment variable `IMAGE_LOSSES_ISA` forces.
 //!
 //! Another processor, operating system or C library computes the same bits too, except for what the following take part
-//! in, of which the variable reaches neither:
+//! in:
 //! - logarithm and hyperbolic tangent, in double precision also the exponential and what is made of it (sigmoid,
-//!   softplus): these are the C library's. In single precision exponential, sigmoid and softplus are this crate's.
-//! - matrix products of tensors, convolutions in tensor operations with more than one channel in a group, and in the
-//!   frozen networks Gram matrices, attention and the convolutions that are not made for them (strided or dilated ones, and
-//!   large kernels of many channels): the crate `gemm` chooses the order of their sums by the processor.
-//!
-//! - Fourier transforms: the crate `rustfft` chooses their vectors by the processor.
+//!   softplus): these are the C library's, which the variable does not reach. In single precision exponential, sigmoid and
+//!   softplus are this crate's.
+//! - Fourier transforms: the crate `rustfft` chooses their vectors by the processor, whatever the variable says.
+//! - on x86-64 without fused multiply-adds (before AVX2): matrix products of tensors, convolutions in tensor operations with
+//!   more than one channel in a group, and in the frozen networks Gram matrices, attention and the convolutions that are
+//!   not made for them (strided or dilated ones, and large kernels of many channels). Products are rounded there before
+//!   they are added. Where the processor has AVX2, the variable forces no less for them.
 //!
 //! Names no loss and no engine, and has no `unsafe` code: that is the crate `image-losses-kernels`. A wrong shape or option
 //! is an [`Error`] with what was expected and what came.

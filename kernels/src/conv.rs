@@ -1,8 +1,8 @@
 //! 2-D convolution and its two gradients, for any stride, padding, dilation and number of groups.
 //!
-//! Two ways lead to a result. Most convolutions gather the windows of a block of output rows into the columns of a
-//! matrix and multiply it with the kernels (im2col). Where a group has one channel on either side (blurs, Sobel filters)
-//! that matrix product would be a mere row, and the kernel *slides* over the plane directly.
+//! Two ways lead to a result. Most convolutions gather the windows of a block of output pixels into the columns of a
+//! matrix, a few channels at a time, and multiply it with the kernels (im2col). Where a group has one channel on either
+//! side (blurs, Sobel filters) that matrix product would be a mere row, and the kernel *slides* over the plane directly.
 //!
 //! The work is cut into blocks by the shapes alone and every sum has one fixed order, so results have the same bits for
 //! any number of threads.
@@ -11,15 +11,17 @@
 use rayon::prelude::*;
 
 use super::matmul::{Matrix, SharedMut, multiply_into};
-use super::{assert_fills, count, count_in_memory};
+use super::{assert_fills, count, count_in_memory, panels};
 use crate::{Conv2d, Element};
 
 mod slide;
 
 use slide::Slide;
 
-/// Elements of a gathered matrix: it should stay in the second-level cache.
-const GATHERED: usize = 1 << 17;
+/// Rows of a gathered matrix, about: channels and taps that are multiplied at a time.
+const DEPTH: usize = 384;
+/// Columns of a gathered matrix, about: with [`DEPTH`] rows it stays in the second-level cache.
+const PIXELS: usize = 384;
 /// Tasks worth cutting finer for.
 const TASKS: usize = 16;
 
@@ -88,15 +90,27 @@ impl Plan {
         self.channels == 1 && self.outputs == 1
     }
 
-    /// A 1×1 kernel at stride 1: the input is the gathered matrix.
-    fn is_pointwise(&self) -> bool {
-        self.kernel == [1, 1] && self.stride == [1, 1] && self.lead == [0, 0] && self.input == self.output
+    /// The output's pixels, cut into blocks of about [`PIXELS`]: rows of a sample, or small samples together.
+    fn blocks(&self) -> Vec<Block> {
+        let plane = self.output_plane().max(1);
+        let rows = (PIXELS / self.output[1].max(1)).clamp(1, self.output[0].max(1));
+        let samples = (PIXELS / plane).max(1);
+        let starts = (0..self.batch).step_by(samples);
+        let block = |first: usize, top: usize| Block {
+            samples: first..(first + samples).min(self.batch),
+            rows: top..(top + rows).min(self.output[0]),
+        };
+        starts.flat_map(|first| (0..self.output[0]).step_by(rows).map(move |top| block(first, top))).collect()
     }
 
-    /// Output rows of a block whose gathered matrix has `depth` rows.
-    fn block_rows(&self, depth: usize) -> usize {
-        let pixels = (GATHERED / depth.max(1)).clamp(128, 4096);
-        (pixels / self.output[1].max(1)).clamp(1, self.output[0].max(1))
+    /// Where each tap of the kernel meets the input.
+    fn reaches(&self) -> Vec<Reach> {
+        let reach = |tap: usize| {
+            let (rows, row_offset) = self.inside(0, tap / self.kernel[1]);
+            let (columns, column_offset) = self.inside(1, tap % self.kernel[1]);
+            Reach { rows, row_offset, columns, column_offset }
+        };
+        (0..self.taps()).map(reach).collect()
     }
 
     /// The channels of a group's input in sample `sample`.
@@ -119,66 +133,73 @@ impl Plan {
         (below(-offset).min(end)..end, offset)
     }
 
-    /// The windows of output rows `rows` over `channels` of a group's input: a row per channel and tap, a column per
-    /// output pixel.
+    /// A tap's elements of the windows of a block over a channel: as many as the block has pixels.
     fn gather<F: Element>(
         &self,
         input: &[F],
-        channels: std::ops::Range<usize>,
-        rows: std::ops::Range<usize>,
-        gathered: &mut [F],
+        block: &Block,
+        [group, channel]: [usize; 2],
+        reach: &Reach,
+        line: &mut [F],
     ) {
-        let width = self.output[1];
-        let mut lines = gathered.chunks_exact_mut(rows.len() * width);
-        for channel in channels {
-            let plane = &input[channel * self.input_plane()..][..self.input_plane()];
-            for tap in 0..self.taps() {
-                let Some(line) = lines.next() else { return };
-                let (inside_rows, row_offset) = self.inside(0, tap / self.kernel[1]);
-                let (columns, column_offset) = self.inside(1, tap % self.kernel[1]);
-                for (row, target) in rows.clone().zip(line.chunks_exact_mut(width)) {
-                    if !inside_rows.contains(&row) || columns.is_empty() {
-                        target.fill(F::ZERO);
-                        continue;
-                    }
-                    let source_row = ((row * self.stride[0]) as isize + row_offset) as usize;
-                    let source = &plane[source_row * self.input[1]..][..self.input[1]];
-                    let first = ((columns.start * self.stride[1]) as isize + column_offset) as usize;
+        let (width, columns) = (self.output[1], &reach.columns);
+        let first = ((columns.start * self.stride[1]) as isize + reach.column_offset) as usize;
+        let mut targets = line.chunks_exact_mut(width);
+        for sample in block.samples.clone() {
+            let plane = &self.group_input(input, sample, group)[channel * self.input_plane()..][..self.input_plane()];
+            for (row, target) in block.rows.clone().zip(&mut targets) {
+                if !reach.rows.contains(&row) || columns.is_empty() {
+                    target.fill(F::ZERO);
+                    continue;
+                }
+                let source_row = ((row * self.stride[0]) as isize + reach.row_offset) as usize;
+                let source = &plane[source_row * self.input[1]..][..self.input[1]];
+                // Rows are short: a call that fills nothing would count.
+                if columns.len() < width {
                     target[..columns.start].fill(F::ZERO);
                     target[columns.end..].fill(F::ZERO);
-                    if self.stride[1] == 1 {
-                        target[columns.clone()].copy_from_slice(&source[first..][..columns.len()]);
-                    } else {
-                        let step = source[first..].iter().step_by(self.stride[1]);
-                        target[columns.clone()].iter_mut().zip(step).for_each(|(target, &source)| *target = source);
-                    }
+                }
+                if self.stride[1] == 1 {
+                    target[columns.clone()].copy_from_slice(&source[first..][..columns.len()]);
+                } else {
+                    let step = source[first..].iter().step_by(self.stride[1]);
+                    target[columns.clone()].iter_mut().zip(step).for_each(|(target, &source)| *target = source);
                 }
             }
         }
     }
+}
 
-    /// The adjoint of [`Plan::gather`]: adds a gathered gradient to the input's.
-    fn scatter<F: Element>(&self, gathered: &[F], rows: std::ops::Range<usize>, input_gradient: &mut [F]) {
-        let width = self.output[1];
-        let mut lines = gathered.chunks_exact(rows.len() * width);
-        for plane in input_gradient.chunks_exact_mut(self.input_plane()) {
-            for tap in 0..self.taps() {
-                let Some(line) = lines.next() else { return };
-                let (inside_rows, row_offset) = self.inside(0, tap / self.kernel[1]);
-                let (columns, column_offset) = self.inside(1, tap % self.kernel[1]);
-                for (row, source) in rows.clone().zip(line.chunks_exact(width)) {
-                    if !inside_rows.contains(&row) || columns.is_empty() {
-                        continue;
-                    }
-                    let target_row = ((row * self.stride[0]) as isize + row_offset) as usize;
-                    let target = &mut plane[target_row * self.input[1]..][..self.input[1]];
-                    let first = ((columns.start * self.stride[1]) as isize + column_offset) as usize;
-                    let step = target[first..].iter_mut().step_by(self.stride[1]);
-                    step.zip(&source[columns.clone()]).for_each(|(target, &source)| *target += source);
-                }
+impl Plan {
+    /// Adds a tap's sums at output rows `rows` to the pixels of a channel that it meets.
+    fn scatter<F: Element>(&self, line: &[F], rows: &std::ops::Range<usize>, reach: &Reach, plane: &mut [F]) {
+        let columns = &reach.columns;
+        for (row, source) in rows.clone().zip(line.chunks_exact(self.output[1])) {
+            if !reach.rows.contains(&row) || columns.is_empty() {
+                continue;
             }
+            let target_row = ((row * self.stride[0]) as isize + reach.row_offset) as usize;
+            let first = ((columns.start * self.stride[1]) as isize + reach.column_offset) as usize;
+            let target = &mut plane[target_row * self.input[1]..][..self.input[1]];
+            let step = target[first..].iter_mut().step_by(self.stride[1]);
+            step.zip(&source[columns.clone()]).for_each(|(target, &source)| *target += source);
         }
     }
+}
+
+/// Pixels of an output, of all its channels: rows of some samples, all rows where there are several.
+#[derive(Clone, Debug)]
+struct Block {
+    samples: std::ops::Range<usize>,
+    rows: std::ops::Range<usize>,
+}
+
+/// The outputs whose window has a tap inside the input, and the tap's offset, as [`Plan::inside`] gives them.
+struct Reach {
+    rows: std::ops::Range<usize>,
+    row_offset: isize,
+    columns: std::ops::Range<usize>,
+    column_offset: isize,
 }
 
 /// The convolution (cross-correlation, as PyTorch has it) of `input` (N, C, H, W) with `weight` (O, C / groups, KH, KW).
@@ -231,28 +252,19 @@ pub fn conv2d_input_gradient<F: Element>(
     if count(&input_shape) == 0 || grad_output.is_empty() || weight.is_empty() {
         return vec![F::ZERO; count(&input_shape)];
     }
-    if !plan.is_depthwise() && plan.stride != [1, 1] {
-        return scatter_gradient(&plan, grad_output, weight);
+    if !plan.is_depthwise() {
+        // Towards few channels the windows of the gradient would be many times the sums.
+        let scatters = plan.stride != [1, 1] && 8 * plan.channels <= plan.outputs;
+        return if scatters { scattered(&plan, grad_output, weight) } else { phases(&plan, grad_output, weight) };
     }
-    // Backwards, a window slides over the gradient with the kernel turned around and its channels exchanged.
+    // Backwards, a window slides over the gradient with the kernel turned around.
     let lead = |axis: usize| ((plan.kernel[axis] - 1) * plan.dilation[axis]) as isize - plan.lead[axis];
-    let back = Plan {
-        channels: plan.outputs,
-        outputs: plan.channels,
-        input: plan.output,
-        output: plan.input,
-        stride: [1, 1],
-        lead: [lead(0), lead(1)],
-        ..plan
-    };
-    let turned = turn_kernels(&plan, weight);
-    if plan.is_depthwise() {
-        return slide_planes(&back, plan.stride, grad_output, |plane| {
-            let group = plane % plan.groups;
-            &turned[group * plan.taps()..][..plan.taps()]
-        });
-    }
-    convolve(&back, grad_output, &turned)
+    let back = Plan { input: plan.output, output: plan.input, stride: [1, 1], lead: [lead(0), lead(1)], ..plan };
+    let turned: Vec<F> = weight.chunks_exact(plan.taps()).flat_map(|kernel| kernel.iter().rev().copied()).collect();
+    slide_planes(&back, plan.stride, grad_output, |plane| {
+        let group = plane % plan.groups;
+        &turned[group * plan.taps()..][..plan.taps()]
+    })
 }
 
 /// The gradient of [`conv2d`] with respect to its weight of height and width `kernel_hw`: how `input` (N, C, H, W)
@@ -307,136 +319,240 @@ fn convolve<F: Element>(plan: &Plan, input: &[F], weight: &[F]) -> Vec<F> {
     if len == 0 || depth == 0 {
         return result;
     }
-    let [height, width] = plan.output;
-    let rows = plan.block_rows(depth);
-    let blocks = height.div_ceil(rows);
+    let (plane, taps, reaches, blocks) = (plan.output_plane(), plan.taps(), plan.reaches(), plan.blocks());
     // Small images with many channels: let several tasks share a block's outputs.
-    let parts = TASKS.div_ceil(plan.batch * plan.groups * blocks).min(plan.outputs.div_ceil(64));
+    let parts = TASKS.div_ceil(plan.groups * blocks.len()).min(plan.outputs.div_ceil(128));
     let part = plan.outputs.div_ceil(parts);
-    let tasks = plan.batch * plan.groups * blocks * parts;
+    let width = panels::width::<F>();
+    let channels = (DEPTH / taps).clamp(1, plan.channels);
     let output = SharedMut::new(&mut result);
-    (0..tasks).into_par_iter().for_each_init(Vec::new, |gathered, task| {
+    (0..blocks.len() * plan.groups * parts).into_par_iter().for_each_init(Default::default, |scratch, task| {
         let (first, task) = (task % parts * part, task / parts);
-        let (block, task) = (task % blocks, task / blocks);
-        let (sample, group) = (task / plan.groups, task % plan.groups);
+        let (group, block) = (task % plan.groups, &blocks[task / plan.groups]);
         if first >= plan.outputs {
             return;
         }
         let outputs = part.min(plan.outputs - first);
-        let block = block * rows..((block + 1) * rows).min(height);
-        let pixels = block.len() * width;
-        let source = plan.group_input(input, sample, group);
-        let windows = if plan.is_pointwise() {
-            Matrix::rows(&source[block.start * width..], plan.input_plane())
-        } else {
-            gathered.resize(depth * pixels, F::ZERO);
-            plan.gather(source, 0..plan.channels, block.clone(), gathered);
-            Matrix::rows(gathered, pixels)
-        };
-        let kernels = Matrix::rows(&weight[(group * plan.outputs + first) * depth..][..outputs * depth], depth);
-        let plane = plan.output_plane();
-        let start = plan.group_output(sample, group) + first * plane + block.start * width;
-        // SAFETY: the task's rows of its output channels lie inside `result` (checked by `at` for the last element) and
-        // are no other task's.
-        unsafe {
-            output.at(start + (outputs - 1) * plane + pixels);
-            multiply_into(outputs, depth, pixels, F::ONE, kernels, windows, false, output.at(start), plane);
+        let rows = block.rows.len() * plan.output[1];
+        let pixels = block.samples.len() * rows;
+        let whole = pixels.next_multiple_of(width);
+        let [line, windows, sums]: &mut [Vec<F>; 3] = scratch;
+        // A line ends with zeros, up to the end of its last panel.
+        line.clear();
+        line.resize(whole, F::ZERO);
+        windows.resize(whole * channels * taps, F::ZERO);
+        sums.resize(whole * outputs, F::ZERO);
+        for start in (0..plan.channels).step_by(channels) {
+            let count = channels.min(plan.channels - start);
+            let depth_here = count * taps;
+            for row in 0..depth_here {
+                let at = [group, start + row / taps];
+                plan.gather(input, block, at, &reaches[row % taps], &mut line[..pixels]);
+                for (panel, source) in line.chunks_exact(width).enumerate() {
+                    windows[(panel * depth_here + row) * width..][..width].copy_from_slice(source);
+                }
+            }
+            let kernels = &weight[(group * plan.outputs + first) * depth..][..outputs * depth];
+            let kernels = Matrix::rows(&kernels[start * taps..], depth);
+            panels::multiply([outputs, depth_here, pixels], kernels, windows, sums, start > 0);
+        }
+        for (index, sample) in block.samples.clone().enumerate() {
+            for row in 0..outputs {
+                let start =
+                    plan.group_output(sample, group) + (first + row) * plane + block.rows.start * plan.output[1];
+                // SAFETY: the block's pixels of the task's output channels are no other task's.
+                let target = unsafe { output.part(start, rows) };
+                panels::copy_row(sums, outputs, row, index * rows, target);
+            }
         }
     });
     result
 }
 
-/// Each kernel turned by half a turn, input and output channels exchanged.
-fn turn_kernels<F: Element>(plan: &Plan, weight: &[F]) -> Vec<F> {
+/// The taps that carry a gradient back to every `stride`-th row or column of the input, from the `phase`-th on: the last
+/// one, the distance between two, and their number; and `lead` and dilation of their convolution over the gradient.
+struct Phase {
+    last: usize,
+    step: usize,
+    taps: usize,
+    lead: isize,
+    dilation: usize,
+}
+
+impl Phase {
+    /// `None` where no tap does.
+    fn new(plan: &Plan, axis: usize, phase: usize) -> Option<Self> {
+        let (stride, dilation) = (plan.stride[axis], plan.dilation[axis]);
+        // The row of the gradient that tap `tap` takes for the first of these rows, if there is such a row.
+        let row = |tap: usize| {
+            let position = phase as isize + plan.lead[axis] - (tap * dilation) as isize;
+            (position.rem_euclid(stride as isize) == 0).then_some(position / stride as isize)
+        };
+        let mut taps = (0..plan.kernel[axis]).rev().filter_map(|tap| Some((tap, row(tap)?)));
+        let (last, row) = taps.next()?;
+        // Those before it follow at equal distances.
+        let Some((tap, next)) = taps.next() else {
+            return Some(Phase { last, step: 1, taps: 1, lead: -row, dilation: 1 });
+        };
+        let step = last - tap;
+        Some(Phase { last, step, taps: last / step + 1, lead: -row, dilation: (next - row) as usize })
+    }
+}
+
+/// The kernels' taps of two phases, turned by half a turn, input and output channels exchanged.
+fn turn_kernels<F: Element>(plan: &Plan, [rows, columns]: [&Phase; 2], weight: &[F]) -> Vec<F> {
+    /// Channels that are read together: their taps lie side by side, the next output's far away.
+    const TOGETHER: usize = 32;
     let taps = plan.taps();
-    let mut turned = Vec::with_capacity(weight.len());
-    for group in weight.chunks_exact(plan.outputs * plan.channels * taps) {
-        for channel in 0..plan.channels {
+    let order: Vec<usize> = (0..rows.taps)
+        .flat_map(|row| {
+            let start = (rows.last - row * rows.step) * plan.kernel[1] + columns.last;
+            (0..columns.taps).map(move |tap| start - tap * columns.step)
+        })
+        .collect();
+    let of_channel = plan.outputs * order.len();
+    let mut turned = vec![F::ZERO; plan.groups * plan.channels * of_channel];
+    let kernels = weight.chunks_exact(plan.outputs * plan.channels * taps);
+    for (turned, weight) in turned.chunks_exact_mut(plan.channels * of_channel).zip(kernels) {
+        turned.par_chunks_mut(TOGETHER * of_channel).enumerate().for_each(|(part, turned)| {
             for output in 0..plan.outputs {
-                turned.extend(group[(output * plan.channels + channel) * taps..][..taps].iter().rev());
+                let source = &weight[(output * plan.channels + part * TOGETHER) * taps..];
+                for (turned, source) in turned.chunks_exact_mut(of_channel).zip(source.chunks_exact(taps)) {
+                    let turned = &mut turned[output * order.len()..][..order.len()];
+                    turned.iter_mut().zip(&order).for_each(|(target, &tap)| *target = source[tap]);
+                }
             }
-        }
+        });
     }
     turned
 }
 
-/// The input gradient for any stride: gradients of the gathered windows, added where they came from.
-fn scatter_gradient<F: Element>(plan: &Plan, grad_output: &[F], weight: &[F]) -> Vec<F> {
-    let taps = plan.taps();
-    let (depth, plane) = (plan.channels * taps, plan.output_plane());
-    let channels = 256_usize.div_ceil(taps).min(plan.channels);
-    let parts = plan.channels.div_ceil(channels);
-    let (height, width) = (plan.output[0], plan.output[1]);
-    let rows = plan.block_rows(channels * taps);
-    let mut result = super::buffers::zeros(plan.batch * plan.groups * plan.channels * plan.input_plane());
-    let output = SharedMut::new(&mut result);
-    (0..plan.batch * plan.groups * parts).into_par_iter().for_each_init(Vec::new, |gathered, task| {
-        let (first, task) = (task % parts * channels, task / parts);
-        let count = channels.min(plan.channels - first);
-        let (sample, group) = (task / plan.groups, task % plan.groups);
-        let start = (task * plan.channels + first) * plan.input_plane();
-        // SAFETY: these channels of this sample are this task's alone.
-        let target = unsafe { output.part(start, count * plan.input_plane()) };
-        let kernels = &weight[group * plan.outputs * depth..][..plan.outputs * depth];
-        let kernels = Matrix::rows(&kernels[first * taps..], depth).transposed();
-        let gradient = &grad_output[plan.group_output(sample, group)..][..plan.outputs * plane];
-        for top in (0..height).step_by(rows) {
-            let block = top..(top + rows).min(height);
-            let pixels = block.len() * width;
-            gathered.resize(count * taps * pixels, F::ZERO);
-            let gradient = Matrix::rows(&gradient[top * width..], plane);
-            // SAFETY: `gathered` has a row of `pixels` for each of the channels' taps, and belongs to this task.
-            unsafe {
-                let target = gathered.as_mut_ptr();
-                multiply_into(count * taps, plan.outputs, pixels, F::ONE, kernels, gradient, false, target, pixels);
+/// The input gradient, a convolution of stride 1 over the output's for every position in a stride: a window slides over the
+/// gradient with those taps of the kernel that meet the position, turned around, input and output channels exchanged.
+fn phases<F: Element>(plan: &Plan, grad_output: &[F], weight: &[F]) -> Vec<F> {
+    let along = |axis: usize| {
+        let phases =
+            (0..plan.stride[axis].min(plan.input[axis])).map(move |phase| (phase, Phase::new(plan, axis, phase)));
+        phases.filter_map(|(phase, taps)| Some((phase, taps?))).collect::<Vec<_>>()
+    };
+    let (along_rows, along_columns) = (along(0), along(1));
+    let mut result = Vec::new();
+    for (top, rows) in &along_rows {
+        for (first, columns) in &along_columns {
+            let turned = turn_kernels(plan, [rows, columns], weight);
+            let of_stride = |axis: usize, first: usize| (plan.input[axis] - first).div_ceil(plan.stride[axis]);
+            let back = Plan {
+                channels: plan.outputs,
+                outputs: plan.channels,
+                input: plan.output,
+                kernel: [rows.taps, columns.taps],
+                output: [of_stride(0, *top), of_stride(1, *first)],
+                stride: [1, 1],
+                dilation: [rows.dilation, columns.dilation],
+                lead: [rows.lead, columns.lead],
+                ..*plan
+            };
+            let found = convolve(&back, grad_output, &turned);
+            if plan.stride == [1, 1] {
+                return found;
             }
-            plan.scatter(gathered, block, target);
+            result.resize(plan.batch * plan.groups * plan.channels * plan.input_plane(), F::ZERO);
+            let planes = result.par_chunks_mut(plan.input_plane()).zip(found.par_chunks(back.output_plane()));
+            planes.for_each(|(plane, found)| {
+                let lines = plane.chunks_exact_mut(plan.input[1]).skip(*top).step_by(plan.stride[0]);
+                for (line, found) in lines.zip(found.chunks_exact(back.output[1])) {
+                    let targets = line[*first..].iter_mut().step_by(plan.stride[1]);
+                    targets.zip(found).for_each(|(target, &found)| *target = found);
+                }
+            });
+            super::buffers::give_back(found);
+        }
+    }
+    result.resize(plan.batch * plan.groups * plan.channels * plan.input_plane(), F::ZERO);
+    result
+}
+
+/// The input gradient of few channels: the product of kernels and gradient is a row per channel and tap, which is added to
+/// the pixels that the tap meets.
+fn scattered<F: Element>(plan: &Plan, grad_output: &[F], weight: &[F]) -> Vec<F> {
+    let (depth, plane, width) = (plan.channels * plan.taps(), plan.output_plane(), plan.output[1]);
+    let (reaches, rows) = (plan.reaches(), (PIXELS / width.max(1)).clamp(1, plan.output[0].max(1)));
+    let mut result = super::buffers::zeros(plan.batch * plan.groups * plan.channels * plan.input_plane());
+    let samples = result.par_chunks_mut((plan.channels * plan.input_plane()).max(1)).enumerate();
+    samples.for_each_init(Vec::new, |sums, (task, target)| {
+        let (sample, group) = (task / plan.groups, task % plan.groups);
+        let kernels = Matrix::rows(&weight[group * plan.outputs * depth..][..plan.outputs * depth], depth).transposed();
+        let gradient = &grad_output[plan.group_output(sample, group)..][..plan.outputs * plane];
+        for top in (0..plan.output[0]).step_by(rows) {
+            let block = top..(top + rows).min(plan.output[0]);
+            let pixels = block.len() * width;
+            sums.resize(depth * pixels, F::ZERO);
+            let gradient = Matrix::rows(&gradient[top * width..], plane);
+            // SAFETY: `sums` has `depth` rows of `pixels`, and belongs to this task.
+            unsafe {
+                let sums = sums.as_mut_ptr();
+                multiply_into(depth, plan.outputs, pixels, F::ONE, kernels, gradient, false, sums, pixels);
+            }
+            let mut lines = sums.chunks_exact(pixels);
+            for plane in target.chunks_exact_mut(plan.input_plane()) {
+                for (reach, line) in reaches.iter().zip(&mut lines) {
+                    plan.scatter(line, &block, reach, plane);
+                }
+            }
         }
     });
     result
 }
 
-/// The weight gradient by gathered windows.
+/// The weight gradient by gathered windows: their product with the output's gradient, transposed, since the gradient has
+/// fewer rows to be packed.
 fn gather_gradient<F: Element>(plan: &Plan, input: &[F], grad_output: &[F]) -> Vec<F> {
     let taps = plan.taps();
     let (depth, plane) = (plan.channels * taps, plan.output_plane());
-    let [height, width] = plan.output;
-    let channels = 512_usize.div_ceil(taps).min(plan.channels);
+    let (reaches, blocks) = (plan.reaches(), plan.blocks());
+    let channels = DEPTH.div_ceil(taps).min(plan.channels);
     let parts = plan.channels.div_ceil(channels);
-    let rows = plan.block_rows(channels * taps);
-    let blocks: Vec<(usize, usize)> =
-        (0..plan.batch).flat_map(|sample| (0..height).step_by(rows).map(move |top| (sample, top))).collect();
+    let width = panels::width::<F>();
     // Few weights: the image is cut as well, each piece has a sum of its own, and these are added in order.
     let len = plan.groups * plan.outputs * depth;
     let pieces = TASKS.div_ceil(plan.groups * parts).min((1 << 22) / len).clamp(1, blocks.len());
     let piece = blocks.len().div_ceil(pieces);
     let pieces = blocks.len().div_ceil(piece);
-    let mut sums = vec![F::ZERO; pieces * len];
-    let output = SharedMut::new(&mut sums);
-    (0..pieces * plan.groups * parts).into_par_iter().for_each_init(Vec::new, |gathered, task| {
+    let mut result = vec![F::ZERO; pieces * len];
+    let output = SharedMut::new(&mut result);
+    (0..pieces * plan.groups * parts).into_par_iter().for_each_init(Default::default, |scratch, task| {
+        let [windows, gradients, sums]: &mut [Vec<F>; 3] = scratch;
         let (first, task) = (task % parts * channels, task / parts);
-        let count = channels.min(plan.channels - first);
+        let count = channels.min(plan.channels - first) * taps;
         let (group, piece_index) = (task % plan.groups, task / plan.groups);
-        let start = piece_index * len + group * plan.outputs * depth + first * taps;
+        sums.resize(plan.outputs.next_multiple_of(width) * count, F::ZERO);
         let mine = &blocks[piece_index * piece..((piece_index + 1) * piece).min(blocks.len())];
-        for (index, &(sample, top)) in mine.iter().enumerate() {
-            let block = top..(top + rows).min(height);
-            let pixels = block.len() * width;
-            gathered.resize(count * taps * pixels, F::ZERO);
-            plan.gather(plan.group_input(input, sample, group), first..first + count, block, gathered);
-            let gradient = &grad_output[plan.group_output(sample, group)..][..plan.outputs * plane];
-            let gradient = Matrix::rows(&gradient[top * width..], plane);
-            let windows = Matrix::rows(gathered, pixels).transposed();
-            // SAFETY: a row of `count * taps` weights for each output channel of this group, inside `sums` (checked by
-            // `at` for the last element), and no other task's.
-            unsafe {
-                output.at(start + (plan.outputs - 1) * depth + count * taps);
-                let target = output.at(start);
-                multiply_into(plan.outputs, pixels, count * taps, F::ONE, gradient, windows, index > 0, target, depth);
+        for (index, block) in mine.iter().enumerate() {
+            let rows = block.rows.len() * plan.output[1];
+            let pixels = block.samples.len() * rows;
+            windows.resize(count * pixels, F::ZERO);
+            for (row, line) in windows.chunks_exact_mut(pixels).enumerate() {
+                plan.gather(input, block, [group, first + row / taps], &reaches[row % taps], line);
+            }
+            gradients.resize(plan.outputs.next_multiple_of(width) * pixels, F::ZERO);
+            for (index, sample) in block.samples.clone().enumerate() {
+                let start = plan.group_output(sample, group) + block.rows.start * plan.output[1];
+                let gradient = Matrix::rows(&grad_output[start..], plane).transposed();
+                panels::pack(gradient, [rows, plan.outputs], gradients, [index * rows, pixels]);
+            }
+            panels::multiply([count, pixels, plan.outputs], Matrix::rows(windows, pixels), gradients, sums, index > 0);
+        }
+        let start = piece_index * len + group * plan.outputs * depth + first * taps;
+        for channel in 0..plan.outputs {
+            let column = channel / width * width * count + channel % width;
+            // SAFETY: these weights of this piece's sum are no other task's.
+            let target = unsafe { output.part(start + channel * depth, count) };
+            for (target, &sum) in target.iter_mut().zip(sums[column..].iter().step_by(width)) {
+                *target = sum;
             }
         }
     });
-    add_pieces(sums, len)
+    add_pieces(result, len)
 }
 
 /// The weight gradient of planes with a kernel each: the output's gradient slides over the input, stride and dilation

@@ -6,6 +6,7 @@ use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 use crate::buffers::Kept;
 use crate::machine::Execute;
+use crate::panels::Multiply;
 
 mod sealed {
     pub trait Sealed {}
@@ -19,6 +20,7 @@ mod sealed {
 pub trait Element:
     sealed::Sealed
     + Execute
+    + Multiply
     + Copy
     + PartialOrd
     + Default

@@ -2,8 +2,8 @@
 //!
 //! A kernel is one generic function, compiled once per instruction set. Nothing is contracted or reordered by itself, so
 //! that every one of them computes the same bits: where a kernel says `mul_add` it is fused on each of them, by an
-//! instruction or, where there is none, by the library. What comes from the C library or from `gemm` is chosen by these
-//! themselves; the crate's documentation lists it.
+//! instruction or, where there is none, by the library. What comes from the C library is chosen by that itself;
+//! the crate's documentation lists it.
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;

@@ -32,6 +32,7 @@ pub mod map;
 pub mod matmul;
 mod network_id;
 pub mod once;
+mod panels;
 pub mod pool;
 pub mod program;
 pub mod residual;

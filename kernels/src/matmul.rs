@@ -1,8 +1,8 @@
 //! Matrix products on row-major slices.
 //!
 //! The work is cut into tiles by the *shape* alone, never by the number of threads, and each tile is summed in one fixed
-//! order: a product has the same bits on one thread and on sixty-four. The order inside a tile is that of the crate `gemm`
-//! for the processor.
+//! order: a product has the same bits on one thread and on sixty-four. Inside a tile it is that of
+//! [`panels`].
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -10,13 +10,15 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::{assert_fills, count, count_in_memory};
+use super::{assert_fills, count, count_in_memory, panels};
 use crate::Element;
 
 /// Multiply-adds one task should have at least, and about at most: some 100 microseconds of work.
 const TASK_WORK: usize = 1 << 22;
 /// The shortest side a tile is cut to.
 const TILE: usize = 64;
+/// Columns, and length of the inner axis, of a right factor's part that is packed at a time: a few hundred KiB.
+const BLOCK: usize = 384;
 /// Longest run of the inner axis that one product sums; longer ones are summed piece by piece.
 const DEPTH: usize = 4096;
 
@@ -83,11 +85,8 @@ impl<'a, T> SharedMut<'a, T> {
     }
 }
 
-/// The longest part of an inner axis that is summed in one go.
-const PIECE: usize = 96;
-
 /// A matrix inside a slice: element `(row, column)` is `data[row * row_stride + column * column_stride]`.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Matrix<'a, F> {
     /// The elements.
     pub(crate) data: &'a [F],
@@ -109,13 +108,13 @@ impl<'a, F> Matrix<'a, F> {
     }
 
     /// The part that starts at `(row, column)`.
-    fn from(self, row: usize, column: usize) -> Self {
+    pub(crate) fn from(self, row: usize, column: usize) -> Self {
         let start = row * self.row_stride + column * self.column_stride;
         Matrix { data: &self.data[start.min(self.data.len())..], ..self }
     }
 
     /// Whether `rows` × `columns` elements lie inside the slice.
-    fn holds(&self, rows: usize, columns: usize) -> bool {
+    pub(crate) fn holds(&self, rows: usize, columns: usize) -> bool {
         let last = |rows: usize, columns: usize| {
             let (down, across) = (rows.checked_mul(self.row_stride)?, columns.checked_mul(self.column_stride)?);
             down.checked_add(across)
@@ -145,39 +144,42 @@ pub(crate) unsafe fn multiply_into<F: Element>(
     row_stride: usize,
 ) {
     assert!(a.holds(m, k) && b.holds(k, n), "matmul: a factor is shorter than its shape");
-    // In pieces of the inner axis, each summed in registers: the rounding error grows with the root of a piece's length
-    // and of their number, not with that of the whole axis.
-    let mut start = 0;
-    loop {
-        let (length, a, b) = (PIECE.min(k - start), a.from(0, start), b.from(start, 0));
-        // SAFETY: both factors hold their shape (checked above), the caller vouches for the destination, and `gemm`
-        // itself chooses the instruction set at run time.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                length,
-                destination,
-                1,
-                row_stride as isize,
-                accumulate || start > 0,
-                a.data.as_ptr(),
-                a.column_stride as isize,
-                a.row_stride as isize,
-                b.data.as_ptr(),
-                b.column_stride as isize,
-                b.row_stride as isize,
-                F::ONE,
-                scale,
-                false,
-                false,
-                false,
-                gemm::Parallelism::None,
-            );
+    let width = panels::width::<F>();
+    let together = (BLOCK / width * width).min(n);
+    let (mut packed, mut rows) = (Vec::new(), Vec::new());
+    let mut sums = vec![F::ZERO; m * together.next_multiple_of(width)];
+    for column in (0..n).step_by(together.max(1)) {
+        let columns = together.min(n - column);
+        let mut start = 0;
+        loop {
+            let length = BLOCK.min(k - start);
+            packed.resize(columns.next_multiple_of(width) * length, F::ZERO);
+            panels::pack(b.from(start, column), [length, columns], &mut packed, [0, length]);
+            let mut left = a.from(0, start);
+            if left.column_stride != 1 {
+                // A step along the inner axis would be a step to another line of the cache.
+                rows.clear();
+                for row in 0..m {
+                    let elements = left.from(row, 0).data.iter().step_by(left.column_stride.max(1));
+                    rows.extend(elements.take(length));
+                }
+                left = Matrix::rows(&rows, length);
+            }
+            panels::multiply([m, length, columns], left, &packed, &mut sums, start > 0);
+            start += length;
+            if start >= k {
+                break;
+            }
         }
-        start += length;
-        if start >= k {
-            return;
+        for (index, source) in sums.chunks_exact(width).take(m * columns.div_ceil(width)).enumerate() {
+            let (first, row) = (index / m * width, index % m);
+            let count = width.min(columns - first);
+            // SAFETY: the row's elements are the caller's alone.
+            let target =
+                unsafe { std::slice::from_raw_parts_mut(destination.add(row * row_stride + column + first), count) };
+            for (target, &sum) in target.iter_mut().zip(source) {
+                *target = if accumulate { *target + scale * sum } else { scale * sum };
+            }
         }
     }
 }

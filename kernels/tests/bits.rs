@@ -8,6 +8,7 @@ use image_losses_core::{Conv2d, Expr, Function, Pointwise};
 use image_losses_kernels::conv::{conv2d, conv2d_input_gradient, conv2d_weight_gradient};
 use image_losses_kernels::frozen::{Criterion, FrozenLayer, FrozenNetwork, Target, Term};
 use image_losses_kernels::map::Map;
+use image_losses_kernels::matmul::matmul;
 use image_losses_kernels::residual::{self, Affine, ResidualNetwork, Unit};
 use image_losses_kernels::{Array, sum};
 
@@ -65,6 +66,23 @@ fn convolutions() -> u64 {
             &conv2d(&geometry, &x, is, &weight, ws),
             &conv2d_input_gradient(&geometry, &above, os, &weight, ws, [19, 23]),
             &conv2d_weight_gradient(&geometry, &x, is, &above, os, [5, 5]),
+        ],
+        &[],
+    )
+}
+
+/// Convolutions of several channels, which are products of matrices, and a product itself.
+fn products() -> u64 {
+    let geometry = Conv2d { padding: [1, 2], dilation: [1, 2], ..Conv2d::default().grouped(2) }.strided(2);
+    let (is, ws) = ([3, 24, 15, 13], [10, 12, 4, 3]);
+    let os: [usize; 4] = geometry.output_shape(&is, &ws).expect("shapes that fit").try_into().expect("four extents");
+    let (x, weight, above) = (numbers(14040, 1), numbers(1440, 2), numbers(os.iter().product(), 3));
+    digest(
+        &[
+            &conv2d(&geometry, &x, is, &weight, ws),
+            &conv2d_input_gradient(&geometry, &above, os, &weight, ws, [15, 13]),
+            &conv2d_weight_gradient(&geometry, &x, is, &above, os, [4, 3]),
+            &matmul(2, 13, 1000, 7, &numbers(26_000, 4), false, &numbers(14_000, 5), true),
         ],
         &[],
     )
@@ -130,13 +148,15 @@ fn faces() -> u64 {
     digest(&[&products, &gradient.expect("a gradient")], &[])
 }
 
-/// Of [`pointwise`], [`convolutions`], [`frozen`] and [`faces`]. They change where a kernel's arithmetic does, and then on
+/// Of [`pointwise`], [`convolutions`], [`products`], [`frozen`] and [`faces`]. They change where the arithmetic of a kernel
+/// does, and then on
 /// every processor alike.
-const DIGESTS: [&str; 4] = ["6188d5a5f99672e0", "8c98316b34f37270", "f45a6f2d7ab54cc7", "a5972d31d8b4909c"];
+const DIGESTS: [&str; 5] =
+    ["6188d5a5f99672e0", "8c98316b34f37270", "8dd604b0ff455320", "f45a6f2d7ab54cc7", "a5972d31d8b4909c"];
 
 #[test]
 fn the_same_on_every_processor() {
-    let found = [pointwise(), convolutions(), frozen(), faces()];
+    let found = [pointwise(), convolutions(), products(), frozen(), faces()];
     assert_eq!(found.map(|digest| format!("{digest:016x}")), DIGESTS, "{:?}", std::env::var("IMAGE_LOSSES_ISA"));
     if std::env::var_os(ONLY).is_some() || cfg!(miri) {
         return;

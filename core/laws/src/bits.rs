@@ -3,7 +3,7 @@
 //! The instruction set is chosen once per process: the test starts its own binary again, once per choice, and compares
 //! digests of values and gradients.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use image_losses_core::DType;
 use image_losses_core::kernels::count;
@@ -31,20 +31,26 @@ pub(crate) fn report<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value 
 
 /// Asserts that processes with other instruction sets and numbers of threads compute the same bits.
 pub(crate) fn same<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value = L>, takes: Takes<K>) {
-    let own = line(losses, takes);
-    let what = &own[DIGITS..];
     // A network is prepared anew in each process: for it there are no more than one for each instruction set, on one
     // thread, beside this one on all.
     let processes = if takes.network.is_some() { 3 } else { 5 };
     let settings = [("portable", "1"), ("avx2", "1"), ("avx512", "1"), ("avx512", "2"), ("portable", "2")];
-    for (isa, threads) in settings.into_iter().take(processes) {
+    let start = |(isa, threads): (&'static str, &'static str)| {
         let mut child = Command::new(std::env::current_exe().expect("the path of this test"));
         // With one test thread the name is that of the process's first thread: then all tests print their digests.
         if let Some(test) = std::thread::current().name().filter(|&name| name != "main") {
             child.args([test, "--exact"]);
         }
         let child = child.args(["--nocapture", "--test-threads=1"]).env(ONLY, "1");
-        let output = child.env("IMAGE_LOSSES_ISA", isa).env("RAYON_NUM_THREADS", threads).output().expect("a process");
+        let child = child.env("IMAGE_LOSSES_ISA", isa).env("RAYON_NUM_THREADS", threads);
+        (isa, threads, child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("a process"))
+    };
+    // Side by side: most of them have one thread.
+    let started: Vec<_> = settings.into_iter().take(processes).map(start).collect();
+    let own = line(losses, takes);
+    let what = &own[DIGITS..];
+    for (isa, threads, child) in started {
+        let output = child.wait_with_output().expect("its output");
         let text = String::from_utf8_lossy(&output.stdout);
         let mut found = text.lines().filter_map(|line| line.strip_prefix(MARK)).filter(|line| line.ends_with(what));
         assert!(found.any(|line| line == own), "bits: others on {isa} with {threads} threads: {own}, {text}");

@@ -25,6 +25,10 @@ fn cases() -> Vec<Case> {
         ([2, 2, 8, 8], [6, 3, 3], Conv2d::padded(1).grouped(2)),
         ([1, 70, 9, 13], [130, 3, 3], Conv2d::padded(1)),
         ([1, 60, 8, 9], [70, 3, 3], general([2, 2], [1, 1], [1, 1], 1)),
+        // Towards few channels, and small samples in one block.
+        ([2, 3, 21, 40], [24, 4, 4], Conv2d::padded(1).strided(2)),
+        ([3, 4, 9, 10], [40, 3, 2], general([2, 3], [1, 2], [2, 1], 2)),
+        ([40, 12, 6, 5], [13, 3, 3], general([2, 3], [1, 1], [1, 1], 1)),
         ([3, 2, 1, 1], [2, 1, 1], Conv2d::default()),
         ([0, 2, 4, 4], [2, 3, 3], Conv2d::padded(1)),
         ([1, 1, 75, 40], [1, 31, 31], Conv2d::padded(15)),

@@ -243,6 +243,24 @@ fn mul_add(a: [f32; LANES], b: [f32; LANES], c: [f32; LANES]) -> [f32; LANES] {
 /// by itself. Many of them: one copy serves all.
 #[inline(never)]
 fn mul_add_without_instruction(a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES]) -> [f32; LANES] {
+    #[cfg(target_arch = "x86_64")]
+    {
+        /// The same operations in longer vectors: FMA is not enabled, and nothing is contracted.
+        #[target_feature(enable = "avx2")]
+        fn longer(a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES]) -> [f32; LANES] {
+            round_twice(a, b, c)
+        }
+        if isa::available_once() > Isa::Portable {
+            // SAFETY: the processor has AVX2.
+            return unsafe { longer(a, b, c) };
+        }
+    }
+    round_twice(a, b, c)
+}
+
+/// As [`mul_add_without_instruction`].
+#[inline(always)]
+fn round_twice(a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES]) -> [f32; LANES] {
     let (mut rounded, mut is_rare) = ([0.0_f32; LANES], false);
     for lane in 0..LANES {
         // The product is exact: a double has more than twice the digits. So the sum alone is rounded, to a double.
