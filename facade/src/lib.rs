@@ -121,3 +121,8 @@ pub mod prelude {
 #[cfg(all(doctest, feature = "config", feature = "ndarray", feature = "pixelwise"))]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The examples of the page on training.
+#[cfg(all(doctest, feature = "config", feature = "ndarray", feature = "pixelwise"))]
+#[doc = include_str!("../../docs/training.md")]
+pub struct Training;

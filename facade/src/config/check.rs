@@ -39,9 +39,6 @@ impl Findings {
 /// The name of the row of a document without losses.
 const NO_LOSSES: &str = "document";
 
-/// The endings of a `type` that says it is a loss.
-const ENDINGS: [&str; 4] = ["Loss", "Comps", "Penalty", "Regularizer"];
-
 /// Builds every loss of a document, at any depth: every mapping whose `type` the registry knows or that ends as a
 /// loss's, every `loss_config` beside a `type`, and the objective of every known model: a row of its own where its losses
 /// stand in its code, or where they build and it does not. Networks get seeded parameters, nothing is computed.
@@ -77,15 +74,13 @@ fn walk(registry: &Registry, value: &Value, path: &str, context: &BuildContext, 
         }
         Value::Object(map) => {
             let name = map.get("type").and_then(Value::as_str);
-            let is_loss =
-                |name: &str| registry.get(name).is_some() || ENDINGS.iter().any(|ending| name.ends_with(ending));
             if let Some(name) = name
-                && is_loss(name)
+                && registry.is_loss(name)
             {
                 findings.rows.push(loss_row(registry, value, path, name, context, &mut findings.notes));
             }
             let first = findings.rows.len();
-            let mut model = name.filter(|name| !is_loss(name)).and_then(|name| Checked::of(name, map));
+            let mut model = name.filter(|name| !registry.is_loss(name)).and_then(|name| Checked::of(name, map));
             if let Some(model) = &mut model {
                 let objective = Objective::model(registry, value, path, context);
                 if let Ok(objective) = &objective {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use image_losses_core::config::{Argument, Carried, Inputs, Item, Outcome};
-use image_losses_core::{Error, Result};
+use image_losses_core::{Error, Result, Tensor};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -236,6 +236,23 @@ impl Component {
             return Ok(Outcome::Skipped);
         }
         self.loss.evaluate(&*self.pick(inputs)?)
+    }
+
+    /// The value of the loss for named tensors: the sum of its own values, where it has several (perceptual and style).
+    /// [`Registry::losses`](super::Registry::losses) has an example.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Component::evaluate), which also takes networks, switches and words;
+    /// [`Error::Config`] where the call gives no value (LeCam before its averages are known).
+    pub fn call<'g, const N: usize>(&mut self, tensors: [(&str, AnyTensor<'g>); N]) -> Result<AnyTensor<'g>> {
+        let mut inputs = Inputs::new();
+        for (name, tensor) in tensors {
+            inputs.insert(name, Item::Tensor(tensor));
+        }
+        let (values, _) = self.evaluate(&inputs)?.into_parts();
+        let mut own = values.into_iter().filter(|(name, _)| self.is_own(name)).map(|(_, value)| value);
+        let first = own.next().ok_or_else(|| refuse(&self.path, "the loss has no value in this call"))?;
+        own.try_fold(first, |sum, value| sum.add(&value))
     }
 
     /// The arguments among a training step's outputs; all of them where the configuration does not say.

@@ -455,6 +455,61 @@ impl Registry {
         self.entries.get(name).or_else(|| self.entries.get(own_name_of(name)?))
     }
 
+    /// Builds every loss of a document, at any depth, in the document's order; each says its place
+    /// ([`Component::path`]). A mapping is a loss where the registry knows its `type`, or that ends as a loss's.
+    ///
+    /// ```
+    /// use image_losses::config::{BuildContext, Registry};
+    /// use image_losses::ndarray::NdTensor;
+    /// use ndarray::array;
+    ///
+    /// let document = serde_json::json!({"model": {
+    ///     "type": "BasicVSR",
+    ///     "generator": {"type": "BasicVSRNet"},
+    ///     "pixel_loss": {"type": "CharbonnierLoss", "eps": 9.0},
+    /// }});
+    /// let mut losses = Registry::standard().losses(&document, &BuildContext::default())?;
+    /// assert_eq!(losses[0].path(), "model.pixel_loss");
+    /// let (pred, target) = (NdTensor::new(array![[4.0f64]]), NdTensor::new(array![[0.0f64]]));
+    /// let value = losses[0].call([("pred", pred.into()), ("target", target.into())])?;
+    /// assert_eq!(value.values()?, [5.0]); // √(4² + 9)
+    /// # Ok::<(), image_losses::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a document without losses, and what [`build`](Registry::build) refuses.
+    pub fn losses(&self, document: &Value, context: &BuildContext) -> Result<Vec<Component>> {
+        let mut losses = Vec::new();
+        self.collect(document, "", context, &mut losses)?;
+        if losses.is_empty() {
+            return Err(refuse("document", "there is no loss in it"));
+        }
+        Ok(losses)
+    }
+
+    fn collect(&self, value: &Value, path: &str, context: &BuildContext, losses: &mut Vec<Component>) -> Result<()> {
+        match value {
+            Value::Array(items) => items
+                .iter()
+                .enumerate()
+                .try_for_each(|(i, item)| self.collect(item, &join(path, &i.to_string()), context, losses)),
+            Value::Object(map) if map.get("type").and_then(Value::as_str).is_some_and(|name| self.is_loss(name)) => {
+                losses.push(self.build(value, path, context)?);
+                Ok(())
+            }
+            Value::Object(map) => {
+                map.iter().try_for_each(|(key, item)| self.collect(item, &join(path, key), context, losses))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a `type` is a loss's: one that is known, or whose ending says so.
+    pub(super) fn is_loss(&self, name: &str) -> bool {
+        const ENDINGS: [&str; 4] = ["Loss", "Comps", "Penalty", "Regularizer"];
+        self.get(name).is_some() || ENDINGS.iter().any(|ending| name.ends_with(ending))
+    }
+
     /// Builds a loss from a mapping with `type` and its options; `path` is its place in the document, for errors.
     ///
     /// Beside the options of the loss, every mapping may have the fields of a component: `data_info`, `loss_name` and
