@@ -403,24 +403,6 @@ impl Pointwise<1> for Inverse {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use image_losses_ndarray::NdTensor;
-
-    use super::*;
-
-    #[test]
-    fn features_shorter_than_the_summand_stay_short() -> Result<()> {
-        // The package's 1e-10: 1/(0 + 1e-10), 1/(1e-10 + 1e-10).
-        for (length, expected) in [(0.0, 1e10), (1e-10, 5e9)] {
-            let length = <NdTensor<f64> as Tensor>::constant(&(), &[length], &[1])?;
-            let inverse = NdTensor::pointwise(&INVERSE, &[&length])?.item()?;
-            assert!((inverse / expected - 1.0).abs() < 1e-12, "{inverse}");
-        }
-        Ok(())
-    }
-}
-
 impl Declared for Lpips {
     const NAME: &'static str = "LPIPS";
     const ABOUT: About = About {
@@ -465,5 +447,23 @@ impl Frozen for Lpips {
     fn call<T: Differentiable>(bound: &BoundLpips<T>, inputs: &Inputs<'_, T>) -> Result<Outcome<T>> {
         let (pred, target) = (inputs.get_tensor(Self::NAME, "pred")?, inputs.get_tensor(Self::NAME, "target")?);
         bound.forward(pred, target).map(Outcome::Value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image_losses_ndarray::NdTensor;
+
+    use super::*;
+
+    #[test]
+    fn features_shorter_than_the_summand_stay_short() -> Result<()> {
+        // The package's 1e-10: 1/(0 + 1e-10), 1/(1e-10 + 1e-10).
+        for (length, expected) in [(0.0, 1e10), (1e-10, 5e9)] {
+            let length = <NdTensor<f64> as Tensor>::constant(&(), &[length], &[1])?;
+            let inverse = NdTensor::pointwise(&INVERSE, &[&length])?.item()?;
+            assert!((inverse / expected - 1.0).abs() < 1e-12, "{inverse}");
+        }
+        Ok(())
     }
 }

@@ -193,7 +193,7 @@ fn transferal_options(use_attention: bool) -> impl Strategy<Value = TransferalPe
 
 #[test]
 fn transferal() {
-    let losses = transferal_options(true).prop_map(|options| TwoLevels(options));
+    let losses = transferal_options(true).prop_map(TwoLevels);
     let takes = Takes {
         per_pixel: [false, true, false],
         weight: Weight::Absent,
@@ -207,7 +207,7 @@ fn transferal() {
         ..Takes::new(["maps", "soft_attention", "textures"])
     };
     general(&ENGINE, losses, takes, |loss| {
-        let TransferalPerceptualLoss { loss_weight, criterion, form, .. } = loss.0.into();
+        let TransferalPerceptualLoss { loss_weight, criterion, form, .. } = loss.0;
         // Map and texture are 2 apart at both levels; an attention of 0.7 is 0.7 when enlarged.
         let sigmoid = 1.0 / (1.0 + (-0.7f64).exp());
         let of = |attention: f64| if criterion == Criterion::L1 { 2.0 * attention } else { (2.0 * attention).powi(2) };
@@ -237,10 +237,10 @@ impl Lawful<2> for WithoutAttention {
 
 #[test]
 fn transferal_without_attention() {
-    let losses = transferal_options(false).prop_map(|options| WithoutAttention(options));
+    let losses = transferal_options(false).prop_map(WithoutAttention);
     let takes = Takes { weight: Weight::Absent, symmetric: Some(true), ..Takes::new(["features", "target features"]) };
     general(&ENGINE, losses, takes, |loss| {
-        let TransferalPerceptualLoss { loss_weight, criterion, form, .. } = loss.0.into();
+        let TransferalPerceptualLoss { loss_weight, criterion, form, .. } = loss.0;
         let level = if criterion == Criterion::L1 { 3.0 } else { 9.0 };
         let value = loss_weight * if form == TransferalForm::Paper { level } else { 2.0 * level };
         let hand = |map: f64, value: f64| Hand { shape: vec![1, 1], inputs: [vec![map], vec![1.0]], value };
