@@ -54,7 +54,7 @@ fn charbonnier() {
         eps,
     });
     pointwise(&ENGINE, losses, Takes::pointwise(CharbonnierCompLoss::INPUTS), |&loss| {
-        let eps = CharbonnierCompLoss::from(loss).eps;
+        let eps = loss.eps;
         POINTS.map(|(point, d)| (point, (d * d + eps).sqrt())).to_vec()
     });
 }

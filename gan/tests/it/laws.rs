@@ -74,7 +74,7 @@ fn in_role<const REAL: bool, const DISCRIMINATOR: bool>(gan_type: GanType) {
     });
     let scaled_by: &[_] = if DISCRIMINATOR { &[] } else { &["loss_weight"] };
     general(&ENGINE, losses, Takes { scaled_by, ..SCORES }, |loss| {
-        let options = GanLoss::from(loss.0);
+        let options = loss.0;
         let mut points = vec![if REAL { options.real_label_val } else { options.fake_label_val }];
         points.extend([2.0, -1.0, 0.125, -3.0]);
         let hand = |s| Hand { shape: vec![1], inputs: [vec![s]], value: formula(&options, REAL, DISCRIMINATOR, s) };
@@ -145,7 +145,7 @@ fn pairing<const GENERATOR: bool>() {
     let losses = weights().prop_map(|loss_weight| Pairing::<GENERATOR>(RelativisticPairingLoss { loss_weight }));
     let takes = Takes { names: ["real", "fake"], symmetric: Some(false), scaled_by: lambda(GENERATOR), ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
-        let lambda = if GENERATOR { RelativisticPairingLoss::from(loss.0).loss_weight } else { 1.0 };
+        let lambda = if GENERATOR { loss.0.loss_weight } else { 1.0 };
         // softplus(0) = ln 2; real above fake by 2: softplus(−2) = 0.126928011042972, softplus(2) = that + 2.
         let apart = 0.126_928_011_042_972 + if GENERATOR { 2.0 } else { 0.0 };
         vec![
@@ -178,7 +178,7 @@ fn average_hinge<const GENERATOR: bool>() {
     // two sets may differ in shape.
     let takes = Takes { symmetric: Some(false), same_shape: false, apart: true, scaled_by: lambda(GENERATOR), ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
-        let lambda = if GENERATOR { RelativisticAverageHingeLoss::from(loss.0).loss_weight } else { 1.0 };
+        let lambda = if GENERATOR { loss.0.loss_weight } else { 1.0 };
         // Real 1.5 above fake: the discriminator is content, the generator pays 2.5 twice.
         let apart = if GENERATOR { 5.0 } else { 0.0 };
         vec![
@@ -209,7 +209,7 @@ fn lecam() {
         .prop_map(|(loss_weight, one_sided)| LeCam(LeCamLoss { loss_weight, one_sided, decay: 0.5 }));
     let takes = Takes { symmetric: Some(false), same_shape: false, scaled_by: &["loss_weight"], ..PAIR };
     general(&ENGINE, losses, takes, |loss| {
-        let LeCamLoss { loss_weight, one_sided, .. } = LeCamLoss::from(loss.0);
+        let LeCamLoss { loss_weight, one_sided, .. } = loss.0;
         // (real − α_fake)² + (fake − α_real)²; one-sided, only real above α_fake and fake below α_real count.
         let (real, fake) = (-1.734_375, 2.515_625);
         vec![
@@ -242,7 +242,7 @@ fn feature_matching() {
         .prop_map(|(loss_weight, criterion)| TwoLayers(FeatureMatchingLoss { loss_weight, criterion }));
     let takes = Takes { scaled_by: &["loss_weight"], ..Takes { required: &[], ..SCORES } };
     general(&ENGINE, losses, takes, |loss| {
-        let FeatureMatchingLoss { loss_weight, criterion } = FeatureMatchingLoss::from(loss.0);
+        let FeatureMatchingLoss { loss_weight, criterion } = loss.0;
         // 4 is what is matched; 3 from it in the first layer, 1.5 in the second.
         let apart = if criterion == FeatureCriterion::L1 { 3.0 + 1.5 } else { 9.0 + 2.25 };
         vec![
@@ -279,7 +279,7 @@ fn masked<const REAL: bool, const DISCRIMINATOR: bool>() {
     });
     let takes = Takes { rank: Rank::Image, scaled_by: lambda(!DISCRIMINATOR), ..SCORES };
     general(&ENGINE, losses, takes, |loss| {
-        let GanLoss { real_label_val, fake_label_val, loss_weight, .. } = GanLoss::from(loss.0);
+        let GanLoss { real_label_val, fake_label_val, loss_weight, .. } = loss.0;
         let label = if REAL { real_label_val } else { fake_label_val };
         // One pixel, in the hole; a kernel of one pixel leaves the mask as it is, 1: the discriminator's target of fakes.
         let target = if DISCRIMINATOR && !REAL { 1.0 } else { label };

@@ -82,7 +82,7 @@ fn r1_by_hand(loss_weight: f64, norm_mode: NormMode) -> Vec<Hand<1>> {
 
 #[test]
 fn r1() {
-    let losses = r1_options().prop_map(|options| R1(options));
+    let losses = r1_options().prop_map(R1);
     let takes = Takes { degree: Some(2), ..PARAMETERS };
     general(&ENGINE, losses, takes, |loss| r1_by_hand(loss.0.loss_weight, loss.0.norm_mode));
 }
@@ -124,7 +124,7 @@ fn gradient_penalty() {
     // Away from the norm's kink at 0.
     let takes = Takes { apart: true, ..PARAMETERS };
     general(&ENGINE, losses, takes, |loss| {
-        let GradientPenaltyLoss { loss_weight, norm_mode, .. } = GradientPenaltyLoss::from(loss.0);
+        let GradientPenaltyLoss { loss_weight, norm_mode, .. } = loss.0;
         // A norm of 1 is perfect. Of (0, 8): by pixel the mean of (0 − 1)² and (8 − 1)², by sample (8 − 1)².
         let value = loss_weight * if norm_mode == NormMode::Pixel { 25.0 } else { 49.0 };
         vec![
@@ -170,7 +170,7 @@ fn path_length() {
         ..Takes::new(["latents"])
     };
     general(&ENGINE, losses, takes, |loss| {
-        let GeneratorPathRegularizer { loss_weight, decay, .. } = GeneratorPathRegularizer::from(loss.0);
+        let GeneratorPathRegularizer { loss_weight, decay, .. } = loss.0;
         // One latent, one pixel: the length is 2·x, the mean moves from 2.5 towards it by `decay`.
         let value = |length: f64| loss_weight * ((1.0 - decay) * (length - 2.5)).powi(2);
         vec![

@@ -361,10 +361,10 @@ fn path_length_by_hand() {
 
 #[test]
 fn path_length_batches_and_state() {
-    let with = |pl_batch_shrink, pl_batch_size| {
-        let options =
-            GeneratorPathRegularizer { pl_batch_shrink, pl_batch_size, ..GeneratorPathRegularizer::default() };
-        options
+    let with = |pl_batch_shrink, pl_batch_size| GeneratorPathRegularizer {
+        pl_batch_shrink,
+        pl_batch_size,
+        ..GeneratorPathRegularizer::default()
     };
     assert_eq!([1, 3, 4, 8].map(|n| with(4, None).batch_size(n)), [1, 1, 1, 2]);
     assert_eq!(with(4, Some(7)).batch_size(8), 7);

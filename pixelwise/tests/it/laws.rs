@@ -57,7 +57,7 @@ fn charbonnier() {
     });
     let takes = Takes { symmetric: Some(true), ..Takes::pointwise(CharbonnierLoss::INPUTS) };
     pointwise(&ENGINE, losses, takes, |&loss| {
-        let eps = CharbonnierLoss::from(loss).eps;
+        let eps = loss.eps;
         vec![([0.7, 0.7], eps.sqrt()), ([3.0, 1.0], (4.0 + eps).sqrt()), ([-1.0, 3.0], (16.0 + eps).sqrt())]
     });
 }
@@ -73,7 +73,7 @@ fn huber() {
     });
     let takes = Takes { symmetric: Some(true), ..Takes::pointwise(HuberLoss::INPUTS) };
     pointwise(&ENGINE, losses, takes, |&loss| {
-        let delta = HuberLoss::from(loss).delta;
+        let delta = loss.delta;
         let arm = |d: f64| if d < delta { 0.5 * d * d } else { delta * (d - 0.5 * delta) };
         // On the parabola, where it meets the arms, and on either arm.
         vec![
@@ -93,7 +93,7 @@ fn psnr() {
     // 10·log10 of the mean square and 1e-8: of nothing −80; of (0² + 2²)/2 = 2, 3.0103. Of the luma
     // (65.481 + 128.553 + 24.966)/255·d = 219/255·d, the offset gone.
     general(&ENGINE, options(false), takes, |&loss| {
-        let lambda = PsnrLoss::from(loss).loss_weight;
+        let lambda = loss.loss_weight;
         vec![
             Hand { shape: vec![1, 2], inputs: [vec![0.5, 0.25], vec![0.5, 0.25]], value: -80.0 * lambda },
             Hand {
@@ -104,7 +104,7 @@ fn psnr() {
         ]
     });
     general(&ENGINE, options(true), Takes { channels: Some(3), ..takes }, |&loss| {
-        let lambda = PsnrLoss::from(loss).loss_weight;
+        let lambda = loss.loss_weight;
         let luma = 219.0f64 / 255.0 * 0.5;
         vec![
             Hand { shape: vec![1, 3], inputs: [vec![0.5, 0.25, 0.75], vec![0.5, 0.25, 0.75]], value: -80.0 * lambda },
@@ -121,7 +121,7 @@ fn psnr() {
 fn total_variation() {
     let losses = weights().prop_map(|loss_weight| TvLoss { loss_weight });
     general(&ENGINE, losses, IMAGE, |&loss| {
-        let lambda = TvLoss::from(loss).loss_weight;
+        let lambda = loss.loss_weight;
         // A flat image; 1 2 over 4 8: along rows 1 + 16, along columns 9 + 36, over 4 pixels.
         vec![
             Hand { shape: vec![1, 1, 2, 2], inputs: [vec![0.7; 4]], value: 0.0 },
@@ -135,7 +135,7 @@ fn masked_total_variation() {
     let losses = weights().prop_map(|loss_weight| MaskedTvLoss { loss_weight });
     let takes = Takes { weight: Weight::Taken, smooth: false, degree: Some(1), names: ["pred"], ..IMAGE };
     general(&ENGINE, losses, takes, |&loss| {
-        let lambda = MaskedTvLoss::from(loss).loss_weight;
+        let lambda = loss.loss_weight;
         // Each direction by its own mean: (3 + 6)/2 over rows, (1 + 4)/2 over columns.
         vec![
             Hand { shape: vec![1, 1, 2, 2], inputs: [vec![0.7; 4]], value: 0.0 },
@@ -148,7 +148,7 @@ fn masked_total_variation() {
 fn gradient() {
     let losses = reductions().prop_map(|(loss_weight, reduction, _)| GradientLoss { loss_weight, reduction });
     general(&ENGINE, losses, MAP, |&loss| {
-        let lambda = GradientLoss::from(loss).loss_weight;
+        let lambda = loss.loss_weight;
         // One pixel of two, 3 apart: to either side the kernels' ±2 weighs it, along one axis.
         vec![
             Hand { shape: vec![1, 1, 1, 2], inputs: [vec![0.7; 2], vec![0.7; 2]], value: 0.0 },
