@@ -23,6 +23,7 @@ pub(super) fn visit(registry: &mut Registry) {
 }
 
 /// An entry with the schema of its options, where schemas are enabled.
+#[cfg_attr(not(feature = "schema"), expect(clippy::extra_unused_type_parameters, reason = "the schema's options"))]
 pub(super) fn described<O: Described>(entry: Entry) -> Entry {
     #[cfg(feature = "schema")]
     let entry = entry.described::<O>();
