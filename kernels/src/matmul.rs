@@ -1,8 +1,7 @@
 //! Matrix products on row-major slices.
 //!
 //! The work is cut into tiles by the *shape* alone, never by the number of threads, and each tile is summed in one fixed
-//! order: a product has the same bits on one thread and on sixty-four. Inside a tile it is that of
-//! [`panels`].
+//! order, that of the module `panels`: a product has the same bits on one thread and on sixty-four.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
