@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 /// ln(1 + ((x − y)/γ)²), the Cauchy (Lorentzian) loss: an outlier costs little more the farther out it lies.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Cauchy {
     pub gamma: f64,
 }
