@@ -5,7 +5,7 @@
 //! ```
 //! use image_losses_core::gradcheck::{STEP, check_gradient};
 //! use image_losses_core::kernels::Array;
-//! use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer, Result};
+//! use image_losses_core::{Declared, Expr, Pointwise, PointwiseLoss, Reduced, Result};
 //!
 //! /// ln(1 + (x − y)²)
 //! #[derive(Clone, Debug)]
@@ -17,16 +17,14 @@
 //!     }
 //! }
 //!
-//! impl PointwiseLoss<2> for Cauchy {
+//! impl Declared for Cauchy {
 //!     const NAME: &'static str = "CauchyLoss";
-//!     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-//!     fn function(&self) -> Function { Function::new(self.clone()) }
-//!     fn reducer(&self) -> Reducer { Reducer::default() }
 //! }
 //!
 //! let both = |x: &[Vec<f64>]| -> Result<(f64, Vec<Vec<f64>>)> {
 //!     let array = |k: usize| Array { shape: &[1, 3], data: &x[k] };
-//!     let (value, gradients) = Cauchy.value_and_gradients([array(0), array(1)], None, [true, true])?;
+//!     let loss = Reduced::new(Cauchy);
+//!     let (value, gradients) = loss.value_and_gradients([array(0), array(1)], None, [true, true])?;
 //!     Ok((value, gradients.into_iter().flatten().collect()))
 //! };
 //! let inputs = [vec![0.5, -1.0, 2.0], vec![0.25, 1.0, 2.5]];

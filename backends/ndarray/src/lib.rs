@@ -7,19 +7,14 @@
 //! use image_losses_core::{Differentiable, Loss, Tensor};
 //! use image_losses_ndarray::NdTensor;
 //! use ndarray::array;
-//! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # use image_losses_core::{Declared, Expr, Pointwise, Reduced};
 //! # #[derive(Clone, Debug)]
 //! # struct Squared;
 //! # impl Pointwise<2> for Squared {
 //! #     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> { (x - y).square() }
 //! # }
-//! # impl PointwiseLoss<2> for Squared {
-//! #     const NAME: &'static str = "Squared";
-//! #     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-//! #     fn function(&self) -> Function { Function::new(self.clone()) }
-//! #     fn reducer(&self) -> Reducer { Reducer::default() }
-//! # }
-//! # let loss = Squared;
+//! # impl Declared for Squared { const NAME: &'static str = "Squared"; }
+//! # let loss = Reduced::new(Squared);
 //! let x = array![[1.0f32, 2.0], [3.0, 4.0]];
 //! let y = array![[1.0f32, 0.0], [3.0, 4.0]];
 //! let value = loss.forward([&NdTensor::view(x.view()), &NdTensor::view(y.view())], None)?;

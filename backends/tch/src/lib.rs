@@ -4,19 +4,14 @@
 //!
 //! ```
 //! use image_losses_tch::TchLoss;
-//! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # use image_losses_core::{Declared, Expr, Pointwise, Reduced};
 //! # #[derive(Clone, Debug)]
 //! # struct Squared;
 //! # impl Pointwise<2> for Squared {
 //! #     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> { (x - y).square() }
 //! # }
-//! # impl PointwiseLoss<2> for Squared {
-//! #     const NAME: &'static str = "Squared";
-//! #     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-//! #     fn function(&self) -> Function { Function::new(self.clone()) }
-//! #     fn reducer(&self) -> Reducer { Reducer::default() }
-//! # }
-//! # let criterion = Squared;
+//! # impl Declared for Squared { const NAME: &'static str = "Squared"; }
+//! # let criterion = Reduced::new(Squared);
 //! let prediction = tch::Tensor::from_slice(&[1.0f32, 2.0, 3.0, 4.0]).reshape([1, 1, 2, 2]).set_requires_grad(true);
 //! let target = tch::Tensor::zeros_like(&prediction);
 //! let loss = criterion.call([&prediction, &target], None)?;
@@ -38,19 +33,14 @@
 //!
 //! ```
 //! use image_losses_tch::TchLoss;
-//! # use image_losses_core::{Expr, Function, Input, Pointwise, PointwiseLoss, Reducer};
+//! # use image_losses_core::{Declared, Expr, Pointwise, Reduced};
 //! # #[derive(Clone, Debug)]
 //! # struct Squared;
 //! # impl Pointwise<2> for Squared {
 //! #     fn value<'e>(&self, [x, y]: [Expr<'e>; 2]) -> Expr<'e> { (x - y).square() }
 //! # }
-//! # impl PointwiseLoss<2> for Squared {
-//! #     const NAME: &'static str = "Squared";
-//! #     const INPUTS: [Input; 2] = [Input::full("pred"), Input::full("target")];
-//! #     fn function(&self) -> Function { Function::new(self.clone()) }
-//! #     fn reducer(&self) -> Reducer { Reducer::default() }
-//! # }
-//! # let criterion = Squared;
+//! # impl Declared for Squared { const NAME: &'static str = "Squared"; }
+//! # let criterion = Reduced::new(Squared);
 //! use tch::{Device, Kind};
 //!
 //! let prediction = tch::Tensor::full([1, 1, 2, 2], 300.0, (Kind::Half, Device::Cpu)).set_requires_grad(true);
