@@ -14,8 +14,7 @@
 //! A pointwise function is written once over [`Expr`], and is data then: its derivatives are symbolic, a small machine runs
 //! it over blocks that stay in the first-level cache, and engines without our kernels run it operation by operation.
 //! Weights and reductions are [`Reducer`]'s, for every loss alike. A loss is its own options, and says its name, formula
-//! and source as [`Declared`]. [`gradcheck`] compares derivatives with central
-//! differences.
+//! and source as [`Declared`]. [`gradcheck`] compares derivatives with central differences.
 //!
 //! ```
 //! use image_losses_core::{Expr, Function, Pointwise};

@@ -168,9 +168,7 @@ impl Plan {
             }
         }
     }
-}
 
-impl Plan {
     /// Adds a tap's sums at output rows `rows` to the pixels of a channel that it meets.
     fn scatter<F: Element>(&self, line: &[F], rows: &std::ops::Range<usize>, reach: &Reach, plane: &mut [F]) {
         let columns = &reach.columns;

@@ -175,29 +175,44 @@ impl R1GradientPenalty {
     }
 }
 
-impl Configurable for R1GradientPenalty {
-    type State = ();
-
-    fn arguments(&self) -> Vec<Argument> {
+impl R1GradientPenalty {
+    /// The arguments of the penalty at the data of this name.
+    pub(crate) fn arguments_at(&self, data: &'static str) -> Vec<Argument> {
         vec![
             Argument::required("discriminator", Kind::Network),
-            Argument::required("real_data", Kind::Tensor),
+            Argument::required(data, Kind::Tensor),
             Argument::optional("mask", Kind::Tensor),
             loss_scaler(self.use_apex_amp),
             PROCESSES,
         ]
     }
 
-    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
-        let mut loss = *self;
-        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
-            (loss.loss_scale, loss.use_apex_amp) = (scale, false);
+    /// The penalty at the data of this name among the inputs, as the loss of this name.
+    pub(crate) fn evaluate_at<T: Differentiable>(
+        mut self,
+        (operation, data): (&'static str, &'static str),
+        inputs: &Inputs<'_, T>,
+    ) -> Result<Outcome<T>> {
+        if let Some(scale) = inputs.get_number_if_any(operation, LOSS_SCALER)? {
+            (self.loss_scale, self.use_apex_amp) = (scale, false);
         }
-        let discriminator = inputs.get_network(Self::NAME, "discriminator")?;
-        let data = inputs.get_tensor(Self::NAME, "real_data")?;
-        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
-        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
-        loss.forward_across(discriminator, data, mask, processes).map(Outcome::Value)
+        let discriminator = inputs.get_network(operation, "discriminator")?;
+        let tensor = inputs.get_tensor(operation, data)?;
+        let mask = inputs.get_tensor_if_any(operation, "mask")?;
+        let processes = inputs.get_processes_if_any(operation, PROCESSES.name)?;
+        self.penalty((operation, data), discriminator, tensor, mask, processes).map(Outcome::Value)
+    }
+}
+
+impl Configurable for R1GradientPenalty {
+    type State = ();
+
+    fn arguments(&self) -> Vec<Argument> {
+        self.arguments_at("real_data")
+    }
+
+    fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
+        self.evaluate_at((Self::NAME, "real_data"), inputs)
     }
 
     fn weight<T>(&self, _: &str, _: &Inputs<'_, T>) -> Result<Option<f64>> {

@@ -1,10 +1,9 @@
 //! The zero-centred penalty on the gradient at fake data.
 
-use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::config::{Argument, Configurable, Inputs, Outcome, Processes};
 use image_losses_core::{About, Declared, Differentiable, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::inner::{LOSS_SCALER, PROCESSES, loss_scaler};
 use crate::{NormMode, R1GradientPenalty};
 
 /// The R2 penalty: the squared gradient of a critic at fake data, centred on zero.
@@ -153,25 +152,11 @@ impl Configurable for R2GradientPenalty {
     type State = ();
 
     fn arguments(&self) -> Vec<Argument> {
-        vec![
-            Argument::required("discriminator", Kind::Network),
-            Argument::required("fake_data", Kind::Tensor),
-            Argument::optional("mask", Kind::Tensor),
-            loss_scaler(self.use_apex_amp),
-            PROCESSES,
-        ]
+        self.as_r1().arguments_at("fake_data")
     }
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, _: &mut ()) -> Result<Outcome<T>> {
-        let mut loss = *self;
-        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
-            (loss.loss_scale, loss.use_apex_amp) = (scale, false);
-        }
-        let discriminator = inputs.get_network(Self::NAME, "discriminator")?;
-        let data = inputs.get_tensor(Self::NAME, "fake_data")?;
-        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
-        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
-        loss.forward_across(discriminator, data, mask, processes).map(Outcome::Value)
+        self.as_r1().evaluate_at((Self::NAME, "fake_data"), inputs)
     }
 
     fn weight<T>(&self, _: &str, _: &Inputs<'_, T>) -> Result<Option<f64>> {

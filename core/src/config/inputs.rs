@@ -190,7 +190,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The tensor of that name.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where it is absent or no tensor.
+    /// [`Error::MissingInput`] where it is absent or not a tensor.
     pub fn get_tensor(&self, operation: &'static str, name: &str) -> Result<&T> {
         self.required(operation, name, "a tensor", |item| match item {
             Item::Tensor(tensor) => Some(tensor),
@@ -201,7 +201,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The tensor of that name, if there is one.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where the item is no tensor.
+    /// [`Error::MissingInput`] where the item is not a tensor.
     pub fn get_tensor_if_any(&self, operation: &'static str, name: &str) -> Result<Option<&T>> {
         self.optional(name, |inputs| inputs.get_tensor(operation, name))
     }
@@ -209,7 +209,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The tensors of that name; one tensor counts as a list of one.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where they are absent or no tensors.
+    /// [`Error::MissingInput`] where they are absent or not tensors.
     pub fn get_tensors(&self, operation: &'static str, name: &str) -> Result<Vec<&T>> {
         self.required(operation, name, "tensors", |item| match item {
             Item::Tensor(tensor) => Some(vec![tensor]),
@@ -221,7 +221,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The network of that name.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where it is absent or no network.
+    /// [`Error::MissingInput`] where it is absent or not a network.
     pub fn get_network(&self, operation: &'static str, name: &str) -> Result<Network<'a, T>> {
         self.required(operation, name, "a network", |item| match item {
             Item::Network(network) => Some(*network),
@@ -232,7 +232,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The number of that name.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where it is absent or no number.
+    /// [`Error::MissingInput`] where it is absent or not a number.
     pub fn get_number(&self, operation: &'static str, name: &str) -> Result<f64> {
         self.required(operation, name, "a number", |item| match item {
             Item::Number(number) => Some(*number),
@@ -243,7 +243,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The number of that name, if there is one.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where the item is no number.
+    /// [`Error::MissingInput`] where the item is not a number.
     pub fn get_number_if_any(&self, operation: &'static str, name: &str) -> Result<Option<f64>> {
         self.optional(name, |inputs| inputs.get_number(operation, name))
     }
@@ -251,7 +251,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The switch of that name.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where it is absent or no switch.
+    /// [`Error::MissingInput`] where it is absent or not a switch.
     pub fn get_flag(&self, operation: &'static str, name: &str) -> Result<bool> {
         self.required(operation, name, "a switch", |item| match item {
             Item::Flag(flag) => Some(*flag),
@@ -262,7 +262,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The switch of that name, if there is one.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where the item is no switch.
+    /// [`Error::MissingInput`] where the item is not a switch.
     pub fn get_flag_if_any(&self, operation: &'static str, name: &str) -> Result<Option<bool>> {
         self.optional(name, |inputs| inputs.get_flag(operation, name))
     }
@@ -270,7 +270,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The word of that name.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where it is absent or no word.
+    /// [`Error::MissingInput`] where it is absent or not a word.
     pub fn get_text(&self, operation: &'static str, name: &str) -> Result<&str> {
         self.required(operation, name, "a word", |item| match item {
             Item::Text(text) => Some(text.as_str()),
@@ -294,7 +294,7 @@ impl<'a, T> Inputs<'a, T> {
     /// The tokens of that name.
     ///
     /// # Errors
-    /// [`Error::MissingInput`] where they are absent or no tokens.
+    /// [`Error::MissingInput`] where they are absent or not tokens.
     pub fn get_tokens(&self, operation: &'static str, name: &str) -> Result<&[Vec<u32>]> {
         self.required(operation, name, "tokens", |item| match item {
             Item::Tokens(tokens) => Some(tokens.as_slice()),

@@ -4,8 +4,8 @@ use crate::Result;
 
 /// Processes that train together, each with its part of the batch.
 ///
-/// [`SingleProcess`] is the only process there is; with the feature `mpi`, `MpiCommunicator` of the penalties speaks MPI. Every process
-/// must make the same calls in the same order.
+/// [`SingleProcess`] is the only process there is; with the feature `mpi`, `MpiCommunicator` of the penalties speaks MPI.
+/// Every process must make the same calls in the same order.
 pub trait Communicator {
     /// The number of processes.
     fn size(&self) -> usize;

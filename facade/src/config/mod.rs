@@ -7,8 +7,8 @@
 //! BasicSR's names and fields are read too, where the loss is one of ours: `docs/from-basicsr.md`.
 //!
 //! A loss of one's own joins in with one [`Entry`]: [`Entry::loss`] for a loss of tensors, [`Entry::function`] for a
-//! pointwise function, [`Entry::of`] for anything that is [`Configurable`]. [`Registry::register`] adds it; with the feature `inventory`, a `Contribution` does from
-//! another crate. [`check`] says what is wrong with a whole document.
+//! pointwise function, [`Entry::of`] for anything that is [`Configurable`]. [`Registry::register`] adds it; with the feature
+//! `inventory`, a `Contribution` does from another crate. [`check`] says what is wrong with a whole document.
 
 mod basicsr;
 pub mod check;

@@ -58,14 +58,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 pub use models::{CycleGanConfig, Model, Pix2PixConfig, StyleGan2Config, WganGpConfig};
-pub(crate) use report::Carried;
+pub(crate) use report::CarriedTensor;
 pub use report::{Report, Step, StepTerm, Term};
 pub use rows::model_table;
 
 use crate::AnyTensor;
 use crate::config::fields::{join, read_options, refuse, unknown};
 use crate::config::names::{own_name, own_name_at};
-use crate::config::{Argument, BuildContext, Component, Entry, Inputs, Item, Kind, Registry, check_offered, seed_at};
+use crate::config::{
+    Argument, BuildContext, Carried, Component, Entry, Inputs, Item, Kind, Registry, check_offered, seed_at,
+};
 
 /// Where an argument of a part comes from.
 #[derive(Clone, Debug)]
@@ -400,8 +402,8 @@ impl Objective {
         let values = &values[values.len() - step.state.len()..];
         for (index, loss) in self.losses.iter_mut().enumerate() {
             let own = step.state.iter().zip(values).filter(|(carried, _)| carried.loss == index);
-            let carried: Vec<crate::config::Carried> = own
-                .map(|(Carried { name, value, .. }, values)| crate::config::Carried {
+            let carried: Vec<Carried> = own
+                .map(|(CarriedTensor { name, value, .. }, values)| Carried {
                     name,
                     values: values.clone(),
                     shape: value.shape(),
@@ -624,7 +626,7 @@ impl Part {
         }
         let term = self.term_names(loss).into_iter().next().unwrap_or_default();
         let carried =
-            state.into_iter().map(|(name, value)| Carried { loss: self.loss, term: term.clone(), name, value });
+            state.into_iter().map(|(name, value)| CarriedTensor { loss: self.loss, term: term.clone(), name, value });
         step.state.extend(carried);
         Ok(())
     }

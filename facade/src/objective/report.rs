@@ -17,7 +17,7 @@ pub struct Step<'g> {
     pub(crate) total: Option<AnyTensor<'g>>,
     pub(crate) terms: Vec<StepTerm<'g>>,
     pub(crate) skipped: Vec<String>,
-    pub(crate) state: Vec<Carried<'g>>,
+    pub(crate) state: Vec<CarriedTensor<'g>>,
 }
 
 /// A part of a term: what one loss adds to it.
@@ -35,7 +35,7 @@ pub struct StepTerm<'g> {
 
 /// A tensor whose value a loss needs in later steps.
 #[derive(Clone, Debug)]
-pub(crate) struct Carried<'g> {
+pub(crate) struct CarriedTensor<'g> {
     pub(crate) loss: usize,
     /// The name of the loss's term.
     pub(crate) term: String,

@@ -18,10 +18,6 @@ const ROLES: [(Side, On); 4] = [
 const TYPES: [GanType; 6] =
     [GanType::Vanilla, GanType::Lsgan, GanType::L1, GanType::Wgan, GanType::Hinge, GanType::WganLogisticNs];
 
-fn loss(options: GanLoss) -> GanLoss {
-    options
-}
-
 /// The formulas of the type's table, one score at a time.
 fn formula(options: &GanLoss, (side, on): (Side, On), s: f64) -> f64 {
     let (real, discriminator) = (side.wants_real(on), side == Side::Discriminator);
@@ -64,7 +60,7 @@ fn hand_values() {
     // Scores 2 and −1 with λ = 3; the discriminator's values lack it.
     let scores = nd(&[2.0, -1.0], &[2]);
     let value = |gan_type, role: (Side, On)| {
-        loss(GanLoss { loss_weight: 3.0, ..GanLoss::new(gan_type) })
+        GanLoss { loss_weight: 3.0, ..GanLoss::new(gan_type) }
             .forward(&scores, role.0, role.1, None)
             .unwrap()
             .item()
@@ -112,12 +108,11 @@ proptest! {
 
     #[test]
     fn drawn_values_are_the_formulas(
-        options in options(),
+        loss in options(),
         role in prop::sample::select(ROLES.to_vec()),
         (values, shape) in shapes().prop_flat_map(scores),
     ) {
-        let loss = loss(options);
-        let expected = mean(values.iter().map(|&s| formula(&options, role, s)));
+        let expected = mean(values.iter().map(|&s| formula(&loss, role, s)));
         close(loss.forward(&nd(&values, &shape), role.0, role.1, None)?.item()?, expected, 1e-12);
         // A mask is for smgan alone.
         let mask = nd(&[0.0], &[1]);
@@ -126,21 +121,19 @@ proptest! {
 
     #[test]
     fn drawn_derivatives_are_those_of_the_value(
-        options in options(),
+        loss in options(),
         role in prop::sample::select(ROLES.to_vec()),
         input in shapes().prop_flat_map(scores),
     ) {
-        let loss = loss(options);
         check_derivatives(&[input], |x| loss.forward(&x[0], role.0, role.1, None));
     }
 
     #[test]
     fn drawn_the_criterion_is_the_loss(
-        options in options(),
+        loss in options(),
         role in prop::sample::select(ROLES.to_vec()),
         (values, shape) in (1usize..4, 1usize..6).prop_flat_map(|(n, c)| scores(vec![n, c])),
     ) {
-        let loss = loss(options);
         let criterion = loss.criterion(role.0, role.1)?;
         let (expected, gradients) = differentiate(&[(values.clone(), shape.clone())], |x| {
             loss.forward(&x[0], role.0, role.1, None)
@@ -156,11 +149,10 @@ proptest! {
 
     #[test]
     fn drawn_scales_are_averaged(
-        options in options(),
+        loss in options(),
         role in prop::sample::select(ROLES.to_vec()),
         scales in prop::collection::vec(shapes().prop_flat_map(scores), 1..4),
     ) {
-        let loss = loss(options);
         let tensors: Vec<_> = scales.iter().map(|(values, shape)| nd(values, shape)).collect();
         let single = tensors.iter().map(|scores| loss.forward(scores, role.0, role.1, None).unwrap().item().unwrap());
         let expected = mean(single);
@@ -180,13 +172,13 @@ proptest! {
         ),
     ) {
         let gaussian_blur = GaussianBlur { kernel_size: [2 * kernel + 1, 3], sigma: [1.0, 2.0] };
-        let loss = loss(GanLoss {
+        let loss = GanLoss {
             loss_weight,
             real_label_val: label,
             fake_label_val: label + 0.5,
             gaussian_blur,
             ..GanLoss::new(GanType::Smgan)
-        });
+        };
         // The mask is a constant: the differences must not move it.
         check_derivatives(&[input], |x| {
             let mask = image_losses_core::Tensor::constant(
@@ -209,7 +201,7 @@ fn smgan_hand_values() {
         ..GanLoss::new(GanType::Smgan)
     };
     let (scores, mask) = (nd(&[1.0, 3.0], &[1, 1, 1, 2]), nd(&[1.0, 0.0], &[1, 1, 1, 2]));
-    let value = |role: (Side, On)| loss(options).forward(&scores, role.0, role.1, Some(&mask)).unwrap().item().unwrap();
+    let value = |role: (Side, On)| options.forward(&scores, role.0, role.1, Some(&mask)).unwrap().item().unwrap();
     close(value((Side::Discriminator, On::Real)), 1.0, 1e-14); // (1 − 2)², (3 − 2)²
     // The blurred mask is (0.5, 0.25): mean of 0.5², 2.75²
     close(value((Side::Discriminator, On::Fake)), (0.25 + 7.5625) / 2.0, 1e-14);
@@ -220,18 +212,18 @@ fn smgan_hand_values() {
     let wide = nd(&[1.0, 1.0, 0.0, 0.0], &[1, 1, 1, 4]);
     let resized: [f64; 4] = [1.0, 5.0 / 3.0, 7.0 / 3.0, 3.0];
     let expected = mean(resized.map(|s| (s - 2.0).powi(2)));
-    let value = loss(options).forward(&scores, Side::Discriminator, On::Real, Some(&wide)).unwrap();
+    let value = options.forward(&scores, Side::Discriminator, On::Real, Some(&wide)).unwrap();
     close(value.item().unwrap(), expected, 1e-14);
 
     // The soft target is shared by all channels.
     let two = nd(&[1.0, 3.0, 1.0, 3.0], &[1, 2, 1, 2]);
-    let value = loss(options).forward(&two, Side::Discriminator, On::Fake, Some(&mask)).unwrap();
+    let value = options.forward(&two, Side::Discriminator, On::Fake, Some(&mask)).unwrap();
     close(value.item().unwrap(), (0.25 + 7.5625) / 2.0, 1e-14);
 }
 
 #[test]
 fn an_empty_mask_gives_the_generator_nothing() {
-    let smgan = loss(GanLoss::new(GanType::Smgan));
+    let smgan = GanLoss::new(GanType::Smgan);
     let smgan_roles = [(Side::Generator, On::Fake), (Side::Generator, On::Real)];
     let extremes = [0.3, 1e200, f64::INFINITY, f64::NAN];
     for (extreme, role) in extremes.into_iter().flat_map(|extreme| smgan_roles.map(|role| (extreme, role))) {
@@ -250,8 +242,7 @@ fn extremes_stay_finite() {
     for gan_type in TYPES {
         for role in ROLES {
             for label in [1.0, 0.9] {
-                let options = GanLoss { real_label_val: label, ..GanLoss::new(gan_type) };
-                let loss = loss(options);
+                let loss = GanLoss { real_label_val: label, ..GanLoss::new(gan_type) };
                 let input = (vec![1e30, -1e30, 0.0, 1.0], vec![4]);
                 let (value, gradients) =
                     differentiate(&[input], |x| loss.forward(&x[0], role.0, role.1, None)).unwrap();
@@ -267,7 +258,7 @@ fn extremes_stay_finite() {
 #[test]
 fn gradients_at_distance_zero_are_zero() {
     for gan_type in [GanType::L1, GanType::Lsgan] {
-        let loss = loss(GanLoss::new(gan_type));
+        let loss = GanLoss::new(gan_type);
         let (_, gradients) =
             differentiate(&[(vec![1.0, 1.0], vec![2])], |x| loss.forward(&x[0], Side::Generator, On::Fake, None))
                 .unwrap();
@@ -279,7 +270,7 @@ fn gradients_at_distance_zero_are_zero() {
 fn a_confident_score_keeps_its_gradient_in_single_precision() {
     // −sigmoid(−40) = −e⁻⁴⁰; softplus(s) − s would give 0.
     for gan_type in [GanType::Vanilla, GanType::WganLogisticNs] {
-        let criterion = loss(GanLoss::new(gan_type)).criterion(Side::Discriminator, On::Real).unwrap();
+        let criterion = GanLoss::new(gan_type).criterion(Side::Discriminator, On::Real).unwrap();
         let (value, [gradient]) = value_and_gradients(&criterion, [array![[40.0f32]].view()], None, [true]).unwrap();
         let expected = (-40.0f64).exp();
         assert!((f64::from(value) / expected - 1.0).abs() < 1e-5);
@@ -289,8 +280,8 @@ fn a_confident_score_keeps_its_gradient_in_single_precision() {
 
 #[test]
 fn errors_name_their_cause() {
-    let hinge = loss(GanLoss::new(GanType::Hinge));
-    let smgan = loss(GanLoss::new(GanType::Smgan));
+    let hinge = GanLoss::new(GanType::Hinge);
+    let smgan = GanLoss::new(GanType::Smgan);
     let role = (Side::Generator, On::Fake);
     assert_eq!(variant(hinge.forward(&nd(&[1.0], &[]), role.0, role.1, None)), "ShapeRule");
     assert_eq!(variant(hinge.forward(&nd(&[], &[0, 3]), role.0, role.1, None)), "Empty");
@@ -332,14 +323,14 @@ fn options_are_checked() {
 fn configurations_are_read_and_written() {
     let text = r#"{"gan_type": "wgan-logistic-ns", "loss_weight": 0.5}"#;
     let read: GanLoss = serde_json::from_str(text).unwrap();
-    assert_eq!(read, loss(GanLoss { loss_weight: 0.5, ..GanLoss::new(GanType::WganLogisticNs) }));
-    let full = loss(GanLoss {
+    assert_eq!(read, GanLoss { loss_weight: 0.5, ..GanLoss::new(GanType::WganLogisticNs) });
+    let full = GanLoss {
         gan_type: GanType::Smgan,
         real_label_val: 0.9,
         fake_label_val: 0.1,
         loss_weight: 0.01,
         gaussian_blur: GaussianBlur { kernel_size: [7, 9], sigma: [1.5, 2.5] },
-    });
+    };
     let written = serde_json::to_string(&full).unwrap();
     assert_eq!(serde_json::from_str::<GanLoss>(&written).unwrap(), full);
     for (name, gan_type) in [

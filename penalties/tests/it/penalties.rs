@@ -261,23 +261,22 @@ fn dragan_looks_around_the_real_data() {
     let x = [-1.0 + 0.25 * u[0], 3.0 + 0.5 * u[1]];
     let expected = x.map(|x: f64| ((2.0 * x).abs() - 1.0).powi(2)).iter().sum::<f64>() / 2.0;
     let (value, _) = evaluate(&[(vec![-1.0, 3.0], vec![2, 1])], |inputs| {
-        let options = GradientPenaltyLoss { interpolation: Interpolation::Dragan, ..GradientPenaltyLoss::default() };
+        let loss = GradientPenaltyLoss { interpolation: Interpolation::Dragan, ..GradientPenaltyLoss::default() };
         let sample = GradientPenaltySample {
             alpha: constant(&inputs[0], &alpha, &[2, 1]),
             noise: Some(constant(&inputs[0], &u, &[2, 1])),
         };
-        options.forward(square, &inputs[0], None, None, &sample)
+        loss.forward(square, &inputs[0], None, None, &sample)
     })
     .unwrap();
     assert!((value - expected).abs() < 1e-12, "{value} {expected}");
 }
 
 /// The drawn gradient penalty of D(x) = Σx² between 1 and 3, for three samples.
-fn drawn(options: GradientPenaltyLoss, draws: &mut Draws) -> f64 {
+fn drawn(loss: GradientPenaltyLoss, draws: &mut Draws) -> f64 {
     run(|session| {
         let real = session.input(vec![1.0f64; 3], &[3, 1])?;
         let fake = session.input(vec![3.0f64; 3], &[3, 1])?;
-        let loss = options;
         let sample = loss.draw(&real, draws)?;
         let value = loss.forward(square, &real, Some(&fake), None, &sample)?;
         Ok::<_, Error>(session.evaluate(&[&value])?[0][0])
@@ -317,12 +316,11 @@ fn data_are_detached() {
 
 /// A factor into the latents, as of a mapping network; the penalty's value and its derivative by the factor, and the
 /// mean and the lengths.
-fn path_length(options: GeneratorPathRegularizer, mean_path_length: f64, factor: f64) -> (f64, f64, f64, Vec<f64>) {
+fn path_length(loss: GeneratorPathRegularizer, mean_path_length: f64, factor: f64) -> (f64, f64, f64, Vec<f64>) {
     run(|session| {
         let factor = session.input(vec![factor], &[1, 1, 1])?;
         let latents = constant(&factor, &[1.0, 2.0, -1.0, 0.5], &[2, 1, 2]).mul(&factor)?;
         let noise = constant(&factor, &[1.0, -0.5, 0.25, 2.0], &[2, 1, 1, 2]);
-        let loss = options;
         let result = loss.forward(
             |w| square(w)?.reshape(&[2, 1, 1, 2]),
             &latents,
@@ -450,32 +448,31 @@ proptest! {
         let factor = loss_weight * if multiply_by_interval { interval as f64 } else { 1.0 };
 
         let plain = R1GradientPenalty { norm_mode, ..R1GradientPenalty::default() };
-        let options = R1GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp };
+        let loss = R1GradientPenalty { loss_weight, norm_mode, interval, multiply_by_interval, loss_scale, use_apex_amp };
         for r2 in [false, true] {
-            let value = |options: R1GradientPenalty| {
+            let value = |loss: R1GradientPenalty| {
                 evaluate(std::slice::from_ref(&real), |x| match r2 {
-                    false => options.forward(critic, &x[0], None),
-                    true => R2GradientPenalty::from(options).forward(critic, &x[0], None),
+                    false => loss.forward(critic, &x[0], None),
+                    true => R2GradientPenalty::from(loss).forward(critic, &x[0], None),
                 }).unwrap().0
             };
-            prop_assert!(close(value(options), factor * value(plain)));
+            prop_assert!(close(value(loss), factor * value(plain)));
         }
 
         let plain = GradientPenaltyLoss { norm_mode, alpha: Some(0.3), ..GradientPenaltyLoss::default() };
-        let options = GradientPenaltyLoss { loss_weight, loss_scale, ..plain };
-        let value = |options: GradientPenaltyLoss| {
+        let loss = GradientPenaltyLoss { loss_weight, loss_scale, ..plain };
+        let value = |loss: GradientPenaltyLoss| {
             evaluate(std::slice::from_ref(&real), |x| {
-                let loss = options;
                 let sample = loss.draw(&x[0], &mut Draws::new(0))?;
                 loss.forward(critic, &x[0], Some(&x[0].neg()?), None, &sample)
             }).unwrap().0
         };
-        prop_assert!(close(value(options), loss_weight * value(plain)));
+        prop_assert!(close(value(loss), loss_weight * value(plain)));
 
         let plain = GeneratorPathRegularizer { decay: 0.4, ..GeneratorPathRegularizer::default() };
-        let options = GeneratorPathRegularizer { loss_weight, interval, multiply_by_interval, loss_scale, ..plain };
-        let value = |options| path_length(options, mean_path_length, 0.9).0;
-        prop_assert!(close(value(options), factor * value(plain)));
+        let loss = GeneratorPathRegularizer { loss_weight, interval, multiply_by_interval, loss_scale, ..plain };
+        let value = |loss| path_length(loss, mean_path_length, 0.9).0;
+        prop_assert!(close(value(loss), factor * value(plain)));
     }
 
     #[test]

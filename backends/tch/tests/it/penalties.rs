@@ -80,8 +80,8 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         .unwrap();
         assert_eq!((values(&value), values(&gradients[0])), (vec![1.0], vec![0.0]));
         let (value, gradients) = differentiate(&[&slope], |inputs| {
-            let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
-            options.forward(|x| x.mul(&inputs[0]), &data(&inputs[0])?, None)
+            let loss = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
+            loss.forward(|x| x.mul(&inputs[0]), &data(&inputs[0])?, None)
         })
         .unwrap();
         assert_eq!((values(&value), values(&gradients[0])), (vec![0.0], vec![0.0]));
@@ -91,9 +91,8 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let latents = TchTensor::constant(&inputs[0].context(), &[1.0, 2.0], &[1, 1, 2])?;
         let noise = TchTensor::constant(&inputs[0].context(), &[1.0, -1.0], &[1, 1, 1, 2])?;
         let generator = |w: &TchTensor| w.mul(&inputs[0])?.reshape(&[1, 1, 1, 2]);
-        let options = GeneratorPathRegularizer { decay: 0.5, ..GeneratorPathRegularizer::default() };
+        let loss = GeneratorPathRegularizer { decay: 0.5, ..GeneratorPathRegularizer::default() };
         let state = PathLengthState { mean_path_length: 2.0 };
-        let loss = options;
         Ok(loss.forward(generator, &latents, Noise::Given(&noise), &state)?.penalty)
     })
     .unwrap();
@@ -156,17 +155,16 @@ fn large_gradients_do_not_overflow_in_half_precision() {
         let data = TchTensor::own(tch::Tensor::ones([2, 3, 4, 4], (kind, Device::Cpu))).unwrap();
         let mask = TchTensor::own(tch::Tensor::ones([2, 1, 4, 4], (kind, Device::Cpu))).unwrap();
         for mask in [None, Some(&mask)] {
-            let options = R1GradientPenalty { loss_weight: 1e-3, ..R1GradientPenalty::default() };
-            let value = options.forward(|x| x.scale(300.0), &data, mask).unwrap();
+            let loss = R1GradientPenalty { loss_weight: 1e-3, ..R1GradientPenalty::default() };
+            let value = loss.forward(|x| x.scale(300.0), &data, mask).unwrap();
             assert_eq!(value.dtype(), data.dtype());
             assert!((values(value.tensor())[0] - 270.0).abs() <= 1.0); // 10⁻³·3·300²
-            let options = GradientPenaltyLoss {
+            let loss = GradientPenaltyLoss {
                 loss_weight: 1e-3,
                 alpha: Some(0.5),
                 norm_mode: NormMode::Hwc,
                 ..Default::default()
             };
-            let loss = options;
             let sample = loss.draw(&data, &mut Draws::new(0)).unwrap();
             let value = loss.forward(|x| x.scale(300.0), &data, Some(&data), mask, &sample).unwrap();
             let expected = 1e-3 * (300.0 * 48f64.sqrt() - 1.0).powi(2);

@@ -245,10 +245,9 @@ impl Program for Penalty {
                 let (_, fake, mask) = data(critic)?;
                 loss.forward_across(|x| critic.network.forward(parameters, x), &fake, mask.as_ref(), processes)
             }
-            Penalty::PathLength(options, state, generator) => {
+            Penalty::PathLength(loss, state, generator) => {
                 let (latents, noise) = (constant(&generator.latents)?, constant(&generator.noise)?);
                 let network = |x: &T| generator.network.forward(parameters, x);
-                let loss = *options;
                 Ok(loss.forward_across(network, &latents, Noise::Given(&noise), state, processes)?.penalty)
             }
         }
