@@ -70,6 +70,8 @@ pub use image_losses_pixelwise as pixelwise;
 pub use image_losses_tch as tch;
 
 mod any;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "config")]
 pub mod config;
 

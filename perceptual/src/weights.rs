@@ -33,7 +33,7 @@ const PUBLISHED: [(&str, &str); 1] = [("alexnet", "alexnet-owt")];
 /// environment variable `IMAGE_LOSSES_WEIGHTS`. Nothing is ever downloaded.
 ///
 /// Where the network is a part of what the file holds, the option `prefix` names the part: `generator` for
-/// `generator.features.0.weight` ([`Checkpoint::under`]); `cargo xtask weights inspect` tells it. Parts that the network's
+/// `generator.features.0.weight` ([`Checkpoint::under`]); `image-losses weights FILE` tells it. Parts that the network's
 /// names share (`features.`) may be missing there; `prefix: ""` is for a file that lacks nothing else. A seed makes the
 /// parameters of the names with the prefix.
 #[derive(Debug, Clone)]

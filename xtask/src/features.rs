@@ -1,12 +1,14 @@
 //! `cargo xtask features`: what each feature of the facade adds, as the table of `docs/features.md`.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
 
 use crate::command::{cargo, root, run as run_command};
+use crate::in_document::InDocument;
 use crate::{Outcome, Stop};
 
 /// Arguments of `cargo xtask features`.
@@ -19,56 +21,78 @@ pub(crate) struct Arguments {
     /// depends less on what else the machine does.
     #[arg(long)]
     time: bool,
+    /// Write the table into `docs/features.md` instead.
+    #[arg(long, conflicts_with_all = ["time", "features"])]
+    write: bool,
     /// Only these features, as `config`.
     #[arg(value_name = "FEATURE")]
     features: Vec<String>,
 }
 
-/// The sets of the table: without any, one each, and the default.
-const FEATURES: [&str; 18] = [
-    "ndarray",
-    "autograd",
-    "tch",
-    "pixelwise",
-    "gan",
-    "penalties",
-    "composition",
-    "perceptual",
-    "vgg",
-    "light-cnn",
-    "face-id",
-    "clip",
-    "lpips",
-    "config",
-    "toml",
-    "yaml",
-    "schema",
-    "inventory",
-];
+const TABLE: InDocument =
+    InDocument { path: &["docs", "features.md"], marks: ["<!-- features -->\n", "<!-- end of features -->\n"] };
+
+/// The facade's manifest: the comment above a feature says what it brings.
+const MANIFEST: &str = include_str!("../../facade/Cargo.toml");
+
+/// A feature as the manifest has it.
+struct Feature {
+    name: &'static str,
+    brings: String,
+    is_default: bool,
+}
+
+/// The facade's features, in the manifest's order.
+fn known() -> Vec<Feature> {
+    let section = MANIFEST.split("[features]").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap_or_default();
+    let defaults = section.split("default = [").nth(1).and_then(|rest| rest.split(']').next()).unwrap_or_default();
+    let (mut known, mut words) = (Vec::new(), Vec::new());
+    for line in section.lines() {
+        let line = line.trim_end();
+        match (line.strip_prefix("# "), line.split_once(" = [")) {
+            (Some(comment), _) => words.push(comment),
+            (None, Some((name, _))) if name != "default" => {
+                let is_default = defaults.contains(&format!("\"{name}\""));
+                known.push(Feature { name, brings: words.join(" ").trim_end_matches('.').to_owned(), is_default });
+                words.clear();
+            }
+            // An empty line ends what is said of a group.
+            _ if line.is_empty() || line == "]" => words.clear(),
+            _ => {}
+        }
+    }
+    known
+}
 
 /// Runs the task.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
-    if let Some(unknown) = arguments.features.iter().find(|name| !FEATURES.contains(&name.as_str())) {
-        return Err(format!("no feature `{unknown}`; known are {}", FEATURES.join(", ")));
+    let known = known();
+    if let Some(unknown) = arguments.features.iter().find(|name| known.iter().all(|feature| feature.name != *name)) {
+        let names: Vec<&str> = known.iter().map(|feature| feature.name).collect();
+        return Err(format!("no feature `{unknown}`; known are {}", names.join(", ")));
     }
     let none = dependencies(&["--no-default-features"])?;
-    let wanted = |name: &&str| arguments.features.is_empty() || arguments.features.iter().any(|wanted| wanted == name);
-    let mut rows = vec![("none".to_owned(), vec!["--no-default-features".to_owned()], none.clone())];
-    for name in FEATURES.into_iter().filter(wanted) {
-        let options = vec!["--no-default-features".to_owned(), "--features".to_owned(), name.to_owned()];
+    let wanted = |name: &str| arguments.features.is_empty() || arguments.features.iter().any(|wanted| wanted == name);
+    let row = |name: &str, brings: &str, is_default: bool, options: Vec<String>| {
         let packages = dependencies(&options)?;
-        rows.push((format!("`{name}`"), options, packages));
+        Ok::<_, Stop>((name.to_owned(), brings.to_owned(), is_default, options, packages))
+    };
+    let mut rows = vec![row("none", "the core", false, vec!["--no-default-features".to_owned()])?];
+    for Feature { name, brings, is_default } in known.iter().filter(|feature| wanted(feature.name)) {
+        let options = vec!["--no-default-features".to_owned(), "--features".to_owned(), (*name).to_owned()];
+        rows.push(row(&format!("`{name}`"), brings, *is_default, options)?);
     }
-    rows.push(("the default".to_owned(), Vec::new(), dependencies::<&str>(&[])?));
+    rows.push(row("the default", "what is marked so above", false, Vec::new())?);
 
-    println!("| feature | packages |{}", if arguments.time { " clean build | processor time |" } else { "" });
-    println!("|---|---|{}", if arguments.time { "---|---|" } else { "" });
-    for (number, (name, options, packages)) in rows.iter().enumerate() {
+    let timed = |cells: &'static str| if arguments.time { cells } else { "" };
+    let mut text = format!("| feature | brings | packages | default |{}\n", timed(" clean build | processor time |"));
+    let _ = writeln!(text, "|---|---|---|---|{}", timed("---|---|"));
+    for (number, (name, brings, is_default, options, packages)) in rows.iter().enumerate() {
         let count = match number {
             0 => packages.len().to_string(),
             _ => format!("+{}", packages.difference(&none).count()),
         };
-        let same = rows[..number].iter().find(|(_, _, others)| others == packages);
+        let same = rows[..number].iter().find(|(.., others)| others == packages);
         let time = match same {
             _ if !arguments.time => String::new(),
             Some((other, ..)) => format!(" as {other} | |"),
@@ -77,9 +101,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
                 clean_build(options)?
             }
         };
-        println!("| {name} | {count} |{time}");
+        let default = if *is_default { "yes" } else { "" };
+        let _ = writeln!(text, "| {name} | {brings} | {count} | {default} |{time}");
     }
-    Ok(Outcome::Success)
+    TABLE.show(&text, arguments.write)
 }
 
 /// The packages that a user's build takes in, each version once: not those that only tests need.
@@ -135,4 +160,18 @@ fn remove(folder: &Path) -> Result<(), Stop> {
         return Ok(());
     }
     std::fs::remove_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known;
+
+    #[test]
+    fn every_feature_says_what_it_brings() {
+        let known = known();
+        assert!(known.len() > 18 && known.iter().any(|feature| feature.name == "cli"));
+        assert!(known.iter().all(|feature| !feature.brings.is_empty()));
+        let defaults = known.iter().filter(|feature| feature.is_default).count();
+        assert_eq!(defaults, 11);
+    }
 }

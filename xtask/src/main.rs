@@ -7,17 +7,17 @@
 mod bench;
 mod command;
 mod config;
-mod escape;
 mod features;
 #[cfg(feature = "gallery")]
 mod gallery;
+mod in_document;
+mod losses;
 mod package;
 mod reference;
 mod setup;
 mod soak;
 mod test;
 mod verify;
-mod weights;
 
 /// Tasks that a build with the feature has.
 #[cfg(not(feature = "bench"))]
@@ -48,6 +48,7 @@ mod gallery {
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use image_losses::cli::{Outcome, Weights, end_with_the_reader, escape, exit_code};
 
 /// Development tasks of image-losses.
 ///
@@ -93,7 +94,7 @@ enum Task {
     Features(features::Arguments),
     /// Look into checkpoints.
     #[command(subcommand)]
-    Weights(weights::Command),
+    Weights(Look),
     /// Train a small objective for thousands of steps, and watch the memory.
     Soak(soak::Arguments),
     /// Write the page of all losses with formulas, options and plots, or check that it is complete and up to date.
@@ -102,28 +103,14 @@ enum Task {
     Reference(reference::Arguments),
 }
 
-/// How a task ends.
-enum Outcome {
-    /// Everything asked for succeeded.
-    Success,
-    /// A check failed.
-    Failure,
+/// What to do with checkpoints.
+#[derive(Debug, Subcommand)]
+enum Look {
+    Inspect(Weights),
 }
 
 /// Why a task could not be run, in words for the user.
 type Stop = String;
-
-/// Where the reader of the output goes away, `println` panics: ends the program then, as a signal ends others.
-fn end_with_the_reader() {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let message = panic.payload().downcast_ref::<String>();
-        if message.is_some_and(|message| message.starts_with("failed printing to stdout")) {
-            std::process::exit(141);
-        }
-        usual(panic);
-    }));
-}
 
 fn main() -> ExitCode {
     end_with_the_reader();
@@ -136,17 +123,10 @@ fn main() -> ExitCode {
         Task::Config(command) => config::run(&command),
         Task::Package(arguments) => package::run(&arguments),
         Task::Features(arguments) => features::run(&arguments),
-        Task::Weights(command) => weights::run(&command),
+        Task::Weights(Look::Inspect(weights)) => weights.run(),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Gallery(arguments) => gallery::run(&arguments),
         Task::Reference(arguments) => reference::run(&arguments),
     };
-    match outcome {
-        Ok(Outcome::Success) => ExitCode::SUCCESS,
-        Ok(Outcome::Failure) => ExitCode::from(1),
-        Err(stop) => {
-            eprintln!("error: {}", escape::lines(&stop));
-            ExitCode::from(2)
-        }
-    }
+    exit_code(outcome)
 }

@@ -15,9 +15,6 @@ pub trait Engine {
     const CPU: bool;
     /// The fraction of the cases that is drawn, 1 / this: an engine with a cost per operation takes fewer.
     const SPARSE: u32 = 1;
-    /// The element types beyond double and single precision in which gradients must be finite, with their largest
-    /// numbers to try.
-    const HALVES: &'static [(DType, f64)] = &[];
 
     /// The value alone.
     ///
@@ -47,6 +44,15 @@ pub trait Engine {
         _: Option<&[Vec<f64>]>,
     ) -> Vec<Result<Derived>> {
         Vec::new()
+    }
+
+    /// Value and gradients the way a training step has them, where they are not recorded in turn; as
+    /// [`derived`](Engine::derived) by default.
+    ///
+    /// # Errors
+    /// The loss's and the engine's.
+    fn trained<const K: usize>(&self, loss: &impl Lawful<K>, case: &Case<K>, dtype: DType) -> Result<Derived> {
+        self.derived(loss, case, dtype, None)
     }
 
     /// Value and derivatives; [`derive()`] does it on tensors.
@@ -128,6 +134,10 @@ impl Engine for Cpu {
         }
     }
 
+    fn trained<const K: usize>(&self, loss: &impl Lawful<K>, case: &Case<K>, dtype: DType) -> Result<Derived> {
+        if dtype == DType::F32 { in_one_pass::<K, f32>(loss, case) } else { in_one_pass::<K, f64>(loss, case) }
+    }
+
     fn more_derived<const K: usize>(
         &self,
         loss: &impl Lawful<K>,
@@ -141,10 +151,7 @@ impl Engine for Cpu {
             on_autograd::<K, f64>(loss, case, direction)
         }];
         if direction.is_none() {
-            derived.push(match dtype {
-                DType::F32 => in_one_pass::<K, f32>(loss, case),
-                _ => in_one_pass::<K, f64>(loss, case),
-            });
+            derived.push(self.trained(loss, case, dtype));
         }
         derived
     }

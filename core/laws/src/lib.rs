@@ -141,6 +141,9 @@ pub struct Network {
     pub size: [usize; 2],
     /// Cases drawn per law.
     pub cases: u32,
+    /// Its bits are those of portable code too. Without an instruction that multiplies and adds, fifty layers take half a
+    /// minute; the kernels' own tests compare the bits of such layers.
+    pub portable: bool,
     /// Error allowed to the hand values, as they are stored.
     pub hand: f64,
     /// Error allowed between engines in double precision, relative to the largest element: its depth adds up rounding.

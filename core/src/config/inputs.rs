@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 use super::Processes;
 use crate::{Error, Result};
 
 /// A network: a function from tensor to tensor.
-pub type Network<'a, T> = &'a dyn Fn(&T) -> Result<T>;
+pub type Network<'a, T> = dyn Fn(&T) -> Result<T> + 'a;
 
 /// A closure as a network: tells the compiler that it takes and gives tensors of one type, which it does not find out
 /// for a closure that is given a name first.
@@ -19,7 +20,7 @@ pub type Network<'a, T> = &'a dyn Fn(&T) -> Result<T>;
 /// # type T = NdTensor<'static, f64>;
 ///
 /// let disc = network(|x: &T| x.scale(3.0));
-/// let outputs = Inputs::new().network("disc", &disc);
+/// let outputs = Inputs::new().network("disc", &disc).network("gen", |x: &T| x.neg());
 /// # let _ = outputs;
 /// ```
 pub fn network<T, F: Fn(&T) -> Result<T>>(function: F) -> F {
@@ -35,7 +36,7 @@ pub enum Item<'a, T> {
     /// Several tensors: feature maps, scores at several scales.
     Tensors(Vec<T>),
     /// A network.
-    Network(Network<'a, T>),
+    Network(Rc<Network<'a, T>>),
     /// A number, such as `iteration`.
     Number(f64),
     /// A switch, such as `target_is_real`.
@@ -108,10 +109,10 @@ impl<'a, T> Inputs<'a, T> {
         self
     }
 
-    /// Adds a network.
+    /// Adds a network, by value or by reference.
     #[must_use]
-    pub fn network(mut self, name: impl Into<String>, network: Network<'a, T>) -> Self {
-        self.insert(name, Item::Network(network));
+    pub fn network(mut self, name: impl Into<String>, network: impl Fn(&T) -> Result<T> + 'a) -> Self {
+        self.insert(name, Item::Network(Rc::new(network)));
         self
     }
 
@@ -222,9 +223,9 @@ impl<'a, T> Inputs<'a, T> {
     ///
     /// # Errors
     /// [`Error::MissingInput`] where it is absent or not a network.
-    pub fn get_network(&self, operation: &'static str, name: &str) -> Result<Network<'a, T>> {
+    pub fn get_network(&self, operation: &'static str, name: &str) -> Result<&Network<'a, T>> {
         self.required(operation, name, "a network", |item| match item {
-            Item::Network(network) => Some(*network),
+            Item::Network(network) => Some(&**network),
             _ => None,
         })
     }

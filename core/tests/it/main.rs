@@ -1,4 +1,4 @@
-//! Tests of the reductions, the stencils and the gradient checker. `tests/tiny.rs` is what an interpreter finishes.
+//! Tests of the reductions, the stencils and the gradient checker. The kernels' `tests/tiny.rs` is what an interpreter finishes.
 
 mod gradcheck;
 mod reductions;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::fields::{join, read_options, refuse, unknown};
 use super::registry::{BuildContext, Entry, ErasedLoss, loss_weight};
 use crate::AnyTensor;
-use crate::objective::Note;
+use crate::objective::{Erased, Note};
 
 /// The fields that every configured loss may have beside its own.
 pub(crate) const COMPONENT_FIELDS: [&str; 3] = ["data_info", "loss_name", "interval"];
@@ -92,6 +92,21 @@ impl Component {
             return Err(Error::option(entry.name(), "interval", "at least 1", 0).at(path));
         }
         let (entry, path) = (entry.clone(), path.to_owned());
+        let component = Component { entry, path, data_info, loss_name, interval, loss, notes };
+        component.check(context)?;
+        Ok(component)
+    }
+
+    /// A loss of a program, whose arguments are taken from these outputs; the name is its term's.
+    pub(crate) fn typed(
+        Erased(entry, loss): Erased,
+        name: &str,
+        takes: Option<Vec<(String, String)>>,
+        context: &BuildContext,
+    ) -> Result<Self> {
+        let data_info = takes.as_ref().filter(|takes| !takes.is_empty()).map(|takes| takes.iter().cloned().collect());
+        let loss_name = takes.map(|_| name.to_owned());
+        let (path, interval, notes) = (name.to_owned(), None, Vec::new());
         let component = Component { entry, path, data_info, loss_name, interval, loss, notes };
         component.check(context)?;
         Ok(component)

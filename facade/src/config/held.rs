@@ -16,7 +16,14 @@ use crate::AnyTensor;
 
 impl FrozenVisitor for Registry {
     fn frozen<L: Frozen>(&mut self) {
-        let entry = Entry::new::<L>(fields_of::<L::Options>().to_vec(), |value, path, context| {
+        self.register(described::<L::Options>(Entry::frozen::<L>()));
+    }
+}
+
+impl Entry {
+    /// The entry of a loss over a frozen network.
+    pub fn frozen<L: Frozen>() -> Self {
+        Entry::new::<L>(fields_of::<L::Options>().to_vec(), |value, path, context| {
             let options = read_options::<L::Options>(value, path)?;
             let weights = match (context.seeded, &context.weights_directory) {
                 (Some(seed), _) => Weights::Seeded(seed),
@@ -29,11 +36,14 @@ impl FrozenVisitor for Registry {
                 seeded: context.seeded,
                 architecture: context.architecture.as_ref(),
             };
-            let loss = L::build(options, sources).map_err(|error| error.at(path))?;
-            Ok(Box::new(Held::new(loss)))
-        });
-        self.register(described::<L::Options>(entry));
+            Ok(over_network(L::build(options, sources).map_err(|error| error.at(path))?))
+        })
     }
+}
+
+/// A loss over a frozen network, its type erased.
+pub(crate) fn over_network<L: Frozen>(loss: L) -> Box<dyn ErasedLoss> {
+    Box::new(Held::new(loss))
 }
 
 /// A loss over a frozen network as a configured one. On tch the network is put on a device once; a graph takes it anew,

@@ -30,12 +30,14 @@ pub(crate) use component::{check_offered, seed_at};
 #[cfg(feature = "inventory")]
 pub use contribution::Contribution;
 pub use document::{Syntax, parse, read};
+#[cfg(feature = "perceptual")]
+pub(crate) use held::over_network;
 pub use image_losses_core::config::{
     Argument, Carried, Configurable, Inputs, Item, Kind, Network, Outcome, Processes, network,
 };
 #[cfg(feature = "inventory")]
 pub use inventory;
-pub(crate) use registry::to_value;
 pub use registry::{BuildContext, Entry, Registry};
+pub(crate) use registry::{ErasedLoss, of_arguments, of_function, of_tensors, to_value};
 #[cfg(feature = "schema")]
-pub use schema::schema;
+pub use schema::{OptionOf, options, schema};

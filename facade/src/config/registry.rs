@@ -129,6 +129,24 @@ impl<L: Loss<K> + Serialize, const K: usize> ErasedLoss for OfTensors<L, K> {
     }
 }
 
+/// A loss of `K` tensors, its type erased.
+pub(crate) fn of_tensors<L: Loss<K> + Serialize, const K: usize>(loss: L) -> Box<dyn ErasedLoss> {
+    Box::new(OfTensors(loss))
+}
+
+/// A loss of named arguments, its type erased.
+pub(crate) fn of_arguments<L: Configurable>(loss: L, seed: u64) -> Box<dyn ErasedLoss> {
+    Box::new(WithState { state: loss.start(seed), loss })
+}
+
+/// A pointwise function with its reduction, its type erased.
+pub(crate) fn of_function<P, const K: usize>(loss: Reduced<P>) -> Box<dyn ErasedLoss>
+where
+    P: Pointwise<K> + Declared + Serialize,
+{
+    Box::new(OfFunction(loss))
+}
+
 /// A pointwise function with the options of its reduction.
 #[derive(Clone, Debug)]
 struct OfFunction<P, const K: usize>(Reduced<P>);
@@ -247,7 +265,7 @@ impl Entry {
         Entry::new::<L>(fields_of::<L>().to_vec(), |value, path, _| {
             let loss = read_options::<L>(value, path)?;
             loss.check().map_err(|error| error.at(path))?;
-            Ok(Box::new(OfTensors(loss)))
+            Ok(of_tensors(loss))
         })
     }
 
@@ -256,7 +274,7 @@ impl Entry {
         Entry::new::<L>(fields_of::<L>().to_vec(), |value, path, context| {
             let loss = read_options::<L>(value, path)?;
             loss.check().map_err(|error| error.at(path))?;
-            Ok(Box::new(WithState { state: loss.start(context.draws), loss }))
+            Ok(of_arguments(loss, context.draws))
         })
     }
 
@@ -314,7 +332,7 @@ impl Entry {
             let own = if own.is_empty() && fields_of::<P>().is_empty() { Value::Null } else { Value::Object(own) };
             let loss = Reduced { function: read_options::<P>(own, path)?, loss_weight, reduction, sample_wise };
             loss.check().map_err(|error| error.at(path))?;
-            Ok(Box::new(OfFunction(loss)))
+            Ok(of_function(loss))
         })
     }
 

@@ -1,6 +1,7 @@
 //! The JSON Schema of all losses and objectives, so that editors complete configurations.
 
 use schemars::{Schema, SchemaGenerator};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::registry::{Entry, Registry};
@@ -47,6 +48,35 @@ pub fn schema(registry: &Registry) -> Value {
         "anyOf": documents,
         "$defs": definitions,
     })
+}
+
+/// An option of a loss, as its documentation has it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OptionOf {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// The value where it is not given; null where there is none.
+    pub default: Value,
+    /// The loss is not built without it.
+    pub required: bool,
+}
+
+/// The options of a loss, in the order of its structure.
+pub fn options(entry: &Entry) -> Vec<OptionOf> {
+    let schema = describe(entry, &mut SchemaGenerator::default());
+    let is_required = |name: &str| schema["required"].as_array().is_some_and(|all| all.iter().any(|one| one == name));
+    let of = |name: &&str| {
+        let property = &schema["properties"][name];
+        OptionOf {
+            name: (*name).to_owned(),
+            description: property["description"].as_str().unwrap_or_default().to_owned(),
+            default: property.get("default").cloned().unwrap_or_default(),
+            required: is_required(name),
+        }
+    };
+    entry.fields().iter().map(of).collect()
 }
 
 /// The mapping of one type: its options and the common fields.

@@ -49,6 +49,7 @@ mod models;
 mod report;
 mod rows;
 mod table;
+mod typed;
 
 use std::borrow::Cow;
 
@@ -61,6 +62,9 @@ pub use models::{CycleGanConfig, Model, Pix2PixConfig, StyleGan2Config, WganGpCo
 pub(crate) use report::CarriedTensor;
 pub use report::{Report, Step, StepTerm, Term};
 pub use rows::model_table;
+pub use typed::{Descended, EngineTensor, IntoLoss, ObjectiveBuilder, Outputs};
+#[doc(hidden)]
+pub use typed::{Erased, kind};
 
 use crate::AnyTensor;
 use crate::config::fields::{join, read_options, refuse, unknown};
@@ -93,13 +97,16 @@ enum Made {
     LessMean { scores: String, others: String, is_constant: bool },
     /// Images in [−1, 1] as VGG takes them.
     ImageNet(String),
+    /// What a network says of images.
+    Scores { critic: String, images: String, is_constant: bool },
 }
 
 impl Made {
-    fn outputs(&self) -> Vec<&str> {
+    fn outputs(&self) -> Vec<(&str, Kind)> {
         match self {
-            Made::OneMinus(name) | Made::ImageNet(name) => vec![name],
-            Made::LessMean { scores, others, .. } => vec![scores, others],
+            Made::OneMinus(name) | Made::ImageNet(name) => vec![(name, Kind::Tensor)],
+            Made::LessMean { scores, others, .. } => vec![(scores, Kind::Tensor), (others, Kind::Tensor)],
+            Made::Scores { critic, images, .. } => vec![(critic, Kind::Network), (images, Kind::Tensor)],
         }
     }
 }
@@ -418,7 +425,7 @@ impl Objective {
     /// entry for each loss that remembers something.
     ///
     /// The place is that of the loss in the objective's own document (`gan_loss`, `disc_auxiliary_loss.0`, a key of a sum),
-    /// or the name of the term that a model's `loss_config` gives it (`loss_path_regular`). The `type` is the loss's; the
+    /// the name that the builder was given (`gan_loss` for the adversarial loss), or the name of the term that a model's `loss_config` gives it (`loss_path_regular`). The `type` is the loss's; the
     /// `state` is its [`Component::state`].
     ///
     /// # Errors
@@ -512,6 +519,11 @@ impl Made {
                 let centred = images.affine(0.5, 0.5)?.sub(&constant(MEAN)?)?;
                 centred.mul(&constant(DEVIATION.map(f64::recip))?)
             }
+            Made::Scores { critic, images, is_constant } => {
+                let images = output(images)?;
+                let critic = outputs.get_network(operation, critic)?;
+                if *is_constant { critic(&images.detach()) } else { critic(images) }
+            }
         }
     }
 }
@@ -532,9 +544,11 @@ impl Part {
                     let own = sources.iter().filter(|(name, _)| *name == argument.name);
                     own.flat_map(|(_, source)| match source {
                         Source::Output { name: output, required } => vec![need(argument, output, *required)],
-                        Source::Made(made) => {
-                            made.outputs().into_iter().map(|output| need(argument, output, true)).collect()
-                        }
+                        Source::Made(made) => made
+                            .outputs()
+                            .into_iter()
+                            .map(|(output, kind)| Need { kind, ..need(argument, output, true) })
+                            .collect(),
                         _ => Vec::new(),
                     })
                     .collect()
@@ -662,9 +676,14 @@ impl<'a> Builder<'a> {
     /// A loss as it is configured.
     fn configured(&mut self, side: Side, loss: &Value, place: String, name: Option<&str>) -> Result<Value> {
         let loss = self.registry.build(loss, &place, self.context)?;
+        self.built(side, loss, place, name, false)
+    }
+
+    /// A loss that is built; its configuration.
+    fn built(&mut self, side: Side, loss: Component, place: String, name: Option<&str>, counts: bool) -> Result<Value> {
         let value = loss.to_value()?;
         let (name, shares) = (name.map(str::to_owned), loss.is_named());
-        let (values, sources, factor, counts) = (Vec::new(), None, 1.0, false);
+        let (values, sources, factor) = (Vec::new(), None, 1.0);
         let part = Part { side, loss: self.losses.len(), name, values, sources, factor, counts, shares };
         if loss.data_info().is_none() {
             // Nothing says what it takes but its arguments' names.
@@ -739,7 +758,7 @@ impl<'a> Builder<'a> {
         for (_, source) in part.sources.iter().flatten() {
             let outputs = match source {
                 Source::Output { name, required: true } => vec![name.as_str()],
-                Source::Made(made) => made.outputs(),
+                Source::Made(made) => made.outputs().into_iter().map(|(name, _)| name).collect(),
                 _ => Vec::new(),
             };
             for output in outputs {
@@ -756,6 +775,12 @@ impl<'a> Builder<'a> {
     /// The parts of the adversarial loss at `place`.
     fn adversarial(&mut self, loss: &Value, place: &str) -> Result<Value> {
         let loss = self.registry.build(loss, place, self.context)?;
+        self.adversarial_built(loss, place, None)
+    }
+
+    /// The parts of an adversarial loss that is built. With the names of the critic, of the generated and of the real images
+    /// it makes its scores itself.
+    fn adversarial_built(&mut self, loss: Component, place: &str, made_of: Option<[&str; 3]>) -> Result<Value> {
         let value = loss.to_value()?;
         for (given, field) in [(loss.data_info().is_some(), "data_info"), (loss.is_named(), "loss_name")] {
             if given {
@@ -765,6 +790,16 @@ impl<'a> Builder<'a> {
         let takes = |name: &str| loss.arguments().iter().any(|argument| argument.name == name);
         let named = |name: &str| Source::Output { name: name.to_owned(), required: true };
         let optional = |name: &str| Source::Output { name: name.to_owned(), required: false };
+        let scored = |name: &str| match made_of {
+            None => named(name),
+            Some([critic, fake, real]) => {
+                let images = if name.starts_with("disc_pred_fake") { fake } else { real };
+                // The discriminator's step says nothing to the generator.
+                let is_constant = name == "disc_pred_fake";
+                Source::Made(Made::Scores { critic: critic.to_owned(), images: images.to_owned(), is_constant })
+            }
+        };
+        let [critic, fake_images, real_images] = made_of.unwrap_or(["disc", "fake_imgs", "real_imgs"]);
         let mut parts = Vec::new();
         if takes("input") && takes("target_is_real") && takes("is_disc") {
             let roles = [
@@ -774,7 +809,7 @@ impl<'a> Builder<'a> {
             ];
             for (side, name, scores, real) in roles {
                 let mut sources = vec![
-                    ("input", named(scores)),
+                    ("input", scored(scores)),
                     ("target_is_real", Source::Flag(real)),
                     ("is_disc", Source::Flag(side == Side::Discriminator)),
                 ];
@@ -789,10 +824,11 @@ impl<'a> Builder<'a> {
                 (Side::Discriminator, "loss_disc", "discriminator", ["disc_pred_fake", "disc_pred_real"]),
                 (Side::Generator, "loss_gen", "generator", ["disc_pred_fake_g", "disc_pred_real_g"]),
             ] {
-                let [fake, real] = if networked { ["fake_imgs", "real_imgs"] } else { scores };
-                let mut sources = vec![("fake", named(fake)), ("real", named(real)), ("model", Source::Text(model))];
+                let [fake, real] =
+                    if networked { [named(fake_images), named(real_images)] } else { scores.map(scored) };
+                let mut sources = vec![("fake", fake), ("real", real), ("model", Source::Text(model))];
                 if networked {
-                    sources.push(("net", named("disc")));
+                    sources.push(("net", named(critic)));
                 }
                 if takes("alpha") {
                     sources.push(("alpha", optional("alpha")));
@@ -821,7 +857,7 @@ impl<'a> Builder<'a> {
         let mut named: Vec<(Side, String, Vec<&Part>)> = Vec::new();
         for part in &parts {
             for name in part.term_names(&losses[part.loss]) {
-                if !name.contains("loss") {
+                if !name.contains("loss") && !part.counts {
                     let path = losses[part.loss].path().to_owned();
                     notes.push(Note::NotCounted { name: name.clone(), path });
                 }

@@ -27,5 +27,14 @@ mod matting;
     feature = "vgg"
 ))]
 mod restore;
+#[cfg(all(
+    feature = "config",
+    feature = "gan",
+    feature = "ndarray",
+    feature = "penalties",
+    feature = "pixelwise",
+    feature = "vgg"
+))]
+mod stylegan2;
 #[cfg(all(feature = "gan", feature = "ndarray", feature = "penalties"))]
 mod wgan_gp;

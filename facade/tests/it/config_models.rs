@@ -311,7 +311,7 @@ fn deblurgan_v2_is_its_formulas() {
     let outputs = Inputs::new()
         .tensor("fake_imgs", image(3, &[1.0, 1.0, 1.0]))
         .tensor("real_imgs", image(3, &[-1.0, -1.0, -1.0]))
-        .network("disc", &critic);
+        .network("disc", critic);
     let mut objective = build(&model).unwrap();
     // `lsgan` of AdvLoss compares by absolute values: ½ (abs(1 − 0) + abs(−1 − 1)), abs(1 − 1).
     let d = report(&mut objective, Side::Discriminator, &outputs);
@@ -366,7 +366,7 @@ fn progressive_gans_penalties_are_their_formulas() {
         .tensor("disc_pred_real", leaf(vec![0.0, 2.0], &[2, 1]))
         .tensor("fake_imgs", leaf(vec![0.5; 4], &[2, 1, 1, 2]))
         .tensor("real_imgs", leaf(vec![0.25; 4], &[2, 1, 1, 2]))
-        .network("disc", &critic);
+        .network("disc", critic);
     let mut objective = build(&json!({"type": "PGGAN"})).unwrap();
     let step = objective.evaluate(Side::Discriminator, &outputs).unwrap();
     let report = objective.finish(&step, &step.values().unwrap()).unwrap();

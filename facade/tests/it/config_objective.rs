@@ -123,8 +123,8 @@ fn by_objective(
             .tensor("real_imgs", real.clone())
             .tensor("latents", latents.clone())
             .tensor("path_noise", noise)
-            .network("disc", &disc)
-            .network("gen", &gen_);
+            .network("disc", disc)
+            .network("gen", gen_);
         let step = objective.evaluate(side, &outputs)?;
         let total = step.total().unwrap().clone();
         let (gradients, values) = differentiated(side, &total, parameters, &step.tensors())?;
@@ -341,7 +341,7 @@ fn pools_report_predictions_that_are_not_finite_and_do_not_remember_them() {
     let mut objective = gan(document).unwrap();
     let critic = network(|x: &AnyTensor<'static>| Ok(x.clone()));
     let outputs = |fake: &[f64], real: &[f64]| {
-        Inputs::new().tensor("fake_imgs", row(fake)).tensor("real_imgs", row(real)).network("disc", &critic)
+        Inputs::new().tensor("fake_imgs", row(fake)).tensor("real_imgs", row(real)).network("disc", critic)
     };
     for overflow in [f64::NAN, f64::INFINITY] {
         let report = eager(&mut objective, Side::Discriminator, &outputs(&[overflow, 1.0], &[3.0, 3.0]));
@@ -363,7 +363,7 @@ fn the_mean_path_length_survives_an_overflow() {
         let outputs = Inputs::new()
             .tensor("latents", leaf(vec![0.5, -1.0], &[1, 1, 2]))
             .tensor("noise", leaf(vec![1.0], &[1, 1, 1, 1]))
-            .network("generator", &generator);
+            .network("generator", generator);
         let step = objective.evaluate(Side::Generator, &outputs).unwrap();
         objective.finish(&step, &step.values().unwrap()).unwrap()
     };
@@ -396,7 +396,7 @@ fn losses_at_different_places_draw_differently() {
             .tensor("disc_pred_real", tensor(0.0))
             .tensor("real_imgs", tensor(2.0))
             .tensor("fake_imgs", tensor(1.0))
-            .network("disc", &critic);
+            .network("disc", critic);
         let side = if document.get("gan_loss").is_some() { Side::Discriminator } else { Side::Generator };
         let step = objective.evaluate(side, &outputs).unwrap();
         let wanted: Vec<&Any<'_>> = step.terms().iter().filter(|t| t.name.contains("gp")).map(|t| &t.value).collect();
@@ -484,7 +484,7 @@ fn a_norm_that_would_be_ignored_is_refused() {
         let critic = network(|x: &Any<'_>| Ok(x.clone()));
         let tensor = || leaf(vec![1.0, 2.0], &[1, 2]);
         let inputs =
-            Inputs::new().tensor("real_data", tensor()).tensor("fake_data", tensor()).network("discriminator", &critic);
+            Inputs::new().tensor("real_data", tensor()).tensor("fake_data", tensor()).network("discriminator", critic);
         loss.evaluate(&inputs).map(|_| ())
     };
     let picking = json!({"discriminator": "discriminator", "real_data": "real_data", "fake_data": "fake_data"});
@@ -562,8 +562,8 @@ fn mixed_precision_switches_scale_the_inner_gradient() {
                 .tensor("real_imgs", tensor(vec![1.0, 2.0], &[1, 1, 1, 2])?)
                 .tensor("latents", tensor(vec![1.0, 2.0], &[1, 1, 2])?)
                 .tensor("path_noise", tensor(vec![1.0, 2.0], &[1, 1, 1, 2])?)
-                .network("disc", &stretched)
-                .network("gen", &stretched);
+                .network("disc", stretched)
+                .network("gen", stretched);
             let step = objective.evaluate(side, &outputs)?;
             Ok::<_, Error>(objective.finish(&step, &step.values()?)?.total)
         };

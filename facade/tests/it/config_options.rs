@@ -13,6 +13,7 @@
 ))]
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use image_losses::AnyTensor;
 use image_losses::config::{BuildContext, Carried, Component, Inputs, Item, Kind, Outcome, Registry, network};
@@ -172,9 +173,9 @@ fn with_world<R>(body: impl FnOnce(&mut Inputs<'_, AnyTensor<'static>>) -> Resul
     let processes = Processes { communicator: &Pair, read: &read_one };
     let mut inputs = world(make, 4)?;
     for name in ["discriminator", "net"] {
-        inputs.insert(name, Item::Network(&critic));
+        inputs.insert(name, Item::Network(Rc::new(&critic)));
     }
-    inputs.insert("generator", Item::Network(&generator));
+    inputs.insert("generator", Item::Network(Rc::new(&generator)));
     inputs.insert("processes", Item::Processes(processes));
     body(&mut inputs)
 }

@@ -6,5 +6,7 @@ mod config_models;
 mod config_objective;
 mod config_options;
 mod config_schema;
+mod objective_typed;
+mod program;
 mod support;
 mod third_derivatives;

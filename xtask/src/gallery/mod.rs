@@ -3,7 +3,6 @@
 mod distortion;
 mod figures;
 mod folder;
-mod losses;
 mod options;
 mod page;
 mod plot;
@@ -19,11 +18,11 @@ use image_losses::core::Tensor;
 use image_losses::ndarray::NdTensor;
 use serde_json::Value;
 
+use crate::losses::Listed;
 use crate::{Outcome, Stop, escape};
 use distortion::Distortion;
 use figures::Figure;
 use folder::Files;
-use losses::Listed;
 use page::{Drawing, Section};
 
 /// The options.
@@ -43,7 +42,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     let standard = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/gallery");
     let folder = arguments.out.clone().unwrap_or(standard);
     let registry = Registry::standard();
-    let losses = losses::all();
+    let losses = crate::losses::all();
     let files = files(&registry, &losses)?;
     if arguments.check {
         let differences = folder::differences(&files, &folder)?;
@@ -235,13 +234,15 @@ mod tests {
     #[test]
     fn every_loss_of_the_registry_is_listed_and_every_figure_is_of_one() {
         let listed: Vec<&str> =
-            losses::all().iter().flat_map(|loss| loss.aliases.iter().copied().chain([loss.name])).collect();
+            crate::losses::all().iter().flat_map(|loss| loss.aliases.iter().copied().chain([loss.name])).collect();
         assert!(types().iter().all(|name| listed.contains(name)), "{listed:?}");
         assert_eq!(listed.len(), types().len());
         for figures in figures::FIGURES {
             assert!(listed.contains(&figures.name), "{}", figures.name);
         }
-        assert!(losses::all().iter().all(|loss| !loss.about.summary.is_empty() && !loss.about.source.is_empty()));
+        assert!(
+            crate::losses::all().iter().all(|loss| !loss.about.summary.is_empty() && !loss.about.source.is_empty())
+        );
     }
 
     #[test]

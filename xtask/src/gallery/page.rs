@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::losses::Listed;
 use super::options::Choice;
+use crate::losses::Listed;
 
 /// A loss with all that is shown of it.
 #[derive(Clone, Debug)]

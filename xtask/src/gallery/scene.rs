@@ -84,7 +84,7 @@ fn call<'g>(scene: Scene, component: &mut Component, t: &AnyTensor<'g>) -> Resul
         Scene::Scores => tensors.iter().fold(inputs, |inputs, name| inputs.tensor(*name, t.clone())),
         Scene::Pair { model } => inputs.tensor("fake", t.clone()).tensor("real", constant(0.0)?).text("model", model),
         Scene::Adversarial => {
-            let inputs = inputs.network("net", &identity).text("model", "discriminator");
+            let inputs = inputs.network("net", identity).text("model", "discriminator");
             inputs.tensor("fake", t.clone()).tensor("real", constant(0.5)?).tensor("alpha", constant(0.5)?)
         }
         Scene::LeCam => {
@@ -99,12 +99,12 @@ fn call<'g>(scene: Scene, component: &mut Component, t: &AnyTensor<'g>) -> Resul
             inputs.tensors("maps", maps).tensors("textures", textures).tensor("soft_attention", constant(1.0)?)
         }
         Scene::Slope { data } => {
-            let inputs = inputs.network("discriminator", &linear).tensor("fake_data", constant(-1.0)?);
+            let inputs = inputs.network("discriminator", linear).tensor("fake_data", constant(-1.0)?);
             inputs.tensor(data, constant(1.0)?).tensor("alpha", constant(0.5)?)
         }
         Scene::PathLength => {
             let ones = |shape: &[usize]| AnyTensor::full(&t.context(), 1.0, shape);
-            let inputs = inputs.network("generator", &generator).tensor("latents", ones(&[1, 1, 4])?);
+            let inputs = inputs.network("generator", generator).tensor("latents", ones(&[1, 1, 4])?);
             inputs.tensor("noise", ones(&[1, 1, 2, 2])?).number("mean_path_length", 1.0)
         }
         Scene::Composition => {

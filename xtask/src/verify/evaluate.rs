@@ -1,6 +1,7 @@
 //! Evaluates a case on an engine, through the public configuration, and compares.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use image_losses::AnyTensor;
 use image_losses::config::{BuildContext, Inputs, Item, Registry};
@@ -208,7 +209,7 @@ fn tensors<'g>(case: &Case, make: impl Fn(&Array) -> Result<AnyTensor<'g>>) -> R
         named.insert(name, Item::Tokens(tokens.clone()));
     }
     for (name, network) in &networks {
-        named.insert(*name, Item::Network(network));
+        named.insert(*name, Item::Network(Rc::new(network)));
     }
     for (name, value) in &case.description.call {
         let item = match value {

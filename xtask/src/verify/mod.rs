@@ -1,6 +1,6 @@
 //! `cargo xtask verify`: every loss against the values that MMagic itself computed.
 
-mod case;
+pub(crate) mod case;
 mod evaluate;
 mod report;
 mod rule;

@@ -10,18 +10,19 @@ use serde::de::DeserializeOwned;
 
 /// A loss of a family.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     /// The title of its family.
-    pub(super) family: &'static str,
+    #[cfg_attr(not(feature = "gallery"), expect(dead_code, reason = "the gallery's titles"))]
+    pub(crate) family: &'static str,
     /// Its `type`.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// The other `type`s that build it.
-    pub(super) aliases: &'static [&'static str],
-    pub(super) about: About,
+    pub(crate) aliases: &'static [&'static str],
+    pub(crate) about: About,
 }
 
 /// The losses of all families, in the page's order.
-pub(super) fn all() -> Vec<Listed> {
+pub(crate) fn all() -> Vec<Listed> {
     let mut list = List { family: "Pixel by pixel", losses: Vec::new() };
     pixelwise::every(&mut list);
     list.family = "Adversarial";

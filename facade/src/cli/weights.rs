@@ -1,14 +1,14 @@
-//! `cargo xtask weights inspect`: what a checkpoint holds, and which network it fits.
+//! What a checkpoint holds, and which network it fits.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table, presets};
-use image_losses::perceptual::checkpoint::{Checkpoint, Entry};
-use image_losses::perceptual::networks::{Fit, fits, located};
+use image_losses_perceptual::checkpoint::{Checkpoint, Entry};
+use image_losses_perceptual::networks::{Fit, fits, located};
 use serde_json::json;
 
-use crate::{Outcome, Stop, escape};
+use super::{Outcome, Stop, escape};
 
 /// How many tensors the table has without `--all`, and how many names a list.
 const SHOWN: usize = 20;
@@ -19,24 +19,17 @@ const CLIP: &str = "CLIP's activation and the width of its heads are not in the 
                     `activation: quick_gelu` and `head_width: 64`, the defaults; OpenCLIP's models have `activation: gelu` \
                     unless their name ends with `quickgelu`, and ViT-H/14 has `head_width: 80`";
 
-/// What to do with checkpoints.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Print what checkpoints hold and which of the frozen networks they fit.
-    ///
-    /// Reads safetensors, `.pth` in each of PyTorch's formats, and TorchScript archives; the content tells which, not the
-    /// name. Nothing in a file is executed, and no tensor's elements are read. Where no network fits, the closest ones are
-    /// listed with what is missing, unknown to them or of another shape. A network that lies under a key or a prefix is
-    /// named with the option `prefix` that reads it. A loss with taps at early layers needs only
-    /// the tensors up to its last tap.
-    ///
-    /// Exit codes: 0 every file was read, 2 one could not be.
-    Inspect(InspectArguments),
-}
-
-/// Arguments of `cargo xtask weights inspect`.
+/// Print what checkpoints hold and which of the frozen networks they fit.
+///
+/// Reads safetensors, `.pth` in each of PyTorch's formats, and TorchScript archives; the content tells which, not the
+/// name. Nothing in a file is executed, and no tensor's elements are read. Where no network fits, the closest ones are
+/// listed with what is missing, unknown to them or of another shape. A network that lies under a key or a prefix is
+/// named with the option `prefix` that reads it. A loss with taps at early layers needs only
+/// the tensors up to its last tap.
+///
+/// Exit codes: 0 every file was read, 2 one could not be.
 #[derive(Debug, Args)]
-pub(crate) struct InspectArguments {
+pub struct Weights {
     /// Checkpoints.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -57,27 +50,31 @@ enum Format {
     Json,
 }
 
-/// Runs the command.
-pub(crate) fn run(command: &Command) -> Result<Outcome, Stop> {
-    let Command::Inspect(arguments) = command;
-    let open = |file: &PathBuf| Checkpoint::open(file).map_err(|error| error.to_string());
-    match arguments.format {
-        Format::Json => {
-            let described =
-                arguments.files.iter().map(|file| Ok(describe(&open(file)?))).collect::<Result<Vec<_>, Stop>>()?;
-            let text = serde_json::to_string_pretty(&described).map_err(|error| error.to_string())?;
-            println!("{}", escape::json(&text));
-        }
-        Format::Table => {
-            for (number, file) in arguments.files.iter().enumerate() {
-                if number > 0 {
-                    println!();
+impl Weights {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// What cannot be read, in words.
+    pub fn run(&self) -> Result<Outcome, Stop> {
+        let open = |file: &PathBuf| Checkpoint::open(file).map_err(|error| error.to_string());
+        match self.format {
+            Format::Json => {
+                let described =
+                    self.files.iter().map(|file| Ok(describe(&open(file)?))).collect::<Result<Vec<_>, Stop>>()?;
+                let text = serde_json::to_string_pretty(&described).map_err(|error| error.to_string())?;
+                println!("{}", escape::json(&text));
+            }
+            Format::Table => {
+                for (number, file) in self.files.iter().enumerate() {
+                    if number > 0 {
+                        println!();
+                    }
+                    print(&open(file)?, self.all);
                 }
-                print(&open(file)?, arguments.all);
             }
         }
+        Ok(Outcome::Success)
     }
-    Ok(Outcome::Success)
 }
 
 /// The bytes that a tensor's elements take.
@@ -203,10 +200,13 @@ fn list(names: &[String], limit: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn open(name: &str) -> Checkpoint {
-        Checkpoint::open(crate::command::root().join("perceptual").join("tests").join(name)).unwrap()
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join("perceptual").join("tests");
+        Checkpoint::open(tests.join(name)).unwrap()
     }
 
     #[test]
@@ -226,7 +226,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("image-losses-located-{}.safetensors", std::process::id()));
         let mut offset = 0;
         let mut header = serde_json::Map::new();
-        for (name, shape) in image_losses::perceptual::networks::VggType::Vgg11.architecture() {
+        for (name, shape) in image_losses_perceptual::networks::VggType::Vgg11.architecture() {
             let end = offset + 4 * shape.iter().product::<usize>();
             let tensor = json!({ "dtype": "F32", "shape": shape, "data_offsets": [offset, end] });
             header.insert(format!("generator.{name}"), tensor);

@@ -21,22 +21,22 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
 }
 
 /// A text in one line.
-pub(crate) fn line(text: &str) -> String {
+pub fn line(text: &str) -> String {
     escaped(text, steers)
 }
 
 /// A text that may have several lines, as an error of a parser has.
-pub(crate) fn lines(text: &str) -> String {
+pub fn lines(text: &str) -> String {
     escaped(text, |c| steers(c) && c != '\n')
 }
 
 /// A cell of tab-separated values; the backslash is escaped too, so that the cell can be read back.
-pub(crate) fn cell(text: &str) -> String {
+pub fn cell(text: &str) -> String {
     escaped(text, |c| steers(c) || c == '\\')
 }
 
 /// A document in JSON: what its writer leaves as it is stands in strings, and is escaped as JSON escapes it.
-pub(crate) fn json(text: &str) -> String {
+pub fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if steers(c) && c != '\n' {
