@@ -16,6 +16,7 @@ use globset::{Glob, GlobSetBuilder};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::command::again_to_measure;
+use crate::in_document::InDocument;
 use crate::{Outcome, Stop};
 use measure::{Plan, measure};
 use peer::Peer;
@@ -42,7 +43,13 @@ pub(crate) struct Arguments {
     /// How results are printed.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Write the results into `docs/speed.md` instead.
+    #[arg(long, conflicts_with_all = ["filter", "scaling", "format"])]
+    document: bool,
 }
+
+const SPEED: InDocument =
+    InDocument { path: &["docs", "speed.md"], marks: ["<!-- speed -->\n", "<!-- end of speed -->\n"] };
 
 /// The choice of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,6 +100,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome, Stop> {
     }
     progress.finish_and_clear();
     match arguments.format {
+        _ if arguments.document => {
+            let table = report::document(&rows, peer.version(), arguments.threads, plan.rounds)?;
+            SPEED.show(&table, true)?;
+        }
         Format::Table => report::print_table(&rows, peer.version(), arguments.threads),
         Format::Markdown => report::print_markdown(&rows, peer.version(), arguments.threads),
         Format::Json => report::print_json(&rows)?,

@@ -129,14 +129,15 @@ fn light_cnn(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
     let options = LightCnnFeatureOptions::default();
     let loss = LightCnnFeatureLoss::new(options, &Weights::Checkpoint(checkpoint)).map_err(stop)?;
     let images = images(&shape);
-    let (plain, bound) = (loss.clone(), loss);
-    let (plain_images, bound_images) = (images.clone(), images.clone());
+    let (plain, recorded, bound) = (loss.clone(), loss.clone(), loss);
+    let (plain_images, recorded_images, bound_images) = (images.clone(), images.clone(), images.clone());
     let contestants = vec![
         Contestant::new("plain", move || {
             let [x, gt] = plain_images.each_ref().map(array);
             let (value, gradient) = plain.value_and_gradient(x, Target::Images(gt.data)).map_err(stop)?;
             Ok(output(value, gradient))
         }),
+        Contestant::new("ndarray graph", move || on_arrays(&recorded_images, |x, gt| recorded.forward(x, gt))),
         Contestant::new("autograd", move || on_autograd(&bound_images, |x, gt| bound.forward(x, gt))),
     ];
     Ok(Subject {
@@ -167,17 +168,26 @@ fn clip(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
     // Per layer: four projections and the two of the wide layer (4 times the width), and attention over all places.
     let per_place = 12 * width * width + 2 * places * width;
     let operations = 2 * shape[0] * places * layers.vision_layers * per_place;
+    let (recorded, recorded_text, recorded_images) = (loss.clone(), text.clone(), images.clone());
     Ok(Subject {
         name: name.to_owned(),
         description: json!({ "kind": "clip", "wanted": "prediction", "weights": weights }),
         tensors,
         work: Work::Arithmetic(2.0 * operations as f64),
-        contestants: vec![Contestant::new("autograd", move || {
-            on_autograd(&images, |image, embeddings| {
-                let text = text.map(|_| Ok(embeddings.clone()))?;
-                loss.bind(&image.context())?.forward_with(image, &text)?.mean_all()
-            })
-        })],
+        contestants: vec![
+            Contestant::new("ndarray graph", move || {
+                on_arrays(&recorded_images, |image, embeddings| {
+                    let text = recorded_text.map(|_| Ok(embeddings.clone()))?;
+                    recorded.bind(&())?.forward_with(image, &text)?.mean_all()
+                })
+            }),
+            Contestant::new("autograd", move || {
+                on_autograd(&images, |image, embeddings| {
+                    let text = text.map(|_| Ok(embeddings.clone()))?;
+                    loss.bind(&image.context())?.forward_with(image, &text)?.mean_all()
+                })
+            }),
+        ],
         tolerance: TOLERANCE,
     })
 }
@@ -189,15 +199,31 @@ fn face(name: &str, shape: [usize; 4]) -> Result<Subject, Stop> {
     let loss = FaceIdLoss::new(FaceIdOptions::default(), &Weights::Checkpoint(checkpoint)).map_err(stop)?;
     let images = images(&shape);
     let tensors = tensors(images.clone());
+    let (recorded, recorded_images) = (loss.clone(), images.clone());
     Ok(Subject {
         name: name.to_owned(),
         description: json!({ "kind": "ir_se50", "wanted": "prediction", "weights": weights }),
         tensors,
         // 6.3 thousand million multiplications and additions for a face of 112×112.
         work: Work::Arithmetic(2.0 * 6.3e9 * shape[0] as f64 * 3.0),
-        contestants: vec![Contestant::new("autograd", move || on_autograd(&images, |x, gt| loss.forward(x, gt)))],
+        contestants: vec![
+            Contestant::new("ndarray graph", move || on_arrays(&recorded_images, |x, gt| recorded.forward(x, gt))),
+            Contestant::new("autograd", move || on_autograd(&images, |x, gt| loss.forward(x, gt))),
+        ],
         tolerance: TOLERANCE,
     })
+}
+
+/// The value and the gradient by the first image, recorded on arrays.
+fn on_arrays<'i>(
+    images: &'i [ArrayD<f32>; 2],
+    loss: impl Fn(&NdTensor<'i, f32>, &NdTensor<'i, f32>) -> Result<NdTensor<'i, f32>, Error>,
+) -> Result<Output, Stop> {
+    let [x, gt] = images.each_ref().map(|image| NdTensor::view(image.view()));
+    let x = x.leaf().map_err(stop)?;
+    let value = loss(&x, &gt).map_err(stop)?;
+    let gradient = NdTensor::gradients(&value, &[&x], false).map_err(stop)?.pop().flatten().ok_or("no gradient")?;
+    Ok(output(value.item().map_err(stop)?, gradient.into_array().into_raw_vec_and_offset().0))
 }
 
 /// The value and the gradient by the first image, in one evaluation of a graph.
