@@ -26,3 +26,8 @@ pub fn every(visitor: &mut impl image_losses_core::Visitor) {
     visitor.loss::<MseCompositionLoss, 4>();
     visitor.loss::<CharbonnierCompLoss, 4>();
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

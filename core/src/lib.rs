@@ -86,3 +86,8 @@ pub use shapes::{no_weight, same_images, same_shape};
 pub use side::{On, Side};
 pub use stencil::{Along, Filter, Stencil};
 pub use tensor::{DType, Differentiable, Extent, Interpolation, Literal, Tensor};
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

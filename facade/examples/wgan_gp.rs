@@ -17,7 +17,7 @@ use clap::Parser;
 use image_losses::core::{Differentiable, Result, Tensor, Unary};
 use image_losses::gan::{GanLoss, GanType, On, Side};
 use image_losses::ndarray::NdTensor;
-use image_losses::penalties::{Draws, GradientPenaltyLoss, GradientPenaltySample, NormMode};
+use image_losses::penalties::{Call, Draws, GradientPenaltyLoss, NormMode};
 
 use support::Outcome;
 
@@ -138,8 +138,7 @@ impl Objective for CriticLoss<'_> {
         let on_real = loss.forward(&critic(real)?, Side::Discriminator, On::Real, None)?;
         // λ = 1: the 10 of image critics holds one of these few dimensions too tightly, and the modes are not told apart.
         let options = GradientPenaltyLoss { norm_mode: NormMode::Hwc, ..GradientPenaltyLoss::default() };
-        let sample = GradientPenaltySample { alpha: alpha.clone(), noise: None };
-        let penalty = options.forward(critic, real, Some(&fake), None, &sample)?;
+        let penalty = options.forward(critic, Some(&fake), real, &[alpha], Call::default())?;
         on_fake.add(&on_real)?.add(&penalty)
     }
 }

@@ -2,10 +2,10 @@
 
 use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Error, Function, Result, Side, Tensor};
-use image_losses_penalties::{Draws, NormMode, gradient_penalty};
+use image_losses_penalties::{Call, Draws, GradientPenaltyLoss};
 use serde::{Deserialize, Serialize};
 
-use crate::scores::{Distance, Signed, Softplus, SquaredDistance, check_scores, less, mean, scalar};
+use crate::scores::{Distance, Signed, Softplus, SquaredDistance, check_scores, less, mean};
 use crate::side::side_of;
 use crate::{ImagePool, Sample, Stored};
 
@@ -58,7 +58,7 @@ pub enum AdvLossType {
 /// # Errors
 /// The critic's; [`Error::ShapeRule`] for an output without axes, [`Error::Empty`]; [`Error::MissingInput`] for a
 /// generator's relativistic step while the pools are empty; those of
-/// [`gradient_penalty`].
+/// [`GradientPenaltyLoss`].
 ///
 /// ```
 /// use image_losses_core::Tensor;
@@ -144,8 +144,9 @@ impl AdvLoss {
                         &drawn
                     }
                 };
-                let penalty = gradient_penalty(&critic, &real.detach(), fake, alpha, None, NormMode::Pixel)?;
-                let penalty = scalar(&penalty.accumulator()?)?.scale(PENALTY)?;
+                let penalty = GradientPenaltyLoss::default();
+                let penalty = penalty.forward(&critic, Some(fake), &real.detach(), &[alpha], Call::default())?;
+                let penalty = penalty.accumulator()?.scale(PENALTY)?;
                 on_fake.add(&on_real)?.add(&penalty)?.cast_like(fake)
             }
             (kind, Side::Discriminator) => {
@@ -272,7 +273,7 @@ fn labelled(kind: AdvLossType) -> (Function, Function) {
 
 /// `scale` · the mean of a function of the critic's output, with one axis.
 fn judged<T: Tensor>(function: &Function, scores: &T, scale: f64) -> Result<T> {
-    scalar(&mean(AdvLoss::NAME, function, &[("prediction", scores)], scale)?)
+    mean(AdvLoss::NAME, function, &[("prediction", scores)], scale)
 }
 
 /// What one step of an [`AdvLoss`] gives.

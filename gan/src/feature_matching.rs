@@ -6,7 +6,7 @@ use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::scores::{SQUARED_DIFFERENCE, mean, scalar};
+use crate::scores::{SQUARED_DIFFERENCE, mean};
 
 /// The distance that a [`FeatureMatchingLoss`] averages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ impl FeatureMatchingLoss {
         let mut sum: Option<T> = None;
         for (fake, real) in fake.iter().zip(real) {
             let inputs = [("fake", *fake), ("real", &real.detach())];
-            let term = scalar(&mean(Self::NAME, function, &inputs, self.loss_weight)?)?;
+            let term = mean(Self::NAME, function, &inputs, self.loss_weight)?;
             sum = Some(match sum {
                 Some(sum) => sum.add(&term)?,
                 None => term,

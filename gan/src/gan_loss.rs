@@ -10,7 +10,7 @@ use image_losses_core::{
 use serde::{Deserialize, Serialize};
 
 use crate::GaussianBlur;
-use crate::scores::{SQUARED_DIFFERENCE, check_scores, mean, scalar};
+use crate::scores::{SQUARED_DIFFERENCE, check_scores, mean};
 
 /// Which function of the score a [`GanLoss`] averages. The table stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -170,7 +170,7 @@ impl GanLoss {
         let scale = self.weight(side) / scores.len() as f64;
         let mut sum = self.scaled(first, side, on, mask, scale)?;
         for &scores in rest {
-            sum = scalar(&sum)?.add(&scalar(&self.scaled(scores, side, on, mask, scale)?)?)?;
+            sum = sum.add(&self.scaled(scores, side, on, mask, scale)?)?;
         }
         sum.cast_like(first)
     }
@@ -255,7 +255,7 @@ impl GanLoss {
             return Ok(error);
         }
         // The mean over pixels of error·mask/mean(mask) is the error itself, unless the mask is empty.
-        T::pointwise(&ZERO_WHERE_EMPTY, &[&scalar(&error)?, &scalar(&total)?])
+        T::pointwise(&ZERO_WHERE_EMPTY, &[&error, &total])
     }
 
     fn label(&self, side: Side, on: On) -> f64 {

@@ -6,8 +6,6 @@ use image_losses_core::{Error, Result, Tensor, finite};
 use image_losses_penalties::Draws;
 use serde::{Deserialize, Serialize};
 
-use crate::scores::scalar;
-
 const NAME: &str = "ImagePool";
 
 /// The last `pool_size` predictions (or images), first in, first out.
@@ -152,7 +150,6 @@ impl<V> ImagePool<V> {
         let mut sum: Option<T> = None;
         let mut count = 0;
         let mut include = |total: T, elements: usize| -> Result<()> {
-            let total = scalar(&total)?;
             count += elements;
             sum = Some(match sum.take() {
                 Some(sum) => sum.add(&total)?,
@@ -192,11 +189,11 @@ pub trait Stored<T: Tensor>: Sized {
 
 impl<T: Tensor> Stored<T> for T {
     fn total(items: &[&Self], like: &T) -> Result<(T, usize)> {
-        let mut sum = T::constant(&like.context(), &[0.0], &[1])?;
+        let mut sum = T::constant(&like.context(), &[0.0], &[])?;
         let mut count = 0;
         for item in items {
             let total = item.detach().accumulator()?.sum_all()?.cast_like(like)?;
-            sum = sum.add(&scalar(&total)?)?;
+            sum = sum.add(&total)?;
             count += item.elements();
         }
         Ok((sum, count))
@@ -285,6 +282,6 @@ impl<T: Tensor> Stored<T> for Sample {
     fn total(items: &[&Self], like: &T) -> Result<(T, usize)> {
         let sum: f64 = items.iter().flat_map(|item| &item.values).sum();
         let count = items.iter().map(|item| item.values.len()).sum();
-        Ok((T::constant(&like.context(), &[sum], &[1])?, count))
+        Ok((T::constant(&like.context(), &[sum], &[])?, count))
     }
 }

@@ -4,7 +4,7 @@ use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, O
 use image_losses_core::{About, Declared, Differentiable, Error, Expr, Function, Pointwise, Result, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::scores::{SquaredDistance, mean, scalar};
+use crate::scores::{SquaredDistance, mean};
 
 /// The moving averages α of a critic's scores, the state of a [`LeCamLoss`].
 ///
@@ -122,7 +122,7 @@ impl LeCamLoss {
         let weight = self.loss_weight;
         let of_real = mean(Self::NAME, &distance(alpha_fake, 1.0), &[("real", real)], weight)?;
         let of_fake = mean(Self::NAME, &distance(alpha_real, -1.0), &[("fake", fake)], weight)?;
-        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
+        of_real.add(&of_fake)?.cast_like(fake)
     }
 }
 

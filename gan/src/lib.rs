@@ -45,3 +45,8 @@ pub fn every(visitor: &mut impl image_losses_core::Visitor) {
     visitor.configurable::<RelativisticPairingLoss>();
     visitor.configurable::<RelativisticAverageHingeLoss>();
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -4,7 +4,7 @@ use image_losses_core::config::{Argument, Configurable, Inputs, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Function, Result, Side, Tensor, finite};
 use serde::{Deserialize, Serialize};
 
-use crate::scores::{Hinge, check_scores, less, mean, scalar};
+use crate::scores::{Hinge, check_scores, less, mean};
 use crate::side::{pair_arguments, side_of};
 
 /// The hinge loss of scores less the other side's average: RaHinge, relativistic average hinge GAN.
@@ -92,7 +92,7 @@ impl RelativisticAverageHingeLoss {
         let f = less(&wide_fake, &wide_real.mean_all()?)?;
         let of_real = mean(Self::NAME, &Function::new(Hinge { sign }), &[("real", &r)], weight)?;
         let of_fake = mean(Self::NAME, &Function::new(Hinge { sign: -sign }), &[("fake", &f)], weight)?;
-        scalar(&of_real)?.add(&scalar(&of_fake)?)?.cast_like(fake)
+        of_real.add(&of_fake)?.cast_like(fake)
     }
 }
 

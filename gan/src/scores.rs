@@ -44,11 +44,6 @@ pub(crate) fn less<T: Tensor>(scores: &T, number: &T) -> Result<T> {
     scores.sub(&number.reshape(&vec![1; scores.rank()])?)
 }
 
-/// A full reduction with a known shape, so that two of them can be added.
-pub(crate) fn scalar<T: Tensor>(reduction: &T) -> Result<T> {
-    reduction.reshape(&[1])
-}
-
 /// `sign`·s.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signed {

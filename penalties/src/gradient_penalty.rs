@@ -1,11 +1,11 @@
 //! The gradient penalty of WGAN-GP and DRAGAN.
 
-use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Error, Result, Tensor, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::Draws;
-use crate::inner::{LOSS_SCALER, PROCESSES, check_data, check_mask, inner_gradient, masked_mean};
+use crate::inner::{LOSS_SCALER, PROCESSES, check_data, check_mask, effective_loss_scale, inner_gradient, masked_mean};
+use crate::{Call, Draws, Random};
 
 /// Over what the norm of a gradient (N, C, …) is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -43,15 +43,6 @@ pub enum Interpolation {
     Dragan,
 }
 
-/// The random values of one gradient penalty: drawn by [`GradientPenaltyLoss::draw`], or your own.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GradientPenaltySample<T> {
-    /// α: (N, 1, …, 1), the rank of the data.
-    pub alpha: T,
-    /// DRAGAN's u, in the data's shape; `real_fake` takes none.
-    pub noise: Option<T>,
-}
-
 /// The gradient penalty: keeps the norm of a critic's gradient near one between the data (WGAN-GP, DRAGAN).
 ///
 /// x̂ = α·real + (1 − α)·fake, g = ∂ΣD(x̂)/∂x̂, times the mask m if there is one;
@@ -76,14 +67,13 @@ pub struct GradientPenaltySample<T> {
 /// ```
 /// use image_losses_core::Tensor;
 /// use image_losses_ndarray::NdTensor;
-/// use image_losses_penalties::{Draws, GradientPenaltyLoss};
+/// use image_losses_penalties::{Call, Draws, GradientPenaltyLoss};
 /// use ndarray::array;
 ///
 /// let mut draws = Draws::new(7);
 /// let (real, fake) = (NdTensor::new(array![[1.0f64, 2.0]]), NdTensor::new(array![[0.0f64, 5.0]]));
 /// let loss = GradientPenaltyLoss::default();
-/// let sample = loss.draw(&real, &mut draws)?;
-/// let penalty = loss.forward(|x| x.scale(3.0), &real, Some(&fake), None, &sample)?;
+/// let penalty = loss.forward(|x| x.scale(3.0), Some(&fake), &real, &mut draws, Call::default())?;
 /// // The gradient is (3, 3) wherever α falls: its norm is √18.
 /// assert!((penalty.item()? - (18f64.sqrt() - 1.0).powi(2)).abs() < 1e-12);
 /// # Ok::<(), image_losses_core::Error>(())
@@ -152,95 +142,68 @@ impl GradientPenaltyLoss {
         self.interpolation == Interpolation::RealFake
     }
 
-    /// The random values for a batch of real samples. A fixed `alpha` draws nothing.
-    ///
-    /// # Errors
-    /// As for the loss, and the engine's own.
-    pub fn draw<T: Tensor>(&self, real: &T, draws: &mut Draws) -> Result<GradientPenaltySample<T>> {
-        let shape = check_data(Self::NAME, "real_data", real)?;
-        let context = real.context();
-        let per_sample = per_sample(&shape);
-        let alpha = match self.alpha {
-            Some(alpha) => T::full(&context, alpha, &per_sample)?,
-            None => draws.uniform(&context, &per_sample)?,
-        };
-        let noise = match self.interpolation {
-            Interpolation::RealFake => None,
-            Interpolation::Dragan => Some(draws.uniform(&context, &shape)?),
-        };
-        Ok(GradientPenaltySample { alpha, noise })
-    }
-
     /// The penalty of `critic`. `dragan` looks at no fake samples.
     ///
-    /// # Errors
-    /// See the type.
-    pub fn forward<T: Differentiable>(
-        &self,
-        critic: impl Fn(&T) -> Result<T>,
-        real: &T,
-        fake: Option<&T>,
-        mask: Option<&T>,
-        sample: &GradientPenaltySample<T>,
-    ) -> Result<T> {
-        self.forward_across(critic, real, fake, mask, sample, None)
-    }
-
-    /// As [`forward`](GradientPenaltyLoss::forward), this process's share of the penalty of all processes' batches
-    /// together: the mean of the shares, and of their gradients, is the whole's.
+    /// Random are α, (N, 1, …, 1), the rank of the data, unless the option fixes it, and after it DRAGAN's u, in the data's
+    /// shape.
     ///
     /// # Errors
     /// See the type; those of the communicator.
-    pub fn forward_across<T: Differentiable>(
+    pub fn forward<'r, T: Differentiable + 'r>(
         &self,
         critic: impl Fn(&T) -> Result<T>,
-        real: &T,
         fake: Option<&T>,
-        mask: Option<&T>,
-        sample: &GradientPenaltySample<T>,
-        processes: Option<&Processes<'_, T>>,
+        real: &T,
+        random: impl Into<Random<'r, T>>,
+        call: Call<'_, T>,
+    ) -> Result<T> {
+        let mut random = random.into();
+        let shape = check_data(Self::NAME, "real_data", real)?;
+        let alpha = self.alpha_of(real, &shape, &mut random)?;
+        self.at(critic, fake, real, &alpha, &mut random, call)
+    }
+
+    fn alpha_of<T: Tensor>(&self, real: &T, shape: &[usize], random: &mut Random<'_, T>) -> Result<T> {
+        let (context, shape) = (real.context(), per_sample(shape));
+        match self.alpha {
+            Some(alpha) => T::full(&context, alpha, &shape),
+            None => random.next((Self::NAME, "alpha"), &shape, |draws| draws.uniform(&context, &shape)),
+        }
+    }
+
+    /// The penalty at a given α.
+    fn at<T: Differentiable>(
+        &self,
+        critic: impl Fn(&T) -> Result<T>,
+        fake: Option<&T>,
+        real: &T,
+        alpha: &T,
+        random: &mut Random<'_, T>,
+        call: Call<'_, T>,
     ) -> Result<T> {
         self.check()?;
-        let missing = |argument: &str, hint: &str| Error::MissingInput {
-            operation: Self::NAME,
-            argument: argument.into(),
-            hint: hint.into(),
-        };
         let other = match (self.interpolation, fake) {
             (Interpolation::RealFake, Some(fake)) => fake.clone(),
-            (Interpolation::RealFake, None) => return Err(missing("fake_data", ": `real_fake` interpolates with it")),
+            (Interpolation::RealFake, None) => {
+                let hint = ": `real_fake` interpolates with it".to_owned();
+                return Err(Error::MissingInput { operation: Self::NAME, argument: "fake_data".to_owned(), hint });
+            }
             (Interpolation::Dragan, _) => {
-                let noise = sample.noise.as_ref().ok_or_else(|| missing("noise", ": `dragan` perturbs with it"))?;
-                perturbed(real, noise)?
+                let shape = check_data(Self::NAME, "real_data", real)?;
+                let draw = |draws: &mut Draws| draws.uniform(&real.context(), &shape);
+                perturbed(real, &random.next((Self::NAME, "noise"), &shape, draw)?)?
             }
         };
-        penalty(self, critic, [real, &other, &sample.alpha], mask, processes)
+        penalty(self, critic, [&other, real, alpha], call)
     }
-}
-
-/// The gradient penalty between real and fake samples at a given α, without a weight: see [`GradientPenaltyLoss`].
-///
-/// # Errors
-/// As [`GradientPenaltyLoss`].
-pub fn gradient_penalty<T: Differentiable>(
-    critic: impl Fn(&T) -> Result<T>,
-    real: &T,
-    fake: &T,
-    alpha: &T,
-    mask: Option<&T>,
-    norm_mode: NormMode,
-) -> Result<T> {
-    let options = GradientPenaltyLoss { norm_mode, ..GradientPenaltyLoss::default() };
-    penalty(&options, critic, [real, fake, alpha], mask, None)
 }
 
 /// The penalty between two batches at a given α.
 fn penalty<T: Differentiable>(
     options: &GradientPenaltyLoss,
     critic: impl Fn(&T) -> Result<T>,
-    [real, fake, alpha]: [&T; 3],
-    mask: Option<&T>,
-    processes: Option<&Processes<'_, T>>,
+    [fake, real, alpha]: [&T; 3],
+    Call { mask, processes, loss_scale }: Call<'_, T>,
 ) -> Result<T> {
     let shape = check_data(GradientPenaltyLoss::NAME, "real_data", real)?;
     let same = |argument: &'static str, got: &T, expected: Vec<usize>| {
@@ -254,7 +217,8 @@ fn penalty<T: Differentiable>(
     same("alpha", alpha, per_sample(&shape))?;
     check_mask(GradientPenaltyLoss::NAME, &shape, mask)?;
     let interpolates = alpha.mul(real)?.add(&alpha.affine(-1.0, 1.0)?.mul(fake)?)?;
-    let gradient = inner_gradient(GradientPenaltyLoss::NAME, critic, &interpolates, mask, options.loss_scale)?;
+    let loss_scale = effective_loss_scale(GradientPenaltyLoss::NAME, loss_scale, options.loss_scale, false)?;
+    let gradient = inner_gradient(GradientPenaltyLoss::NAME, critic, &interpolates, mask, loss_scale)?;
     let norms = gradient.norm(&options.norm_mode.axes(shape.len()), true)?;
     let distances = norms.shift(-1.0)?.unary(Unary::Square)?;
     masked_mean(&distances, mask, processes)?.scale(options.loss_weight)?.cast_like(real)
@@ -269,17 +233,7 @@ fn per_sample(shape: &[usize]) -> Vec<usize> {
 
 /// DRAGAN's neighbours of the real samples: real + ½·σ·u.
 fn perturbed<T: Tensor>(real: &T, noise: &T) -> Result<T> {
-    let shape = check_data(GradientPenaltyLoss::NAME, "real_data", real)?;
-    if noise.shape() != shape {
-        let got = noise.shape();
-        return Err(Error::ShapeMismatch {
-            operation: GradientPenaltyLoss::NAME,
-            argument: "noise",
-            expected: shape,
-            got,
-        });
-    }
-    let axes: Vec<usize> = (0..shape.len()).collect();
+    let axes: Vec<usize> = (0..real.rank()).collect();
     let wide = real.accumulator()?;
     let centred = wide.sub(&wide.mean(&axes, true)?)?;
     let deviation = centred.unary(Unary::Square)?.mean(&axes, true)?.unary(Unary::Sqrt)?;
@@ -306,20 +260,19 @@ impl Configurable for GradientPenaltyLoss {
     }
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, draws: &mut Draws) -> Result<Outcome<T>> {
-        let mut loss = *self;
-        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
-            loss.loss_scale = scale;
-        }
         let discriminator = inputs.get_network(Self::NAME, "discriminator")?;
         let real = inputs.get_tensor(Self::NAME, "real_data")?;
         let fake = inputs.get_tensor_if_any(Self::NAME, "fake_data")?;
-        let mask = inputs.get_tensor_if_any(Self::NAME, "mask")?;
-        let mut sample = loss.draw(real, draws)?;
-        if let Some(alpha) = inputs.get_tensor_if_any(Self::NAME, "alpha")? {
-            sample.alpha = alpha.clone();
-        }
-        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
-        loss.forward_across(discriminator, real, fake, mask, &sample, processes).map(Outcome::Value)
+        let call = Call {
+            mask: inputs.get_tensor_if_any(Self::NAME, "mask")?,
+            processes: inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?,
+            loss_scale: inputs.get_number_if_any(Self::NAME, LOSS_SCALER)?,
+        };
+        let mut random = Random::Drawn(draws);
+        // Drawn even where one is given: what is drawn after it does not depend on that.
+        let drawn = self.alpha_of(real, &check_data(Self::NAME, "real_data", real)?, &mut random)?;
+        let alpha = inputs.get_tensor_if_any(Self::NAME, "alpha")?.unwrap_or(&drawn);
+        self.at(discriminator, fake, real, alpha, &mut random, call).map(Outcome::Value)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the penalties on a network's gradient share.
 
 use image_losses_core::config::{Argument, Kind, Processes};
-use image_losses_core::{Differentiable, Error, Result, Shape, Tensor, total_weight, weighted_mean};
+use image_losses_core::{Differentiable, Error, Result, Shape, Tensor, positive, total_weight, weighted_mean};
 
 /// Refuses data without batch, channels or elements; returns its shape.
 pub(crate) fn check_data<T: Tensor>(operation: &'static str, argument: &'static str, data: &T) -> Result<Shape> {
@@ -32,9 +32,17 @@ pub(crate) fn check_mask<T: Tensor>(operation: &'static str, shape: &[usize], ma
 /// half precision, small enough not to overflow its largest number.
 pub const AMP_LOSS_SCALE: f64 = 1024.0;
 
-/// The scale of the inner gradient: a scale other than 1 as it is, else what `use_apex_amp` means.
-pub(crate) fn effective_loss_scale(loss_scale: f64, use_apex_amp: bool) -> f64 {
-    if use_apex_amp && loss_scale == 1.0 { AMP_LOSS_SCALE } else { loss_scale }
+/// The scale of the inner gradient: the call's, else the option's where it is not 1, else what `use_apex_amp` means.
+pub(crate) fn effective_loss_scale(
+    operation: &'static str,
+    given: Option<f64>,
+    loss_scale: f64,
+    use_apex_amp: bool,
+) -> Result<f64> {
+    match given {
+        Some(given) => positive(operation, "loss_scale", given).map(|()| given),
+        None => Ok(if use_apex_amp && loss_scale == 1.0 { AMP_LOSS_SCALE } else { loss_scale }),
+    }
 }
 
 /// ∂ΣD(x)/∂x at detached data, times the mask and 0 where that is 0, in the type that sums are accumulated in.

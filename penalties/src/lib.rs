@@ -12,10 +12,11 @@
 //! | [`DiscShiftLoss`] | mean s² | ProGAN; MMagic |
 //! | [`DiscShiftLossComps`] | s² | MMagic |
 //!
-//! Networks are closures over tensors. Random values come from a seeded [`Draws`] or are given; state is passed in and
-//! handed back. Over several processes, a [`Communicator`] makes the means those of the whole batch.
+//! Networks are closures over tensors. Random values come from a seeded [`Draws`] or are given ([`Random`]);
+//! what else a call may have is a [`Call`]. State is passed in and handed back. Over several processes, a [`Communicator`] makes the means those of the whole batch.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod call;
 mod disc_shift;
 mod draws;
 mod global_mean;
@@ -30,17 +31,16 @@ mod r2;
 
 #[cfg(feature = "mpi")]
 pub use ::mpi;
+pub use call::{Call, Random};
 pub use disc_shift::{DiscShiftLoss, DiscShiftLossComps};
 pub use draws::Draws;
 pub use global_mean::global_masked_mean;
-pub use gradient_penalty::{
-    GradientPenaltyLoss, GradientPenaltyLossComps, GradientPenaltySample, Interpolation, NormMode, gradient_penalty,
-};
+pub use gradient_penalty::{GradientPenaltyLoss, GradientPenaltyLossComps, Interpolation, NormMode};
 pub use image_losses_core::config::{Communicator, Processes, SingleProcess};
 pub use inner::AMP_LOSS_SCALE;
 #[cfg(feature = "mpi")]
 pub use mpi_communicator::MpiCommunicator;
-pub use path_length::{GeneratorPathRegularizer, Noise, PathLength, PathLengthMemory, PathLengthState};
+pub use path_length::{GeneratorPathRegularizer, PathLength, PathLengthMemory, PathLengthState};
 pub use r1::R1GradientPenalty;
 pub use r2::R2GradientPenalty;
 
@@ -54,3 +54,8 @@ pub fn every(visitor: &mut impl image_losses_core::Visitor) {
     visitor.configurable::<R2GradientPenalty>();
     visitor.configurable::<GeneratorPathRegularizer>();
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -1,12 +1,12 @@
 //! The path-length regulariser of StyleGAN2.
 
-use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::config::{Argument, Carried, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Error, Result, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::Draws;
 use crate::inner::{LOSS_SCALER, PROCESSES, effective_loss_scale, loss_scaler, scaled_gradient};
 use crate::interval::{check_interval, due, weight};
+use crate::{Call, Draws, Random};
 
 /// What the regulariser remembers between steps: save and load it with the training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,21 +26,12 @@ impl PathLengthState {
     }
 }
 
-/// The noise that an image is projected on.
-#[derive(Debug)]
-pub enum Noise<'a, T> {
-    /// Values of the standard normal distribution, in the image's shape.
-    Given(&'a T),
-    /// Drawn.
-    Drawn(&'a mut Draws),
-}
-
 /// The result of the regulariser.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathLength<T> {
     /// The penalty, to be minimised.
     pub penalty: T,
-    /// The moved mean path length, one element, detached: its value belongs into the state
+    /// The moved mean path length, a scalar, detached: its value belongs into the state
     /// ([`PathLengthState::update`]).
     pub mean_path_length: T,
     /// The path length of each sample, (N), detached.
@@ -74,7 +65,7 @@ pub struct PathLength<T> {
 /// ```
 /// use image_losses_core::{Result, Tensor};
 /// use image_losses_ndarray::NdTensor;
-/// use image_losses_penalties::{GeneratorPathRegularizer, Noise, PathLengthState};
+/// use image_losses_penalties::{Call, GeneratorPathRegularizer, PathLengthState};
 /// use ndarray::array;
 ///
 /// fn generator<T: Tensor>(latents: &T) -> Result<T> {
@@ -84,7 +75,7 @@ pub struct PathLength<T> {
 /// // One pixel, image = 2·(w₁ + w₂), noise 1: g = (2, 2), ℓ = √8, a' = 0.01·√8, L = (0.99·√8)².
 /// let mut state = PathLengthState::default();
 /// let (latents, noise) = (NdTensor::new(array![[[0.5f64, -1.0]]]), NdTensor::new(array![[[[1.0f64]]]]));
-/// let result = GeneratorPathRegularizer::default().forward(generator, &latents, Noise::Given(&noise), &state)?;
+/// let result = GeneratorPathRegularizer::default().forward(generator, &latents, &[&noise], &state, Call::default())?;
 /// state.update(result.mean_path_length.item()?);
 /// assert!((result.penalty.item()? - 0.99f64.powi(2) * 8.0).abs() < 1e-12);
 /// assert!((state.mean_path_length - 0.01 * 8f64.sqrt()).abs() < 1e-15);
@@ -182,42 +173,34 @@ impl GeneratorPathRegularizer {
         self.pl_batch_size.unwrap_or((num_batches / self.pl_batch_shrink).max(1))
     }
 
-    /// The penalty of `generator` at `latents`, whatever the interval.
+    /// The penalty of `generator` at `latents`, whatever the interval. Random is the noise, normal, in the image's shape. It
+    /// takes no mask.
+    ///
+    /// With `sync_mean_buffer` and the call's processes, the mean path length is that of all processes, and the penalty this
+    /// process's share of that of all batches together. Every process must hold the same state.
     ///
     /// # Errors
-    /// See the type.
-    pub fn forward<T: Differentiable>(
+    /// See the type; [`Error::InvalidOption`] for a mask; those of the communicator.
+    pub fn forward<'r, T: Differentiable + 'r>(
         &self,
         generator: impl Fn(&T) -> Result<T>,
         latents: &T,
-        noise: Noise<'_, T>,
+        random: impl Into<Random<'r, T>>,
         state: &PathLengthState,
-    ) -> Result<PathLength<T>> {
-        self.forward_across(generator, latents, noise, state, None)
-    }
-
-    /// As [`forward`](GeneratorPathRegularizer::forward); with `sync_mean_buffer`, the mean path length is that of all
-    /// processes, and the penalty this process's share of that of all batches together: the mean of the shares, and of
-    /// their gradients, is the whole's. Every process must hold the same state.
-    ///
-    /// # Errors
-    /// See the type; those of the communicator.
-    pub fn forward_across<T: Differentiable>(
-        &self,
-        generator: impl Fn(&T) -> Result<T>,
-        latents: &T,
-        noise: Noise<'_, T>,
-        state: &PathLengthState,
-        processes: Option<&Processes<'_, T>>,
+        Call { mask, processes, loss_scale }: Call<'_, T>,
     ) -> Result<PathLength<T>> {
         self.check()?;
-        let lengths = self.lengths(generator, latents, noise)?;
+        if mask.is_some() {
+            return Err(Error::option(Self::NAME, "mask", "absent", "a mask"));
+        }
+        let loss_scale = effective_loss_scale(Self::NAME, loss_scale, self.loss_scale, self.use_apex_amp)?;
+        let lengths = self.lengths(generator, latents, random.into(), loss_scale)?;
         let old = state.mean_path_length;
         let decay = self.decay;
         let (penalty, mean) = match processes.filter(|_| self.sync_mean_buffer) {
             None => {
-                let mean = lengths.mean(&[0], true)?.affine(decay, (1.0 - decay) * old)?;
-                let penalty = lengths.sub(&mean)?.unary(Unary::Square)?.mean_all()?;
+                let mean = lengths.mean_all()?.affine(decay, (1.0 - decay) * old)?;
+                let penalty = lengths.sub(&mean.reshape(&[1])?)?.unary(Unary::Square)?.mean_all()?;
                 (penalty, mean.detach())
             }
             Some(processes) => {
@@ -230,7 +213,7 @@ impl GeneratorPathRegularizer {
                 // The mean is a constant here: what flows through it is added as a term without value. Summed over
                 // the processes, ∂/∂a' of the squares times ∂a'/∂ℓ is −2·decay/count · (average − a') for every ℓ.
                 let through = sum.sub(&sum.detach())?.scale(-2.0 * decay * (average - mean) * size / count)?;
-                let mean = T::full(&lengths.context(), mean, &[1])?;
+                let mean = T::full(&lengths.context(), mean, &[])?;
                 (squares.add(&through)?, mean)
             }
         };
@@ -238,27 +221,13 @@ impl GeneratorPathRegularizer {
         Ok(PathLength { penalty, mean_path_length: mean, path_lengths: lengths.detach() })
     }
 
-    /// The penalty in a training step: `None` where the interval skips it, and the generator is not run.
-    ///
-    /// # Errors
-    /// See the type.
-    pub fn step<T: Differentiable>(
-        &self,
-        iteration: u64,
-        generator: impl Fn(&T) -> Result<T>,
-        latents: &T,
-        noise: Noise<'_, T>,
-        state: &PathLengthState,
-    ) -> Result<Option<PathLength<T>>> {
-        self.is_due(iteration).then(|| self.forward(generator, latents, noise, state)).transpose()
-    }
-
     /// The path length of each sample, (N), in the type that sums are accumulated in.
     fn lengths<T: Differentiable>(
         &self,
         generator: impl Fn(&T) -> Result<T>,
         latents: &T,
-        noise: Noise<'_, T>,
+        mut random: Random<'_, T>,
+        loss_scale: f64,
     ) -> Result<T> {
         let shape = latents.shape();
         let &[n, layers, _] = &shape[..] else {
@@ -284,20 +253,9 @@ impl GeneratorPathRegularizer {
         if extents.contains(&0) {
             return Err(Error::Empty { operation: Self::NAME, argument: "fake_img", got: extents });
         }
-        let drawn;
-        let noise = match noise {
-            Noise::Given(noise) if noise.shape() == extents => noise,
-            Noise::Given(noise) => {
-                let got = noise.shape();
-                return Err(Error::ShapeMismatch { operation: Self::NAME, argument: "noise", expected: extents, got });
-            }
-            Noise::Drawn(draws) => {
-                drawn = draws.normal(&image.context(), &extents)?;
-                &drawn
-            }
-        };
+        let draw = |draws: &mut Draws| draws.normal(&image.context(), &extents);
+        let noise = random.next((Self::NAME, "noise"), &extents, draw)?;
         let projected = image.mul(&noise.scale(1.0 / ((h * w) as f64).sqrt())?)?;
-        let loss_scale = effective_loss_scale(self.loss_scale, self.use_apex_amp);
         let gradient = scaled_gradient(&projected, &origin, loss_scale)?;
         let gradient =
             gradient.ok_or_else(|| Error::NotConnected { operation: Self::NAME, argument: "latents".into() })?;
@@ -341,10 +299,6 @@ impl Configurable for GeneratorPathRegularizer {
     }
 
     fn evaluate<T: Differentiable>(&self, inputs: &Inputs<'_, T>, memory: &mut PathLengthMemory) -> Result<Outcome<T>> {
-        let mut loss = *self;
-        if let Some(scale) = inputs.get_number_if_any(Self::NAME, LOSS_SCALER)? {
-            (loss.loss_scale, loss.use_apex_amp) = (scale, false);
-        }
         let generator = inputs.get_network(Self::NAME, "generator")?;
         let latents = inputs.get_tensor(Self::NAME, "latents")?;
         let shape = latents.shape();
@@ -354,7 +308,7 @@ impl Configurable for GeneratorPathRegularizer {
             Some(number) if number >= 1.0 && number.fract() == 0.0 => number as usize,
             Some(number) => return Err(Error::option(Self::NAME, "num_batches", "a whole number, at least 1", number)),
         };
-        let wanted = loss.batch_size(batch);
+        let wanted = self.batch_size(batch);
         let latents = match offered.cmp(&wanted) {
             std::cmp::Ordering::Equal => latents.clone(),
             std::cmp::Ordering::Greater => latents.narrow(0, 0, wanted)?,
@@ -363,14 +317,16 @@ impl Configurable for GeneratorPathRegularizer {
                 return Err(Error::ShapeRule { operation: Self::NAME, argument: "latents", expected, got: shape });
             }
         };
-        let noise = match inputs.get_tensor_if_any(Self::NAME, "noise")? {
-            Some(noise) => Noise::Given(noise),
-            None => Noise::Drawn(&mut memory.draws),
-        };
         let given = inputs.get_number_if_any(Self::NAME, MEAN)?;
         let state = PathLengthState { mean_path_length: given.unwrap_or(memory.mean_path_length) };
-        let processes = inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?;
-        let lengths = loss.forward_across(generator, &latents, noise, &state, processes)?;
+        let call = Call {
+            processes: inputs.get_processes_if_any(Self::NAME, PROCESSES.name)?,
+            loss_scale: inputs.get_number_if_any(Self::NAME, LOSS_SCALER)?,
+            ..Call::default()
+        };
+        let given = inputs.get_tensor_if_any(Self::NAME, "noise")?.map(|noise| [noise]);
+        let random = given.as_ref().map_or_else(|| Random::Drawn(&mut memory.draws), Random::from);
+        let lengths = self.forward(generator, &latents, random, &state, call)?;
         let mean = lengths.mean_path_length;
         let values = vec![("penalty", lengths.penalty), (MEAN, mean.clone()), ("path_lengths", lengths.path_lengths)];
         Ok(Outcome::Carrying { values, state: vec![(MEAN, mean)] })

@@ -1,14 +1,14 @@
 //! The zero-centred penalty on the gradient at real data.
 
-use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome, Processes};
+use image_losses_core::config::{Argument, Configurable, Inputs, Kind, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Result, Unary, finite, positive};
 use serde::{Deserialize, Serialize};
 
-use crate::NormMode;
 use crate::inner::{
     LOSS_SCALER, PROCESSES, check_data, check_mask, effective_loss_scale, inner_gradient, loss_scaler, masked_mean,
 };
 use crate::interval::{check_interval, due, weight};
+use crate::{Call, NormMode};
 
 /// The R1 penalty: the squared gradient of a critic at real data, centred on zero.
 ///
@@ -31,14 +31,14 @@ use crate::interval::{check_interval, due, weight};
 /// ```
 /// use image_losses_core::Tensor;
 /// use image_losses_ndarray::differentiate;
-/// use image_losses_penalties::R1GradientPenalty;
+/// use image_losses_penalties::{Call, R1GradientPenalty};
 /// use ndarray::array;
 ///
 /// // D(x) = s·Σx with slope s = 3: ‖g‖² = 2·9, whose derivative by s is 2·2·3.
 /// let slope = array![[3.0f64]];
 /// let (value, gradients) = differentiate(&[slope.view()], |inputs| {
 ///     let real = Tensor::constant(&inputs[0].context(), &[1.0, 2.0], &[1, 2])?;
-///     R1GradientPenalty::default().forward(|x| x.mul(&inputs[0]), &real, None)
+///     R1GradientPenalty::default().forward(|x| x.mul(&inputs[0]), &real, Call::default())
 /// })?;
 /// assert_eq!((value.sum(), gradients[0].sum()), (18.0, 12.0));
 /// # Ok::<(), image_losses_core::Error>(())
@@ -110,13 +110,12 @@ impl R1GradientPenalty {
         (operation, argument): (&'static str, &'static str),
         critic: impl Fn(&T) -> Result<T>,
         data: &T,
-        mask: Option<&T>,
-        processes: Option<&Processes<'_, T>>,
+        Call { mask, processes, loss_scale }: Call<'_, T>,
     ) -> Result<T> {
         self.check_as(operation)?;
         let shape = check_data(operation, argument, data)?;
         check_mask(operation, &shape, mask)?;
-        let loss_scale = effective_loss_scale(self.loss_scale, self.use_apex_amp);
+        let loss_scale = effective_loss_scale(operation, loss_scale, self.loss_scale, self.use_apex_amp)?;
         let gradient = inner_gradient(operation, critic, data, mask, loss_scale)?;
         let squares = gradient.unary(Unary::Square)?.sum(&self.norm_mode.axes(shape.len()), true)?;
         masked_mean(&squares, mask, processes)?.scale(self.weight())?.cast_like(data)
@@ -135,43 +134,14 @@ impl R1GradientPenalty {
     /// The penalty of `critic` at real data, whatever the interval.
     ///
     /// # Errors
-    /// See the type.
+    /// See the type; those of the communicator.
     pub fn forward<T: Differentiable>(
         &self,
         critic: impl Fn(&T) -> Result<T>,
         real: &T,
-        mask: Option<&T>,
+        call: Call<'_, T>,
     ) -> Result<T> {
-        self.forward_across(critic, real, mask, None)
-    }
-
-    /// As [`forward`](R1GradientPenalty::forward), this process's share of the penalty of all processes' batches
-    /// together: the mean of the shares, and of their gradients, is the whole's.
-    ///
-    /// # Errors
-    /// See the type; those of the communicator.
-    pub fn forward_across<T: Differentiable>(
-        &self,
-        critic: impl Fn(&T) -> Result<T>,
-        real: &T,
-        mask: Option<&T>,
-        processes: Option<&Processes<'_, T>>,
-    ) -> Result<T> {
-        self.penalty((Self::NAME, "real_data"), critic, real, mask, processes)
-    }
-
-    /// The penalty in a training step: `None` where the interval skips it, and the critic is not run.
-    ///
-    /// # Errors
-    /// See the type.
-    pub fn step<T: Differentiable>(
-        &self,
-        iteration: u64,
-        critic: impl Fn(&T) -> Result<T>,
-        real: &T,
-        mask: Option<&T>,
-    ) -> Result<Option<T>> {
-        self.is_due(iteration).then(|| self.forward(critic, real, mask)).transpose()
+        self.penalty((Self::NAME, "real_data"), critic, real, call)
     }
 }
 
@@ -189,18 +159,18 @@ impl R1GradientPenalty {
 
     /// The penalty at the data of this name among the inputs, as the loss of this name.
     pub(crate) fn evaluate_at<T: Differentiable>(
-        mut self,
+        self,
         (operation, data): (&'static str, &'static str),
         inputs: &Inputs<'_, T>,
     ) -> Result<Outcome<T>> {
-        if let Some(scale) = inputs.get_number_if_any(operation, LOSS_SCALER)? {
-            (self.loss_scale, self.use_apex_amp) = (scale, false);
-        }
         let discriminator = inputs.get_network(operation, "discriminator")?;
         let tensor = inputs.get_tensor(operation, data)?;
-        let mask = inputs.get_tensor_if_any(operation, "mask")?;
-        let processes = inputs.get_processes_if_any(operation, PROCESSES.name)?;
-        self.penalty((operation, data), discriminator, tensor, mask, processes).map(Outcome::Value)
+        let call = Call {
+            mask: inputs.get_tensor_if_any(operation, "mask")?,
+            processes: inputs.get_processes_if_any(operation, PROCESSES.name)?,
+            loss_scale: inputs.get_number_if_any(operation, LOSS_SCALER)?,
+        };
+        self.penalty((operation, data), discriminator, tensor, call).map(Outcome::Value)
     }
 }
 

@@ -1,10 +1,10 @@
 //! The zero-centred penalty on the gradient at fake data.
 
-use image_losses_core::config::{Argument, Configurable, Inputs, Outcome, Processes};
+use image_losses_core::config::{Argument, Configurable, Inputs, Outcome};
 use image_losses_core::{About, Declared, Differentiable, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::{NormMode, R1GradientPenalty};
+use crate::{Call, NormMode, R1GradientPenalty};
 
 /// The R2 penalty: the squared gradient of a critic at fake data, centred on zero.
 ///
@@ -108,43 +108,14 @@ impl R2GradientPenalty {
     /// The penalty of `critic` at fake data, whatever the interval.
     ///
     /// # Errors
-    /// See the type.
+    /// See the type; those of the communicator.
     pub fn forward<T: Differentiable>(
         &self,
         critic: impl Fn(&T) -> Result<T>,
         fake: &T,
-        mask: Option<&T>,
+        call: Call<'_, T>,
     ) -> Result<T> {
-        self.forward_across(critic, fake, mask, None)
-    }
-
-    /// As [`forward`](R2GradientPenalty::forward), this process's share of the penalty of all processes' batches
-    /// together: the mean of the shares, and of their gradients, is the whole's.
-    ///
-    /// # Errors
-    /// See the type; those of the communicator.
-    pub fn forward_across<T: Differentiable>(
-        &self,
-        critic: impl Fn(&T) -> Result<T>,
-        fake: &T,
-        mask: Option<&T>,
-        processes: Option<&Processes<'_, T>>,
-    ) -> Result<T> {
-        self.as_r1().penalty((Self::NAME, "fake_data"), critic, fake, mask, processes)
-    }
-
-    /// The penalty in a training step: `None` where the interval skips it, and the critic is not run.
-    ///
-    /// # Errors
-    /// See the type.
-    pub fn step<T: Differentiable>(
-        &self,
-        iteration: u64,
-        critic: impl Fn(&T) -> Result<T>,
-        fake: &T,
-        mask: Option<&T>,
-    ) -> Result<Option<T>> {
-        self.is_due(iteration).then(|| self.forward(critic, fake, mask)).transpose()
+        self.as_r1().penalty((Self::NAME, "fake_data"), critic, fake, call)
     }
 }
 

@@ -85,3 +85,8 @@ pub fn every(visitor: &mut impl FrozenVisitor) {
     #[cfg(feature = "lpips")]
     visitor.frozen::<Dists>();
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -44,3 +44,8 @@ pub fn every(visitor: &mut impl image_losses_core::Visitor) {
     visitor.loss::<MaskedTvLoss, 1>();
     visitor.loss::<GradientLoss, 2>();
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -90,8 +90,9 @@ fn every_link_leads_somewhere() {
 
 #[test]
 fn what_leads_nowhere_is_found() {
-    let page =
-        read("# One `two`, three\n[a](#one-two-three) [b](#other) [c](nowhere.md) ![d](src/none.rs) [e](src/main.rs)\n# One two three\n");
+    let page = read(
+        "# One `two`, three\n[a](#one-two-three) [b](#other) [c](nowhere.md) ![d](src/none.rs) [e](src/main.rs)\n# One two three\n",
+    );
     assert_eq!(page.anchors.iter().collect::<Vec<_>>(), ["one-two-three", "one-two-three-1"]);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
     let faults: Vec<_> = page.links.iter().map(|link| fault(&path, &page, link)).collect();

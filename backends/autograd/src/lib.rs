@@ -626,3 +626,8 @@ pub fn differentiate<F: Element>(
         Ok((value, gradients))
     })
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

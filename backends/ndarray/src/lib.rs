@@ -117,3 +117,8 @@ impl<F: Scalar> IntoStandard for CowArray<'_, F, IxDyn> {
         if self.is_standard_layout() { self } else { CowArray::from(self.as_standard_layout().into_owned()) }
     }
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

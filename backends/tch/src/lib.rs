@@ -610,3 +610,8 @@ pub fn differentiate(
         .collect();
     Ok((value.into_tensor().detach(), gradients))
 }
+
+/// The page of the registry.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -36,8 +36,8 @@ pub(crate) fn same<const K: usize, L: Lawful<K>>(losses: &impl Strategy<Value = 
     let settings = [("avx2", "1"), ("avx512", "1"), ("portable", "1"), ("avx512", "2"), ("portable", "2")];
     let processes = match takes.network {
         None => 5,
-        Some(network) if network.portable => 3,
-        Some(_) => 2,
+        Some(network) if network.deep => 2,
+        Some(_) => 3,
     };
     let start = |(isa, threads): (&'static str, &'static str)| {
         let mut child = Command::new(std::env::current_exe().expect("the path of this test"));

@@ -141,9 +141,10 @@ pub struct Network {
     pub size: [usize; 2],
     /// Cases drawn per law.
     pub cases: u32,
-    /// Its bits are those of portable code too. Without an instruction that multiplies and adds, fifty layers take half a
-    /// minute; the kernels' own tests compare the bits of such layers.
-    pub portable: bool,
+    /// It has fifty layers, and an evaluation in double precision takes seconds. Its bits are not compared with those of
+    /// portable code, as the kernels' own tests do for such layers; extremes and NaN are looked at in single precision
+    /// alone; derivatives are compared with differences on the CPU alone, and on another engine with those of the CPU.
+    pub deep: bool,
     /// Error allowed to the hand values, as they are stored.
     pub hand: f64,
     /// Error allowed between engines in double precision, relative to the largest element: its depth adds up rounding.
@@ -175,6 +176,11 @@ impl<const K: usize> Takes<K> {
             huge: [1e30; 2],
             network: None,
         }
+    }
+
+    /// It looks through a deep network.
+    pub(crate) fn is_deep(&self) -> bool {
+        self.network.is_some_and(|network| network.deep)
     }
 
     /// What a pointwise loss of these inputs takes.

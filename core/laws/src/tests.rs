@@ -276,7 +276,7 @@ fn what_is_drawn_is_the_same_each_time() {
 /// Behind a network derivatives are compared along directions.
 #[test]
 fn one_wrong_entry_behind_a_network() {
-    let network = Network { size: [2, 3], cases: 8, portable: true, hand: 1e-12, double: 1e-12, single: [2e-5, 2e-2] };
+    let network = Network { size: [2, 3], cases: 8, deep: false, hand: 1e-12, double: 1e-12, single: [2e-5, 2e-2] };
     let takes = Takes { network: Some(network), ..TAKES };
     assert!(!breaks("gradients", || laws::gradients(&Cpu, losses::<NONE>(), takes)));
     assert!(breaks("gradients", || laws::gradients(&Cpu, losses::<ONE_ENTRY>(), takes)));

@@ -630,7 +630,7 @@ impl Part {
         for (value_name, value) in values {
             let Some(name) = self.term_name(loss, value_name) else { continue };
             let wide = value.accumulator()?;
-            let mut value = if wide.elements() == 1 { wide } else { wide.mean_all()? }.reshape(&[1])?;
+            let mut value = wide.mean_all()?;
             if self.factor != 1.0 {
                 value = value.scale(self.factor)?;
             }

@@ -23,11 +23,11 @@ fn check(reports: &[Report]) {
 
 #[test]
 fn a_step_on_arrays() {
-    check(&example::on_arrays(4, example::perceptual(None).unwrap()).unwrap());
+    check(&example::on_arrays(16, example::perceptual(None).unwrap()).unwrap());
 }
 
 #[cfg(feature = "tch")]
 #[test]
 fn a_step_on_tch() {
-    check(&example::on_tch(4, example::perceptual(None).unwrap()).unwrap());
+    check(&example::on_tch(16, example::perceptual(None).unwrap()).unwrap());
 }

@@ -15,7 +15,7 @@ use image_losses::config::{BuildContext, Inputs, Item, Registry, network};
 use image_losses::core::{Differentiable, Error, Result, Tensor, Unary};
 use image_losses::ndarray::NdTensor;
 use image_losses::objective::{Note, Objective, Report, Side};
-use image_losses::penalties::{Draws, GeneratorPathRegularizer, Noise, NormMode, PathLengthState, R1GradientPenalty};
+use image_losses::penalties::{Call, Draws, GeneratorPathRegularizer, NormMode, PathLengthState, R1GradientPenalty};
 use serde_json::{Value, json};
 
 use crate::support::leaf;
@@ -36,7 +36,7 @@ fn generator<'g>(parameters: &[Any<'g>], latents: &Any<'g>) -> Result<Any<'g>> {
 }
 
 fn mean_softplus<'g>(scores: Any<'g>) -> Result<Any<'g>> {
-    scores.unary(Unary::Softplus)?.mean_all()?.reshape(&[1])
+    scores.unary(Unary::Softplus)?.mean_all()
 }
 
 const SHAPES: [[usize; 2]; 3] = [[4, 3], [3, 1], [6, 4]];
@@ -154,15 +154,15 @@ fn by_hand(
             if iteration.is_multiple_of(16) {
                 let r1 =
                     R1GradientPenalty { loss_weight: 80.0, norm_mode: NormMode::Hwc, ..R1GradientPenalty::default() };
-                total = total.add(&r1.forward(disc, &real, None)?.reshape(&[1])?)?;
+                total = total.add(&r1.forward(disc, &real, Call::default())?)?;
             }
         } else {
             total = mean_softplus(disc(&fake)?.neg()?)?;
             if iteration.is_multiple_of(4) {
                 let path = GeneratorPathRegularizer { loss_weight: 8.0, ..GeneratorPathRegularizer::default() };
                 let part = latents.narrow(0, 0, BATCH / 2)?;
-                let lengths = path.forward(gen_, &part, Noise::Given(&noise), state)?;
-                total = total.add(&lengths.penalty.reshape(&[1])?)?;
+                let lengths = path.forward(gen_, &part, &[&noise], state, Call::default())?;
+                total = total.add(&lengths.penalty)?;
                 carried = Some(lengths.mean_path_length);
             }
         }

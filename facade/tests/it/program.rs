@@ -24,7 +24,7 @@ fn losses_are_listed_with_formula_and_options() {
     let named = |name: &str| losses.iter().find(|loss| loss["type"] == name).unwrap();
     let eps = &named("CharbonnierLoss")["options"].as_array().unwrap().iter().find(|o| o["name"] == "eps").unwrap()["default"];
     assert_eq!(eps, 1e-12);
-    assert!(named("L1Loss")["formula"].as_str().unwrap().contains("abs"));
+    assert!(named("L1Loss")["formula"].as_str().unwrap().contains("x − y"));
     let layers = &named("PerceptualLoss")["options"][0];
     assert_eq!((&layers["name"], &layers["required"]), (&"layer_weights".into(), &true.into()));
     // A name that a configuration may have is found, and one that none has is named.

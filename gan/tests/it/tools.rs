@@ -75,7 +75,7 @@ pub(crate) fn second(
         for gradient in first.iter().flatten() {
             let weights: Vec<f64> = (0..gradient.elements()).map(|i| (i as f64 * 1.7 + 0.3).sin() * 10.0).collect();
             let weights = AgTensor::constant(&session.graph(), &weights, &gradient.shape())?;
-            direction = direction.add(&gradient.mul(&weights)?.sum_all()?.reshape(&[1])?)?;
+            direction = direction.add(&gradient.mul(&weights)?.sum_all()?)?;
         }
         let gradients = Differentiable::gradients(&direction, &views, false)?;
         let wanted: Vec<_> = [&direction].into_iter().chain(gradients.iter().flatten()).collect();

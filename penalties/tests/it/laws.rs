@@ -50,7 +50,7 @@ macro_rules! at_images {
 
         impl Lawful<1> for $wrapper {
             fn apply<T: Differentiable>(&self, [w]: [&T; 1], mask: Option<&T>) -> Result<T> {
-                self.0.forward(critic(w), &images(w, 1.0)?, mask)
+                self.0.forward(critic(w), &images(w, 1.0)?, Call { mask, ..Call::default() })
             }
             fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
                 None
@@ -106,8 +106,8 @@ impl Lawful<1> for Between {
             rest.fill(1);
         }
         let alpha = T::full(&w.context(), 0.25, &shape)?;
-        let sample = GradientPenaltySample { alpha, noise: None };
-        self.0.forward(critic(w), &images(w, 4.0)?, Some(&images(w, 0.0)?), mask, &sample)
+        let call = Call { mask, ..Call::default() };
+        self.0.forward(critic(w), Some(&images(w, 0.0)?), &images(w, 4.0)?, &[&alpha], call)
     }
     fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
         None
@@ -149,7 +149,7 @@ impl Lawful<1> for Path {
         let generator = |latents: &T| latents.unary(Unary::Square)?.reshape(&shape);
         let noise = T::full(&x.context(), 1.0, &shape)?;
         let state = PathLengthState { mean_path_length: 2.5 };
-        Ok(self.0.forward(generator, &latents, Noise::Given(&noise), &state)?.penalty)
+        Ok(self.0.forward(generator, &latents, &[&noise], &state, Call::default())?.penalty)
     }
     fn apply_plainly<T: Tensor>(&self, _: [&T; 1], _: Option<&T>) -> Option<Result<T>> {
         None

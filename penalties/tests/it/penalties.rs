@@ -1,13 +1,11 @@
 //! Values by hand, laws, refusals, states and intervals, on autograd.
 
-use std::cell::Cell;
-
 use image_losses_autograd::{AgTensor, differentiate, run};
 use image_losses_core::{Declared, Differentiable, Error, Loss, PointwiseLoss, Result, Tensor, Unary};
 use image_losses_ndarray::NdTensor;
 use image_losses_penalties::{
-    DiscShiftLoss, DiscShiftLossComps, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltySample,
-    Interpolation, Noise, NormMode, PathLengthState, R1GradientPenalty, R2GradientPenalty, gradient_penalty,
+    Call, DiscShiftLoss, DiscShiftLossComps, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, Interpolation,
+    NormMode, PathLengthState, R1GradientPenalty, R2GradientPenalty, Random,
 };
 use proptest::prelude::*;
 use serde::Serialize;
@@ -33,6 +31,19 @@ fn square<T: Tensor>(x: &T) -> Result<T> {
 
 fn softplus<T: Tensor>(x: &T) -> Result<T> {
     x.unary(Unary::Softplus)
+}
+
+/// The penalty between real and fake data at a given α.
+fn gradient_penalty<T: Differentiable>(
+    critic: impl Fn(&T) -> Result<T>,
+    real: &T,
+    fake: &T,
+    alpha: &T,
+    mask: Option<&T>,
+    norm_mode: NormMode,
+) -> Result<T> {
+    let loss = GradientPenaltyLoss { norm_mode, ..GradientPenaltyLoss::default() };
+    loss.forward(critic, Some(fake), real, &[alpha], Call { mask, ..Call::default() })
 }
 
 #[test]
@@ -72,7 +83,7 @@ fn masks_multiply_the_gradient_and_divide_by_their_mean() {
                 let mask = constant(slope, &[1.0, 0.0], &[1, 1, 1, 2]);
                 if is_r1 {
                     let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
-                    options.forward(|x| x.mul(slope), &real, Some(&mask))
+                    options.forward(|x| x.mul(slope), &real, Call::masked(&mask))
                 } else {
                     gradient_penalty(|x| x.mul(slope), &real, &real.neg()?, &alpha, Some(&mask), mode)
                 }
@@ -111,8 +122,12 @@ fn an_all_zero_mask_gives_zero_with_zero_gradients() {
                             Some(&mask),
                             mode,
                         ),
-                        1 => options.forward(|x| softplus(&x.mul(slope)?), &real, Some(&mask)),
-                        _ => R2GradientPenalty::from(options).forward(|x| softplus(&x.mul(slope)?), &real, Some(&mask)),
+                        1 => options.forward(|x| softplus(&x.mul(slope)?), &real, Call::masked(&mask)),
+                        _ => R2GradientPenalty::from(options).forward(
+                            |x| softplus(&x.mul(slope)?),
+                            &real,
+                            Call::masked(&mask),
+                        ),
                     }
                 })
                 .unwrap()
@@ -139,7 +154,7 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let (value, gradients) = evaluate(&[slope], |inputs| {
             let real = constant(&inputs[0], &[1.0, 2.0], &[1, 2]);
             let options = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
-            options.forward(|x| x.mul(&inputs[0]), &real, None)
+            options.forward(|x| x.mul(&inputs[0]), &real, Call::default())
         })
         .unwrap();
         assert_eq!((value, gradients), (0.0, vec![vec![0.0]]), "{mode:?}");
@@ -150,7 +165,7 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let state = PathLengthState { mean_path_length: 2.0 };
         let loss = GeneratorPathRegularizer { decay: 0.5, ..GeneratorPathRegularizer::default() };
         let scaled = |w: &_| inputs[0].mul(w)?.reshape(&[1, 1, 1, 2]);
-        Ok(loss.forward(scaled, &latents, Noise::Given(&noise), &state)?.penalty)
+        Ok(loss.forward(scaled, &latents, &[&noise], &state, Call::default())?.penalty)
     })
     .unwrap();
     assert_eq!((value, gradients), (1.0, vec![vec![0.0]])); // (0 − ½·2)²
@@ -166,14 +181,14 @@ fn a_network_that_ignores_its_input_is_refused() {
             let alpha = constant(x, &[0.5, 0.5], &[2, 1]);
             match which {
                 0 => gradient_penalty(critic, x, x, &alpha, None, NormMode::Pixel),
-                1 => R1GradientPenalty::default().forward(critic, x, None),
-                2 => R2GradientPenalty::default().forward(critic, x, None),
+                1 => R1GradientPenalty::default().forward(critic, x, Call::default()),
+                2 => R2GradientPenalty::default().forward(critic, x, Call::default()),
                 _ => {
                     let latents = constant(x, &[1.0, 2.0], &[2, 1, 1]);
                     let generator = |_: &_| x.reshape(&[2, 1, 1, 1]);
                     let (loss, mut draws) = (GeneratorPathRegularizer::default(), Draws::new(0));
                     let state = PathLengthState::default();
-                    Ok(loss.forward(generator, &latents, Noise::Drawn(&mut draws), &state)?.penalty)
+                    Ok(loss.forward(generator, &latents, &mut draws, &state, Call::default())?.penalty)
                 }
             }
         })
@@ -212,8 +227,8 @@ fn wrong_shapes_are_refused() {
     let r1 = |r2: bool| {
         let inputs = [(vec![1.0], vec![1])];
         evaluate(&inputs, |x| match r2 {
-            false => R1GradientPenalty::default().forward(square, &x[0], None),
-            true => R2GradientPenalty::default().forward(square, &x[0], None),
+            false => R1GradientPenalty::default().forward(square, &x[0], Call::default()),
+            true => R2GradientPenalty::default().forward(square, &x[0], Call::default()),
         })
         .unwrap_err()
     };
@@ -224,7 +239,7 @@ fn wrong_shapes_are_refused() {
         wrong(
             evaluate(&inputs, |x| {
                 let (loss, state) = (GeneratorPathRegularizer::default(), PathLengthState::default());
-                Ok(loss.forward(|w| w.reshape(&image), &x[0], Noise::Given(&x[1]), &state)?.penalty)
+                Ok(loss.forward(|w| w.reshape(&image), &x[0], &[&x[1]], &state, Call::default())?.penalty)
             })
             .unwrap_err(),
         )
@@ -241,8 +256,8 @@ fn missing_inputs_are_named() {
     let error = |interpolation| {
         evaluate(&inputs, |x| {
             let options = GradientPenaltyLoss { interpolation, ..GradientPenaltyLoss::default() };
-            let sample = GradientPenaltySample { alpha: constant(&x[0], &[0.5, 0.5], &[2, 1]), noise: None };
-            options.forward(square, &x[0], None, None, &sample)
+            let alpha = constant(&x[0], &[0.5, 0.5], &[2, 1]);
+            options.forward(square, None, &x[0], &[&alpha], Call::default())
         })
         .unwrap_err()
     };
@@ -262,11 +277,8 @@ fn dragan_looks_around_the_real_data() {
     let expected = x.map(|x: f64| ((2.0 * x).abs() - 1.0).powi(2)).iter().sum::<f64>() / 2.0;
     let (value, _) = evaluate(&[(vec![-1.0, 3.0], vec![2, 1])], |inputs| {
         let loss = GradientPenaltyLoss { interpolation: Interpolation::Dragan, ..GradientPenaltyLoss::default() };
-        let sample = GradientPenaltySample {
-            alpha: constant(&inputs[0], &alpha, &[2, 1]),
-            noise: Some(constant(&inputs[0], &u, &[2, 1])),
-        };
-        loss.forward(square, &inputs[0], None, None, &sample)
+        let (alpha, noise) = (constant(&inputs[0], &alpha, &[2, 1]), constant(&inputs[0], &u, &[2, 1]));
+        loss.forward(square, None, &inputs[0], &[&alpha, &noise], Call::default())
     })
     .unwrap();
     assert!((value - expected).abs() < 1e-12, "{value} {expected}");
@@ -277,8 +289,7 @@ fn drawn(loss: GradientPenaltyLoss, draws: &mut Draws) -> f64 {
     run(|session| {
         let real = session.input(vec![1.0f64; 3], &[3, 1])?;
         let fake = session.input(vec![3.0f64; 3], &[3, 1])?;
-        let sample = loss.draw(&real, draws)?;
-        let value = loss.forward(square, &real, Some(&fake), None, &sample)?;
+        let value = loss.forward(square, Some(&fake), &real, draws, Call::default())?;
         Ok::<_, Error>(session.evaluate(&[&value])?[0][0])
     })
     .unwrap()
@@ -307,7 +318,7 @@ fn data_are_detached() {
     let (_, gradients) = evaluate(&inputs, |x| {
         let alpha = constant(&x[0], &[0.5, 0.25], &[2, 1]);
         let gp = gradient_penalty(softplus, &x[0], &x[1], &alpha, None, NormMode::Pixel)?;
-        let r1 = R1GradientPenalty::default().forward(softplus, &x[0], None)?;
+        let r1 = R1GradientPenalty::default().forward(softplus, &x[0], Call::default())?;
         gp.add(&r1.reshape(&gp.shape())?)
     })
     .unwrap();
@@ -324,8 +335,9 @@ fn path_length(loss: GeneratorPathRegularizer, mean_path_length: f64, factor: f6
         let result = loss.forward(
             |w| square(w)?.reshape(&[2, 1, 1, 2]),
             &latents,
-            Noise::Given(&noise),
+            &[&noise],
             &PathLengthState { mean_path_length },
+            Call::default(),
         )?;
         let gradient = Differentiable::gradients(&result.penalty, &[&factor], false)?.remove(0).unwrap();
         let lost = [&result.mean_path_length, &result.path_lengths];
@@ -386,7 +398,7 @@ fn drawn_noise_comes_from_the_seed() {
         let mut draws = Draws::new(seed);
         evaluate(&[(vec![1.0, 2.0], vec![1, 1, 2])], |x| {
             let (loss, state) = (GeneratorPathRegularizer::default(), PathLengthState::default());
-            Ok(loss.forward(|w| w.reshape(&[1, 1, 1, 2]), &x[0], Noise::Drawn(&mut draws.clone()), &state)?.penalty)
+            Ok(loss.forward(|w| w.reshape(&[1, 1, 1, 2]), &x[0], &mut draws.clone(), &state, Call::default())?.penalty)
         })
         .map(|(value, _)| (value, draws.normal_values(2)))
         .unwrap()
@@ -398,37 +410,60 @@ fn drawn_noise_comes_from_the_seed() {
     assert_ne!(value, penalty(5).0);
 }
 
-/// A critic that counts its calls.
-fn counted<T: Tensor>(x: &T, calls: &Cell<u32>) -> Result<T> {
-    calls.set(calls.get() + 1);
-    square(x)
+#[test]
+fn intervals_say_when_a_penalty_is_due() {
+    let r1 = R1GradientPenalty { interval: 3, ..R1GradientPenalty::default() };
+    let path = GeneratorPathRegularizer { interval: 2, ..GeneratorPathRegularizer::default() };
+    let due = |is_due: &dyn Fn(u64) -> bool| (0..7).filter(|&iteration| is_due(iteration)).collect::<Vec<_>>();
+    assert_eq!(due(&|iteration| r1.is_due(iteration)), [0, 3, 6]);
+    assert_eq!(due(&|iteration| R2GradientPenalty::from(r1).is_due(iteration)), [0, 3, 6]);
+    assert_eq!(due(&|iteration| path.is_due(iteration)), [0, 2, 4, 6]);
 }
 
 #[test]
-fn intervals_skip_and_say_so() {
-    let calls = Cell::new(0);
-    let mut acted = Vec::new();
-    for iteration in 0..7 {
-        run(|session| {
-            let x = session.input(vec![1.0f64, 2.0], &[2, 1])?;
-            let options = R1GradientPenalty { interval: 3, ..R1GradientPenalty::default() };
-            let r1 = options.step(iteration, |x| counted(x, &calls), &x, None)?;
-            let r2 = R2GradientPenalty::from(options).step(iteration, |x| counted(x, &calls), &x, None)?;
-            assert_eq!(r1.is_some(), r2.is_some());
-            let latents = x.reshape(&[2, 1, 1])?;
-            let loss = GeneratorPathRegularizer { interval: 2, ..GeneratorPathRegularizer::default() };
-            let (state, mut draws) = (PathLengthState::default(), Draws::new(0));
-            let path =
-                loss.step(iteration, |w| w.reshape(&[2, 1, 1, 1]), &latents, Noise::Drawn(&mut draws), &state)?;
-            assert_eq!(draws == Draws::new(0), path.is_none());
-            acted.push((r1.is_some(), path.is_some()));
-            Ok::<_, Error>(())
-        })
-        .unwrap();
+fn a_calls_loss_scale_takes_the_options_place() {
+    // Two factors cancel, unless a scale overflows between them.
+    fn stretched<'a>(x: &NdTensor<'a, f32>) -> Result<NdTensor<'a, f32>> {
+        square(x)?.scale(1e-30)?.scale(1e30)
     }
-    assert_eq!(acted.iter().map(|acted| acted.0).collect::<Vec<_>>(), [true, false, false, true, false, false, true]);
-    assert_eq!(acted.iter().map(|acted| acted.1).collect::<Vec<_>>(), [true, false, true, false, true, false, true]);
-    assert_eq!(calls.get(), 6, "a skipped step does not run the critic");
+    let array = |values: [f32; 2]| NdTensor::from_vec(values.to_vec(), &[1, 2]).unwrap();
+    let (real, fake) = (array([1.0, 2.0]), array([0.5, 2.5]));
+    let value = |loss_scale: Option<f64>| {
+        let call = Call { loss_scale, ..Call::default() };
+        let r1 = R1GradientPenalty { loss_scale: 1e15, ..R1GradientPenalty::default() };
+        let gp = GradientPenaltyLoss { loss_scale: 1e15, ..GradientPenaltyLoss::default() };
+        let gp = gp.forward(stretched, Some(&fake), &real, &mut Draws::new(0), call)?.item()?;
+        Ok::<_, Error>([r1.forward(stretched, &real, call)?.item()?.is_finite(), gp.is_finite()])
+    };
+    assert_eq!((value(None).unwrap(), value(Some(2.0)).unwrap()), ([false; 2], [true; 2]));
+    for wrong in [0.0, -1.0, f64::NAN] {
+        match value(Some(wrong)).unwrap_err() {
+            Error::InvalidOption { option, .. } => assert_eq!(option, "loss_scale"),
+            error => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn given_values_that_are_too_few_or_of_another_shape_are_refused() {
+    let x = NdTensor::from_vec(vec![1.0f64, 2.0], &[2, 1]).unwrap();
+    let loss = GradientPenaltyLoss::default();
+    let given = |values: &[&NdTensor<'_, f64>]| {
+        loss.forward(square, Some(&x), &x, Random::Given(values), Call::default()).unwrap_err()
+    };
+    assert!(matches!(given(&[]), Error::MissingInput { ref argument, .. } if argument == "alpha"));
+    let wrong = given(&[&x.reshape(&[1, 2]).unwrap()]);
+    assert!(matches!(wrong, Error::ShapeMismatch { argument: "alpha", .. }), "{wrong}");
+    let latents = x.reshape(&[2, 1, 1]).unwrap();
+    let path = GeneratorPathRegularizer::default();
+    let masked = path.forward(
+        |w| w.reshape(&[2, 1, 1, 1]),
+        &latents,
+        &mut Draws::new(0),
+        &PathLengthState::default(),
+        Call::masked(&x),
+    );
+    assert!(matches!(masked, Err(Error::InvalidOption { option: "mask", .. })));
 }
 
 proptest! {
@@ -452,8 +487,8 @@ proptest! {
         for r2 in [false, true] {
             let value = |loss: R1GradientPenalty| {
                 evaluate(std::slice::from_ref(&real), |x| match r2 {
-                    false => loss.forward(critic, &x[0], None),
-                    true => R2GradientPenalty::from(loss).forward(critic, &x[0], None),
+                    false => loss.forward(critic, &x[0], Call::default()),
+                    true => R2GradientPenalty::from(loss).forward(critic, &x[0], Call::default()),
                 }).unwrap().0
             };
             prop_assert!(close(value(loss), factor * value(plain)));
@@ -463,8 +498,7 @@ proptest! {
         let loss = GradientPenaltyLoss { loss_weight, loss_scale, ..plain };
         let value = |loss: GradientPenaltyLoss| {
             evaluate(std::slice::from_ref(&real), |x| {
-                let sample = loss.draw(&x[0], &mut Draws::new(0))?;
-                loss.forward(critic, &x[0], Some(&x[0].neg()?), None, &sample)
+                loss.forward(critic, Some(&x[0].neg()?), &x[0], &mut Draws::new(0), Call::default())
             }).unwrap().0
         };
         prop_assert!(close(value(loss), loss_weight * value(plain)));

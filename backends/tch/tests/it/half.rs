@@ -82,7 +82,11 @@ fn errors_against_double_precision_are_those_of_one_rounding() {
     measure("DiscShiftLoss", scores, |x| DiscShiftLoss::default().forward([&x[0]], None));
     measure("R1GradientPenaltyComps", scores, |w| {
         let images = TchTensor::full(&w[0].context(), 1.0, &w[0].shape())?;
-        R1GradientPenalty::default().forward(|x| x.mul(&w[0])?.unary(Unary::Square)?.scale(0.5), &images, None)
+        R1GradientPenalty::default().forward(
+            |x| x.mul(&w[0])?.unary(Unary::Square)?.scale(0.5),
+            &images,
+            Call::default(),
+        )
     });
 }
 
@@ -238,7 +242,8 @@ fn losses_of_wrapped_tensors_of_different_types_have_the_first_ones() {
     check("R1", &|x, y, mask| {
         // The penalty of a critic whose parameters are x, at the images y.
         let images = y.detach();
-        let penalty = R1GradientPenalty::default().forward(|y| y.unary(Unary::Square)?.mul(x), &images, Some(mask))?;
+        let penalty =
+            R1GradientPenalty::default().forward(|y| y.unary(Unary::Square)?.mul(x), &images, Call::masked(mask))?;
         penalty.cast_like(x)
     });
 }

@@ -7,8 +7,8 @@ use self::support::{Engine, Penalty, Program, Values, critic, generator, second_
 use image_losses_core::{Error, Result, Tensor, Unary};
 use image_losses_laws::drawn;
 use image_losses_penalties::{
-    Draws, GeneratorPathRegularizer, GradientPenaltyLoss, Interpolation, Noise, NormMode, PathLengthState,
-    R1GradientPenalty, gradient_penalty,
+    Call, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, Interpolation, NormMode, PathLengthState,
+    R1GradientPenalty,
 };
 use image_losses_tch::{TchTensor, differentiate};
 use proptest::prelude::*;
@@ -75,13 +75,14 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let (value, gradients) = differentiate(&[&slope], |inputs| {
             let alpha = TchTensor::constant(&inputs[0].context(), &[0.25], &[1, 1])?;
             let real = data(&inputs[0])?;
-            gradient_penalty(|x| x.mul(&inputs[0]), &real, &real.neg()?, &alpha, None, mode)
+            let loss = GradientPenaltyLoss { norm_mode: mode, ..GradientPenaltyLoss::default() };
+            loss.forward(|x| x.mul(&inputs[0]), Some(&real.neg()?), &real, &[&alpha], Call::default())
         })
         .unwrap();
         assert_eq!((values(&value), values(&gradients[0])), (vec![1.0], vec![0.0]));
         let (value, gradients) = differentiate(&[&slope], |inputs| {
             let loss = R1GradientPenalty { norm_mode: mode, ..R1GradientPenalty::default() };
-            loss.forward(|x| x.mul(&inputs[0]), &data(&inputs[0])?, None)
+            loss.forward(|x| x.mul(&inputs[0]), &data(&inputs[0])?, Call::default())
         })
         .unwrap();
         assert_eq!((values(&value), values(&gradients[0])), (vec![0.0], vec![0.0]));
@@ -93,7 +94,7 @@ fn a_slope_of_exactly_zero_gives_finite_values_and_gradients() {
         let generator = |w: &TchTensor| w.mul(&inputs[0])?.reshape(&[1, 1, 1, 2]);
         let loss = GeneratorPathRegularizer { decay: 0.5, ..GeneratorPathRegularizer::default() };
         let state = PathLengthState { mean_path_length: 2.0 };
-        Ok(loss.forward(generator, &latents, Noise::Given(&noise), &state)?.penalty)
+        Ok(loss.forward(generator, &latents, &[&noise], &state, Call::default())?.penalty)
     })
     .unwrap();
     assert_eq!((values(&value), values(&gradients[0])), (vec![1.0], vec![0.0]));
@@ -104,12 +105,12 @@ fn networks_that_ignore_their_input_are_refused() {
     let x = TchTensor::own(tch::Tensor::from_slice(&[1.0f64, 2.0]).reshape([2, 1])).unwrap();
     // Without any history, and with one that does not reach the input.
     for other in [x.clone(), TchTensor::own(x.tensor().detach().set_requires_grad(true)).unwrap()] {
-        let error = R1GradientPenalty::default().forward(|_| other.scale(2.0), &x, None).unwrap_err();
+        let error = R1GradientPenalty::default().forward(|_| other.scale(2.0), &x, Call::default()).unwrap_err();
         assert!(matches!(error, Error::NotConnected { .. }), "{error}");
         let latents = x.reshape(&[2, 1, 1]).unwrap();
         let (loss, state, mut draws) = (GeneratorPathRegularizer::default(), PathLengthState::default(), Draws::new(0));
         let generator = |_: &TchTensor| other.reshape(&[2, 1, 1, 1]);
-        let error = loss.forward(generator, &latents, Noise::Drawn(&mut draws), &state).unwrap_err();
+        let error = loss.forward(generator, &latents, &mut draws, &state, Call::default()).unwrap_err();
         assert!(matches!(error, Error::NotConnected { .. }), "{error}");
     }
 }
@@ -124,7 +125,7 @@ fn latents_pass_the_gradient_on_to_what_made_them() {
             let noise = TchTensor::constant(&inputs[0].context(), &[1.0, -0.5, 0.25, 2.0], &[2, 1, 1, 2])?;
             let generator = |w: &TchTensor| w.unary(Unary::Square)?.reshape(&[2, 1, 1, 2]);
             let (loss, state) = (GeneratorPathRegularizer::default(), PathLengthState { mean_path_length: 1.5 });
-            Ok(loss.forward(generator, &latents.mul(&inputs[0])?, Noise::Given(&noise), &state)?.penalty)
+            Ok(loss.forward(generator, &latents.mul(&inputs[0])?, &[&noise], &state, Call::default())?.penalty)
         })
         .unwrap()
     };
@@ -141,7 +142,7 @@ fn loss_scaling_saves_small_gradients_in_half_precision() {
     let critic = |x: &TchTensor| x.scale(2f64.powi(-14))?.scale(2f64.powi(-14));
     let penalty = |loss_scale: f64| {
         let options = R1GradientPenalty { loss_weight: 2f64.powi(56), loss_scale, ..R1GradientPenalty::default() };
-        let value = options.forward(critic, &data, None).unwrap();
+        let value = options.forward(critic, &data, Call::default()).unwrap();
         values(value.tensor())
     };
     assert_eq!(penalty(1.0), [0.0]);
@@ -154,9 +155,9 @@ fn large_gradients_do_not_overflow_in_half_precision() {
     for kind in [Kind::Half, Kind::BFloat16] {
         let data = TchTensor::own(tch::Tensor::ones([2, 3, 4, 4], (kind, Device::Cpu))).unwrap();
         let mask = TchTensor::own(tch::Tensor::ones([2, 1, 4, 4], (kind, Device::Cpu))).unwrap();
-        for mask in [None, Some(&mask)] {
+        for call in [Call::default(), Call::masked(&mask)] {
             let loss = R1GradientPenalty { loss_weight: 1e-3, ..R1GradientPenalty::default() };
-            let value = loss.forward(|x| x.scale(300.0), &data, mask).unwrap();
+            let value = loss.forward(|x| x.scale(300.0), &data, call).unwrap();
             assert_eq!(value.dtype(), data.dtype());
             assert!((values(value.tensor())[0] - 270.0).abs() <= 1.0); // 10⁻³·3·300²
             let loss = GradientPenaltyLoss {
@@ -165,14 +166,13 @@ fn large_gradients_do_not_overflow_in_half_precision() {
                 norm_mode: NormMode::Hwc,
                 ..Default::default()
             };
-            let sample = loss.draw(&data, &mut Draws::new(0)).unwrap();
-            let value = loss.forward(|x| x.scale(300.0), &data, Some(&data), mask, &sample).unwrap();
+            let value = loss.forward(|x| x.scale(300.0), Some(&data), &data, &mut Draws::new(0), call).unwrap();
             let expected = 1e-3 * (300.0 * 48f64.sqrt() - 1.0).powi(2);
             assert!((values(value.tensor())[0] / expected - 1.0).abs() < 4e-3);
         }
         // An all-zero mask gives 0, where 1e-12 is nothing.
         let zero = TchTensor::own(tch::Tensor::zeros([2, 1, 4, 4], (kind, Device::Cpu))).unwrap();
-        let value = R1GradientPenalty::default().forward(|x| x.scale(300.0), &data, Some(&zero)).unwrap();
+        let value = R1GradientPenalty::default().forward(|x| x.scale(300.0), &data, Call::masked(&zero)).unwrap();
         assert_eq!(values(value.tensor()), [0.0]);
     }
 }

@@ -3,8 +3,8 @@
 
 use image_losses_core::{Conv2d, Differentiable, Pool2d, Result, Tensor, Unary};
 use image_losses_penalties::{
-    Draws, GeneratorPathRegularizer, GradientPenaltyLoss, GradientPenaltySample, Noise, PathLengthState, Processes,
-    R1GradientPenalty, R2GradientPenalty,
+    Call, Draws, GeneratorPathRegularizer, GradientPenaltyLoss, PathLengthState, Processes, R1GradientPenalty,
+    R2GradientPenalty,
 };
 use proptest::prelude::*;
 
@@ -233,22 +233,25 @@ impl Program for Penalty {
         match self {
             Penalty::Gradient(loss, critic) => {
                 let (real, fake, mask) = data(critic)?;
-                let sample: GradientPenaltySample<T> = loss.draw(&real, &mut critic.draws.clone())?;
                 let network = |x: &T| critic.network.forward(parameters, x);
-                loss.forward_across(network, &real, Some(&fake), mask.as_ref(), &sample, processes)
+                let call = Call { mask: mask.as_ref(), processes, ..Call::default() };
+                loss.forward(network, Some(&fake), &real, &mut critic.draws.clone(), call)
             }
             Penalty::R1(loss, critic) => {
                 let (real, _, mask) = data(critic)?;
-                loss.forward_across(|x| critic.network.forward(parameters, x), &real, mask.as_ref(), processes)
+                let call = Call { mask: mask.as_ref(), processes, ..Call::default() };
+                loss.forward(|x| critic.network.forward(parameters, x), &real, call)
             }
             Penalty::R2(loss, critic) => {
                 let (_, fake, mask) = data(critic)?;
-                loss.forward_across(|x| critic.network.forward(parameters, x), &fake, mask.as_ref(), processes)
+                let call = Call { mask: mask.as_ref(), processes, ..Call::default() };
+                loss.forward(|x| critic.network.forward(parameters, x), &fake, call)
             }
             Penalty::PathLength(loss, state, generator) => {
                 let (latents, noise) = (constant(&generator.latents)?, constant(&generator.noise)?);
                 let network = |x: &T| generator.network.forward(parameters, x);
-                Ok(loss.forward_across(network, &latents, Noise::Given(&noise), state, processes)?.penalty)
+                let call = Call { processes, ..Call::default() };
+                Ok(loss.forward(network, &latents, &[&noise], state, call)?.penalty)
             }
         }
     }

@@ -123,7 +123,7 @@ fn light_cnn() {
         (loss_weight(), prop_oneof![Just(Criterion::L1), Just(Criterion::Mse)]).prop_map(|(loss_weight, criterion)| {
             LightCnnLoss(LightCnnFeatureOptions { loss_weight, criterion, pretrained: None, prefix: None })
         });
-    let network = Network { size: [9, 17], cases: 3, portable: true, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
+    let network = Network { size: [9, 17], cases: 3, deep: false, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
     let takes = Takes { held: [false, true], ..two_images(["pred", "gt"], network) };
     general(&ENGINE, losses, takes, |LightCnnLoss(options)| {
         let file = if options.criterion == Criterion::L1 { "l1" } else { "mse" };
@@ -154,8 +154,7 @@ fn face_id() {
         let facenet = FaceNetOptions::default();
         IdLoss(FaceIdOptions { loss_weight, facenet })
     });
-    let network =
-        Network { size: [20, 30], cases: 1, portable: false, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
+    let network = Network { size: [20, 30], cases: 1, deep: true, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
     let takes = Takes { held: [false, true], ..two_images(["pred", "gt"], network) };
     general(&ENGINE, losses, takes, |IdLoss(options)| {
         let reference = reference("xtask/reference/perceptual/face_id_128.safetensors");
@@ -212,7 +211,7 @@ fn clip() {
         network: Some(Network {
             size: [128; 2],
             cases: 3,
-            portable: true,
+            deep: false,
             hand: 1e-7,
             double: 1e-12,
             single: [2e-5, 1e-4],
@@ -288,7 +287,7 @@ lawful!(LpipsLoss, 2);
 fn lpips() {
     let losses = (loss_weight(), prop::sample::select(lpips_ways()))
         .prop_map(|(loss_weight, (_, options))| LpipsLoss(LpipsOptions { loss_weight, ..options }));
-    let network = Network { size: [33, 35], cases: 4, portable: true, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
+    let network = Network { size: [33, 35], cases: 4, deep: false, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
     let takes = two_images(["prediction", "target"], network);
     general(&ENGINE, losses, takes, |loss| {
         let reference = reference(&format!("perceptual/tests/data_lpips/{}.safetensors", loss.file()));
@@ -314,7 +313,7 @@ lawful!(DistsLoss, 2);
 #[test]
 fn dists() {
     let losses = loss_weight().prop_map(|loss_weight| DistsLoss(DistsOptions { loss_weight, ..Default::default() }));
-    let network = Network { size: [9, 11], cases: 2, portable: true, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
+    let network = Network { size: [9, 11], cases: 1, deep: false, hand: 1e-7, double: 1e-12, single: [2e-5, 2e-2] };
     // The derivative of a similarity divides squares of squares.
     let takes = Takes { huge: [1e30, 1e8], ..two_images(["prediction", "target"], network) };
     general(&ENGINE, losses, takes, |DistsLoss(options)| {
