@@ -77,7 +77,7 @@ pub use image_losses_kernels::{
     Conv2d, Element, Error, NetworkId, Pool2d, Result, Shape, Unary, check_length, checked_count,
 };
 pub use linear::LinearMap;
-pub use loss::{About, Declared, Described, Input, Loss, PointwiseLoss, Reduced, Visitor};
+pub use loss::{About, Declared, Described, Input, Loss, PointwiseLoss, Reduced, ValueAndGradients, Visitor};
 pub use op::{Custom, Op};
 pub use pointwise::{Expr, Function, Pointwise};
 pub use reduction::{Reducer, Reduction, finite, not_negative, positive, total_weight, weighted_mean};

@@ -79,6 +79,9 @@ impl Input {
     }
 }
 
+/// A value, and the gradients by the inputs that were asked for, each in its input's shape.
+pub type ValueAndGradients<F, const K: usize> = (F, [Option<Vec<F>>; K]);
+
 /// A loss of `K` tensors and an optional weight, on any engine.
 ///
 /// ```
@@ -111,6 +114,29 @@ pub trait Loss<const K: usize>: Declared {
     /// # Errors
     /// Shape errors where the tensors do not fit each other; those of [`check`](Declared::check).
     fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T>;
+
+    /// The value and the gradients by the inputs that are wanted, in one pass over slices without a record, where the loss
+    /// has such a form: [`PointwiseLoss`] has.
+    fn fused<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; K],
+        weight: Option<Array<'_, F>>,
+        wanted: [bool; K],
+    ) -> Option<Result<ValueAndGradients<F, K>>> {
+        let _ = (inputs, weight, wanted);
+        None
+    }
+
+    /// As [`fused`](Loss::fused), with the gradients written to memory of the caller's.
+    fn fused_into<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; K],
+        weight: Option<Array<'_, F>>,
+        gradients: [Option<&mut [F]>; K],
+    ) -> Option<Result<F>> {
+        let _ = (inputs, weight, gradients);
+        None
+    }
 }
 
 /// A loss that is a pointwise function of `K` tensors and a weighted reduction.
@@ -156,7 +182,7 @@ pub trait PointwiseLoss<const K: usize>: Pointwise<K> + Declared {
         inputs: [Array<'_, F>; K],
         weight: Option<Array<'_, F>>,
         wanted: [bool; K],
-    ) -> Result<(F, [Option<Vec<F>>; K])> {
+    ) -> Result<ValueAndGradients<F, K>> {
         fused(self, inputs, weight, |map| {
             let positions: Vec<usize> = (0..K).filter(|&input| wanted[input]).collect();
             let (value, gradients) = map.sum_and_gradients(&positions);
@@ -199,6 +225,24 @@ impl<const K: usize, L: PointwiseLoss<K>> Loss<K> for L {
     fn forward<T: Tensor>(&self, inputs: [&T; K], weight: Option<&T>) -> Result<T> {
         self.check()?;
         self.reducer().reduce(Self::NAME, &Function::new(self.clone()), &L::INPUTS, &inputs, weight)
+    }
+
+    fn fused<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; K],
+        weight: Option<Array<'_, F>>,
+        wanted: [bool; K],
+    ) -> Option<Result<ValueAndGradients<F, K>>> {
+        Some(self.value_and_gradients(inputs, weight, wanted))
+    }
+
+    fn fused_into<F: Scalar>(
+        &self,
+        inputs: [Array<'_, F>; K],
+        weight: Option<Array<'_, F>>,
+        gradients: [Option<&mut [F]>; K],
+    ) -> Option<Result<F>> {
+        Some(self.value_and_gradients_into(inputs, weight, gradients))
     }
 }
 

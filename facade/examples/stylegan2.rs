@@ -138,7 +138,7 @@ pub fn on_tch(steps: u32, perceptual: PerceptualLoss) -> Result<Vec<Report>> {
         .add(linear(&variables[1], "c", 16, PIXELS as i64))
         .add_fn(|x| x.tanh().reshape([-1, 3, SIDE as i64, SIDE as i64]));
     let engine = |error: TchError| Error::Engine { engine: "tch", message: error.to_string() };
-    let build = |store| nn::Adam::default().build(store, 2e-3).map_err(engine);
+    let build = |store| nn::Sgd::default().build(store, 1e-3).map_err(engine);
     let mut optimizers = [build(&variables[0])?, build(&variables[1])?];
     let mut reports = Vec::new();
 

@@ -255,8 +255,8 @@ struct Planned {
 /// let outputs = Outputs::new().tensor("out", &out).tensor("real", &real);
 /// let (report, gradients) =
 ///     objective.step(Side::Generator, &outputs, |total| NdTensor::gradients(total, &[&out], false))?;
-/// let gradient = gradients.and_then(|mut gradients| gradients.remove(0));
-/// assert_eq!(gradient.map(|tensor| tensor.array().clone()), Some(array![[[[0.0, -1.0]]]].into_dyn().into()));
+/// let gradient = gradients.and_then(|mut gradients| gradients.remove(0)).map(|gradient| gradient.into_array());
+/// assert_eq!(gradient, Some(array![[[[0.0, -1.0]]]].into_dyn()));
 /// assert_eq!(report.to_string(), "total 1.000000, pixel 1.000000 (weight 2), smooth 0.000000");
 /// # Ok::<(), image_losses::Error>(())
 /// ```

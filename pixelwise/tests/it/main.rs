@@ -5,5 +5,6 @@ use image_losses_laws::Cpu as Judged;
 /// The engine that is judged.
 const ENGINE: Judged = Judged;
 
+mod arrays;
 mod laws;
 mod values;
