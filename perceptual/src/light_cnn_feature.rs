@@ -226,7 +226,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
         if let Some(network) = self.fused(pred)?
             && let Some(value) = self.compare(network, false)?.apply(pred, &gt.detach())
         {
-            return value;
+            return value?.reshape(&[]);
         }
         self.compare_composed(pred, &self.features_composed(gt)?)
     }
@@ -267,7 +267,7 @@ impl<T: Tensor> BoundLightCnnFeatureLoss<T> {
             && let Some(value) =
                 self.compare(network, true)?.apply(pred, &features.detach().reshape(&[features.elements()])?)
         {
-            return value;
+            return value?.reshape(&[]);
         }
         self.compare_composed(pred, target)
     }

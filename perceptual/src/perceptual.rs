@@ -482,7 +482,7 @@ impl<T: Tensor> BoundPerceptualLoss<T> {
                 return Ok(None);
             }
             from += 1;
-            sums.narrow(0, from - 1, 1).map(Some)
+            sums.narrow(0, from - 1, 1)?.reshape(&[]).map(Some)
         };
         Ok(PerceptualTerms { perceptual: next(&self.loss.layers.perceptual)?, style: next(&self.loss.layers.style)? })
     }

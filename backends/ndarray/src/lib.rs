@@ -82,7 +82,8 @@ pub fn differentiate<'a, F: Scalar, D: Dimension>(
 /// layout are read in place.
 ///
 /// # Errors
-/// Those of [`Loss::forward`]; [`Error::InvalidOption`] for a loss that gives a map (the reduction `none`).
+/// Those of [`Loss::forward`]; [`Error::InvalidOption`] or [`Error::ShapeRule`] for a loss that gives a map or a value per
+/// sample.
 pub fn value_and_gradients<const K: usize, F: Scalar, D: Dimension, L: Loss<K>>(
     loss: &L,
     inputs: [ArrayView<'_, F, D>; K],
@@ -180,7 +181,8 @@ fn recorded<const K: usize, F: Scalar, L: Loss<K>>(
     let weight = weight.map(|weight| NdTensor::view(weight.view()));
     let value = loss.forward(std::array::from_fn(|k| &tensors[k]), weight.as_ref())?;
     if value.rank() > 0 {
-        return Err(Error::option(L::NAME, "reduction", "`mean` or `sum`, which give a number", "none"));
+        let expected = "a number: a mean or a sum".to_owned();
+        return Err(Error::ShapeRule { operation: L::NAME, argument: "its value", expected, got: value.shape() });
     }
     let leaves: Vec<_> = tensors.iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(tensor, _)| tensor).collect();
     let mut found = NdTensor::gradients(&value, &leaves, false)?.into_iter();

@@ -6,7 +6,7 @@ mod example;
 
 use image_losses::objective::Report;
 
-/// All terms are there when they are due, and the terms that are compared with real images fall.
+/// All terms are there when they are due, and training moves what it trains.
 fn check(reports: &[Report]) {
     let [first_d, first_g, .., last_d, last_g] = reports else { panic!("{reports:?}") };
     let names = |report: &Report| report.terms.iter().map(|term| term.name.clone()).collect::<Vec<_>>();
@@ -18,7 +18,9 @@ fn check(reports: &[Report]) {
         (&["loss_r1".to_owned()][..], &["loss_path".to_owned()][..])
     );
     assert!(reports.iter().all(|report| report.first_not_finite.is_none()));
-    assert!(last_g.term("loss_l1") < first_g.term("loss_l1"), "{first_g}\n{last_g}");
+    // The lengths of paths come near their average.
+    let lengths: Vec<f64> = reports.iter().filter_map(|report| report.term("loss_path")).collect();
+    assert!(lengths.len() == reports.len() / 8 && lengths.last() < lengths.first(), "{lengths:?}");
 }
 
 #[test]

@@ -235,6 +235,7 @@ fn evaluate<'g>(loss: &mut Component, mut inputs: Inputs<'_, AnyTensor<'g>>, tim
     } else {
         vec![Vec::new()]
     };
+    let is_clip = takes("text");
     let mut all = Vec::new();
     for time in 0..times {
         // What is averaged over calls must change.
@@ -253,6 +254,9 @@ fn evaluate<'g>(loss: &mut Component, mut inputs: Inputs<'_, AnyTensor<'g>>, tim
             }
             let (values, state) = outcome.into_parts();
             for (name, tensor) in &values {
+                // One number is a scalar; CLIP's is a table of images and texts, of which there may be one.
+                let is_scalar = tensor.rank() == 0 || tensor.elements() > 1 || is_clip;
+                assert!(is_scalar, "{name}: {:?}", tensor.shape());
                 all.push(((*name).to_owned(), tensor.shape(), tensor.values()?));
             }
             let carried = state

@@ -25,8 +25,8 @@ fn losses_are_listed_with_formula_and_options() {
     let eps = &named("CharbonnierLoss")["options"].as_array().unwrap().iter().find(|o| o["name"] == "eps").unwrap()["default"];
     assert_eq!(eps, 1e-12);
     assert!(named("L1Loss")["formula"].as_str().unwrap().contains("x − y"));
-    let layers = &named("PerceptualLoss")["options"][0];
-    assert_eq!((&layers["name"], &layers["required"]), (&"layer_weights".into(), &true.into()));
+    let kind = &named("GANLoss")["options"][0];
+    assert_eq!((&kind["name"], &kind["required"]), (&"gan_type".into(), &true.into()));
     // A name that a configuration may have is found, and one that none has is named.
     let one = run(&["list", "mmagic.L1Loss"]);
     assert!(text(&one.stdout).starts_with("L1Loss: ") && text(&one.stdout).contains("loss_weight"));

@@ -33,9 +33,9 @@ fn on_autograd(
     run(|session| {
         let inputs = [session.input(x.to_vec(), &shape)?, session.input(gt.to_vec(), &shape)?];
         let terms = terms(&inputs[0], &inputs[1])?;
-        let mut total = terms[0].reshape(&[1])?;
+        let mut total = terms[0].clone();
         for (index, term) in terms.iter().enumerate().skip(1) {
-            total = total.add(&term.scale(2.0 * index as f64 + 1.0)?.reshape(&[1])?)?;
+            total = total.add(&term.scale(2.0 * index as f64 + 1.0)?)?;
         }
         let gradients = Differentiable::gradients(&total, &[&inputs[0], &inputs[1]], false)?;
         assert!(gradients[1].is_none(), "the target has no gradient");
@@ -152,7 +152,7 @@ fn the_style_of_a_target_of_another_size_is_the_same_from_its_features() -> Resu
                 let terms =
                     if is_cached { bound.forward_with(&x, &bound.features(&gt)?)? } else { bound.forward(&x, &gt)? };
                 assert!(terms.perceptual.is_none());
-                let value = terms.style.expect("the style term is on").reshape(&[1])?;
+                let value = terms.style.expect("the style term is on");
                 let gradients = Differentiable::gradients(&value, &[&x, &gt], false)?;
                 assert!(gradients[1].is_none(), "the target has no gradient");
                 let gradient = gradients.into_iter().flatten().next().expect("x has influence");
