@@ -23,12 +23,12 @@ use crate::{Call, NormMode, R1GradientPenalty};
 /// ```
 /// use image_losses_core::{Tensor, Unary};
 /// use image_losses_ndarray::NdTensor;
-/// use image_losses_penalties::R2GradientPenalty;
+/// use image_losses_penalties::{Call, R2GradientPenalty};
 /// use ndarray::array;
 ///
 /// // D(x) = Σx²: g = 2x, ‖g‖² = 4·(1 + 4).
 /// let fake = NdTensor::new(array![[1.0f64, 2.0]]);
-/// let value = R2GradientPenalty::default().forward(|x| x.unary(Unary::Square), &fake, None)?;
+/// let value = R2GradientPenalty::default().forward(|x| x.unary(Unary::Square), &fake, Call::default())?;
 /// assert_eq!(value.item()?, 20.0);
 /// # Ok::<(), image_losses_core::Error>(())
 /// ```

@@ -254,8 +254,9 @@ fn evaluate<'g>(loss: &mut Component, mut inputs: Inputs<'_, AnyTensor<'g>>, tim
             }
             let (values, state) = outcome.into_parts();
             for (name, tensor) in &values {
-                // One number is a scalar; CLIP's is a table of images and texts, of which there may be one.
-                let is_scalar = tensor.rank() == 0 || tensor.elements() > 1 || is_clip;
+                // One number is a scalar; CLIP's is a table of images and texts, a path length belongs to a sample, and of these
+                // there may be one.
+                let is_scalar = tensor.rank() == 0 || tensor.elements() > 1 || is_clip || *name == "path_lengths";
                 assert!(is_scalar, "{name}: {:?}", tensor.shape());
                 all.push(((*name).to_owned(), tensor.shape(), tensor.values()?));
             }
